@@ -1,0 +1,47 @@
+import { z } from "zod";
+import { absolutePath, accountName, fileMode, type Inputs, type Kind, machineName } from "./resource";
+import { Refused } from "./refused";
+
+interface DirectoryInputs extends Inputs {
+  path: string;
+  mode: string;
+  owner: string;
+  group: string;
+}
+
+/** A directory: see `Directory` in `index.ts`. */
+export const directory: Kind = {
+  inputs: z.strictObject({
+    machine: machineName,
+    path: absolutePath,
+    mode: fileMode.default("0755"),
+    owner: accountName.default("root"),
+    group: accountName.default("root"),
+  }),
+  identity: ["machine", "path"],
+  async read(machines, inputs) {
+    const { machine, path } = inputs as DirectoryInputs;
+    const answer = await machines(machine).read({ library: "directory", name: "directory_read", arguments: [path] });
+    if (answer.exitCode !== 0) throw new Refused(`${machine}: ${path} can't be read: ${answer.output.trim()}`);
+    const [kind, mode, owner, group] = answer.output.trim().split(" ");
+    if (kind === "missing") return undefined;
+    return {
+      inputs: { ...inputs, ...(kind === "directory" ? { mode, owner, group } : { mode: "(not a directory)" }) },
+      outputs: {},
+    };
+  },
+  async apply(machines, inputs) {
+    const { machine, path, mode, owner, group } = inputs as DirectoryInputs;
+    await machines(machine).act({
+      library: "directory",
+      name: "directory_apply",
+      arguments: [path, mode, owner, group],
+    });
+    return {};
+  },
+  async remove(machines, inputs) {
+    const { machine, path } = inputs as DirectoryInputs;
+    await machines(machine).act({ library: "directory", name: "directory_remove", arguments: [path] });
+  },
+  id: ({ machine, path }) => `${machine}:${path}`,
+};

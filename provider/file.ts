@@ -1,0 +1,81 @@
+import { readFileSync } from "node:fs";
+import { z } from "zod";
+import { absolutePath, accountName, fileMode, type Inputs, type Kind, machineName, oneLine } from "./resource";
+import { Refused } from "./refused";
+import { type Answer, decode, encode } from "./shell";
+
+interface FileInputs extends Inputs {
+  path: string;
+  content: string;
+  mode: string;
+  owner: string;
+  group: string;
+  validate: string;
+  reload: string;
+}
+
+/**
+ * What `file_read` saw, as the inputs that would have made it.
+ * @returns undefined where nothing is there
+ * @throws Refused where the look itself failed
+ */
+export function parseFile(answer: Answer, where: string) {
+  if (answer.exitCode !== 0) throw new Refused(`${where} can't be read: ${answer.output.trim()}`);
+  const [facts = "", content = ""] = answer.output.split("\n");
+  const [kind, mode, owner, group] = facts.split(" ");
+  if (kind === "missing") return undefined;
+  if (kind === "file") return { content: decode(content), mode, owner, group };
+  return { content: kind === "link" ? `(a link to ${decode(content).trim()})` : "(not a regular file)" };
+}
+
+/** A regular file: see `File` in `index.ts`. */
+export const file: Kind = {
+  inputs: z.strictObject({
+    machine: machineName,
+    path: absolutePath,
+    content: z.string().optional(),
+    source: z.string().min(1).optional(),
+    mode: fileMode.default("0644"),
+    owner: accountName.default("root"),
+    group: accountName.default("root"),
+    validate: oneLine.or(z.literal("")).default(""),
+    reload: oneLine.or(z.literal("")).default(""),
+  }),
+  identity: ["machine", "path"],
+  verify(inputs, unknown) {
+    if ((inputs.content === undefined) === (inputs.source === undefined)) {
+      return [{ property: "content", reason: "needs either content or source, not both and not neither" }];
+    }
+    if (inputs.source === undefined || unknown.has("source")) return [];
+    try {
+      readFileSync(inputs.source as string);
+      return [];
+    } catch (error) {
+      return [{ property: "source", reason: `${inputs.source} can't be read (${(error as NodeJS.ErrnoException).code})` }];
+    }
+  },
+  complete({ source, ...inputs }, unknown) {
+    if (unknown.has("source")) return { source, ...inputs };
+    return source === undefined ? inputs : { ...inputs, content: readFileSync(source as string, "utf8") };
+  },
+  async read(machines, inputs) {
+    const { machine, path } = inputs as FileInputs;
+    const answer = await machines(machine).read({ library: "file", name: "file_read", arguments: [path] });
+    const found = parseFile(answer, `${machine}: ${path}`);
+    return found && { inputs: { ...inputs, ...found }, outputs: {} };
+  },
+  async apply(machines, inputs) {
+    const { machine, path, mode, owner, group, content, validate, reload } = inputs as FileInputs;
+    await machines(machine).act({
+      library: "file",
+      name: "file_apply",
+      arguments: [path, mode, owner, group, encode(content), validate, reload],
+    });
+    return {};
+  },
+  async remove(machines, inputs) {
+    const { machine, path, reload } = inputs as FileInputs;
+    await machines(machine).act({ library: "file", name: "file_remove", arguments: [path, reload] });
+  },
+  id: ({ machine, path }) => `${machine}:${path}`,
+};

@@ -1,0 +1,250 @@
+/**
+ * The classes of the plugin `host`: the state of a machine, reached over SSH, as Pulumi resources.
+ *
+ * A program uses these; the code that talks to machines is in the files beside this one, one a resource,
+ * and runs in the plugin's own process (`main.ts`). Every resource names the machine it lives on by the
+ * name it has in the setting `host:machines`, so that the connection always comes from today's settings
+ * and never from a stack's older state (pulumi#9085).
+ */
+import * as pulumi from "@pulumi/pulumi";
+
+/** What every resource of the plugin has in common. */
+export interface OnMachine {
+  /** Name of the machine, a key of the setting `host:machines`. */
+  machine: pulumi.Input<string>;
+}
+
+/** Who owns a path and who may do what with it. */
+export interface Ownership {
+  /** Permissions as four octal digits, for instance `"0644"`. Each class gives its default. */
+  mode?: pulumi.Input<string>;
+  /** Name of the owning user. Default: `root`. */
+  owner?: pulumi.Input<string>;
+  /** Name of the owning group. Default: `root`. */
+  group?: pulumi.Input<string>;
+}
+
+export interface FileArgs extends OnMachine, Ownership {
+  /** Absolute path of the file on the machine. */
+  path: pulumi.Input<string>;
+  /** The text. Give this or `source`. A secret stays one, in previews, in errors and in the state. */
+  content?: pulumi.Input<string>;
+  /** A file on the operator's machine, relative to the project, whose text is taken. */
+  source?: pulumi.Input<string>;
+  /**
+   * A shell command run on the machine once the new file is in place, which must succeed; where it
+   * fails, the file that was there before is put back and the command's words are the error.
+   * Default: none. Example: `"sshd -t"`.
+   */
+  validate?: pulumi.Input<string>;
+  /** Systemd unit to reload after the file changed or was removed. Default: none. Example: `"ssh.service"`. */
+  reload?: pulumi.Input<string>;
+}
+
+/** A regular file. Default mode `0644`. */
+export class File extends pulumi.CustomResource {
+  declare readonly path: pulumi.Output<string>;
+  constructor(name: string, args: FileArgs, opts?: pulumi.CustomResourceOptions) {
+    super("host:index:File", name, { ...args }, opts);
+  }
+}
+
+export interface DirectoryArgs extends OnMachine, Ownership {
+  /** Absolute path of the directory on the machine; its parents are made where they are missing. */
+  path: pulumi.Input<string>;
+}
+
+/** A directory. Default mode `0755`. Deleting the resource removes the directory only when it is empty. */
+export class Directory extends pulumi.CustomResource {
+  declare readonly path: pulumi.Output<string>;
+  constructor(name: string, args: DirectoryArgs, opts?: pulumi.CustomResourceOptions) {
+    super("host:index:Directory", name, { ...args }, opts);
+  }
+}
+
+export interface PackagesArgs extends OnMachine {
+  /** Names of Debian or Ubuntu packages that must be installed. */
+  packages: pulumi.Input<string[]>;
+  /**
+   * Lowest acceptable version by package name, for instance `{ borgbackup: "1.2.8" }`. A machine whose
+   * distribution offers only an older one is refused, and the error says so. Default: any version.
+   */
+  minimum?: pulumi.Input<Record<string, string>>;
+}
+
+/** Packages of the machine's distribution. Deleting the resource leaves them installed: others may use them. */
+export class Packages extends pulumi.CustomResource {
+  constructor(name: string, args: PackagesArgs, opts?: pulumi.CustomResourceOptions) {
+    super("host:index:Packages", name, { ...args }, opts);
+  }
+}
+
+export interface UserArgs extends OnMachine {
+  /** Login name. */
+  user: pulumi.Input<string>;
+  /** Home directory. It is made, owned by root, and stays when the user is removed. */
+  home: pulumi.Input<string>;
+  /** Login shell. Default: `/bin/sh`. */
+  shell?: pulumi.Input<string>;
+}
+
+/** A system user without a password. */
+export class User extends pulumi.CustomResource {
+  declare readonly user: pulumi.Output<string>;
+  constructor(name: string, args: UserArgs, opts?: pulumi.CustomResourceOptions) {
+    super("host:index:User", name, { ...args }, opts);
+  }
+}
+
+export interface SshKeyArgs extends OnMachine {
+  /** Absolute path of the private key; the public one is beside it with `.pub` added. */
+  path: pulumi.Input<string>;
+  /** Comment of the public key. */
+  comment: pulumi.Input<string>;
+}
+
+/** An Ed25519 key pair made on the machine, owned by root. The private half never leaves it. */
+export class SshKey extends pulumi.CustomResource {
+  /** The public key in OpenSSH's form: `ssh-ed25519 AAAA… comment`. */
+  declare readonly publicKey: pulumi.Output<string>;
+  constructor(name: string, args: SshKeyArgs, opts?: pulumi.CustomResourceOptions) {
+    super("host:index:SshKey", name, { ...args, publicKey: undefined }, opts);
+  }
+}
+
+/** The Ed25519 host key of the machine's SSH server. It is read, never made or changed. */
+export class SshHostKey extends pulumi.CustomResource {
+  /** The host key in OpenSSH's form without a comment: `ssh-ed25519 AAAA…`. */
+  declare readonly publicKey: pulumi.Output<string>;
+  constructor(name: string, args: OnMachine, opts?: pulumi.CustomResourceOptions) {
+    super("host:index:SshHostKey", name, { ...args, publicKey: undefined }, opts);
+  }
+}
+
+export interface AuthorizedKeyArgs extends OnMachine {
+  /** The user who may log in with the key, with a home of its own. */
+  user: pulumi.Input<string>;
+  /** The public key in OpenSSH's form. */
+  publicKey: pulumi.Input<string>;
+  /** The only command that the key may run (`command=` in sshd(8)). */
+  command: pulumi.Input<string>;
+}
+
+/**
+ * The one key with which a user may log in, `restrict`ed to one command. The resource owns the user's whole
+ * `~/.ssh/authorized_keys`: a second key that someone adds is drift, and is removed. The file belongs to root.
+ */
+export class AuthorizedKey extends pulumi.CustomResource {
+  constructor(name: string, args: AuthorizedKeyArgs, opts?: pulumi.CustomResourceOptions) {
+    super("host:index:AuthorizedKey", name, { ...args }, opts);
+  }
+}
+
+export interface UnitArgs extends OnMachine {
+  /** Name with its type, for instance `"cht-backup-lab.timer"`. */
+  unit: pulumi.Input<string>;
+  /** Text of the unit file. It lands in `/etc/systemd/system`. Overrides by drop-ins are drift. */
+  content: pulumi.Input<string>;
+  /** Whether it starts at boot. Default: not looked after (right for a unit that another one starts). */
+  enabled?: pulumi.Input<boolean>;
+  /** Whether it runs now. Default: not looked after. */
+  active?: pulumi.Input<boolean>;
+  /** Anything whose change must restart an active unit, for instance digests of the files it reads. Default: none. */
+  restartOn?: pulumi.Input<pulumi.Input<string>[]>;
+}
+
+/** A systemd unit of our own: installed, and where asked enabled and active. */
+export class Unit extends pulumi.CustomResource {
+  constructor(name: string, args: UnitArgs, opts?: pulumi.CustomResourceOptions) {
+    super("host:index:Unit", name, { ...args }, opts);
+  }
+}
+
+export interface PassphraseArgs extends OnMachine {
+  /** Absolute path of the file that holds the passphrase on the machine, mode `0600`, owned by root. */
+  path: pulumi.Input<string>;
+  /** The passphrase. Default: the one in the file, else a new one of 160 random bits. */
+  value?: pulumi.Input<string>;
+}
+
+/**
+ * A passphrase in a file. Without it no archive can be read, so deleting the resource leaves the file:
+ * a stack that is made again finds it.
+ */
+export class Passphrase extends pulumi.CustomResource {
+  /** The passphrase, always a secret. */
+  declare readonly passphrase: pulumi.Output<string>;
+  constructor(name: string, args: PassphraseArgs, opts?: pulumi.CustomResourceOptions) {
+    super("host:index:Passphrase", name, { ...args, passphrase: undefined }, {
+      ...opts,
+      additionalSecretOutputs: ["passphrase", "value"],
+    });
+  }
+}
+
+export interface SpaceReserveArgs extends OnMachine {
+  /** Absolute path of the file that holds the space. */
+  path: pulumi.Input<string>;
+  /** Size in MiB. */
+  mebibytes: pulumi.Input<number>;
+}
+
+/**
+ * Disk space held back by a file that may be deleted when the disk is full: borg needs some even to list or
+ * to compact (borg#9573). Deleting the resource frees the space.
+ */
+export class SpaceReserve extends pulumi.CustomResource {
+  constructor(name: string, args: SpaceReserveArgs, opts?: pulumi.CustomResourceOptions) {
+    super("host:index:SpaceReserve", name, { ...args }, opts);
+  }
+}
+
+export interface PythonEnvironmentArgs extends OnMachine {
+  /** Absolute path of the virtual environment. */
+  path: pulumi.Input<string>;
+  /** Text of a requirements file in which every requirement is pinned and has its hashes (pip's `--require-hashes`). */
+  requirements: pulumi.Input<string>;
+}
+
+/** A Python virtual environment with exactly the locked packages in it, unchanged since they were installed. */
+export class PythonEnvironment extends pulumi.CustomResource {
+  declare readonly path: pulumi.Output<string>;
+  constructor(name: string, args: PythonEnvironmentArgs, opts?: pulumi.CustomResourceOptions) {
+    super("host:index:PythonEnvironment", name, { ...args, digest: undefined }, opts);
+  }
+}
+
+export interface BorgRepositoryArgs extends OnMachine {
+  /** The repository's address as borg takes it on `machine`, for instance `ssh://offsite/srv/…/repository`. */
+  location: pulumi.Input<string>;
+  /** Name of the machine that stores the repository, a key of `host:machines`: its identity is read there. */
+  server: pulumi.Input<string>;
+  /** Absolute path of the repository on `server`. */
+  path: pulumi.Input<string>;
+  /** The command borg uses for SSH (`BORG_RSH`), for instance `ssh -F /etc/…/ssh_config`. */
+  rsh: pulumi.Input<string>;
+  /** Borg's own files on `machine`: cache, security (`BORG_BASE_DIR`). */
+  baseDirectory: pulumi.Input<string>;
+  /** The passphrase. When it changes, the repository's key gets the new one. */
+  passphrase: pulumi.Input<string>;
+  /** Borg's mode of encryption. Default: `repokey-blake2`. */
+  encryption?: pulumi.Input<string>;
+}
+
+/**
+ * A borg repository, initialised by the machine that writes to it. Deleting the resource leaves the repository.
+ * One that has gone, or is another one than before, is drift; the repair makes or adopts one, and says so.
+ */
+export class BorgRepository extends pulumi.CustomResource {
+  /** The repository's own id, 64 hexadecimal digits. */
+  declare readonly repositoryId: pulumi.Output<string>;
+  /** The key as `borg key export` writes it, wrapped by the passphrase; a secret. Belongs in a recovery kit. */
+  declare readonly exportedKey: pulumi.Output<string>;
+  constructor(name: string, args: BorgRepositoryArgs, opts?: pulumi.CustomResourceOptions) {
+    super("host:index:BorgRepository", name, { ...args, repositoryId: undefined, exportedKey: undefined }, {
+      ...opts,
+      additionalSecretOutputs: ["passphrase", "exportedKey"],
+      retainOnDelete: true,
+    });
+  }
+}

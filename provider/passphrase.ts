@@ -1,0 +1,83 @@
+import { randomBytes } from "node:crypto";
+import { z } from "zod";
+import { parseFile } from "./file";
+import { absolutePath, type Inputs, type Kind, type Machines, machineName } from "./resource";
+import { encode } from "./shell";
+
+interface PassphraseInputs extends Inputs {
+  path: string;
+  value?: string;
+  mode: string;
+  owner: string;
+  inFile: string;
+}
+
+const AS_CHOSEN = "as chosen";
+
+/** 160 random bits in lower-case letters and digits that can't be mistaken for each other on paper, in groups. */
+export function newPassphrase(bytes: Uint8Array = randomBytes(20)): string {
+  const alphabet = "abcdefghjkmnpqrstuvwxyz023456789";
+  let bits = 0;
+  let held = 0;
+  let text = "";
+  for (const byte of bytes) {
+    held = (held << 8) | byte;
+    bits += 8;
+    while (bits >= 5) {
+      bits -= 5;
+      text += alphabet[(held >> bits) & 31];
+    }
+    held &= (1 << bits) - 1;
+  }
+  return text.match(/.{1,4}/g)?.join("-") ?? "";
+}
+
+async function inFile(machines: Machines, { machine, path }: PassphraseInputs) {
+  const answer = await machines(machine).read({ library: "file", name: "file_read", arguments: [path] });
+  return parseFile(answer, `${machine}: ${path}`);
+}
+
+/** A passphrase: see `Passphrase` in `index.ts`. */
+export const passphrase: Kind = {
+  inputs: z.strictObject({
+    machine: machineName,
+    path: absolutePath,
+    value: z
+      .string()
+      .regex(/^[^\n\r]{12,}$/, "must be one line of 12 characters or more")
+      .optional(),
+    // Observed, not chosen.
+    mode: z.literal("0600").default("0600"),
+    owner: z.literal("root").default("root"),
+    inFile: z.literal(AS_CHOSEN).default(AS_CHOSEN),
+  }),
+  identity: ["machine", "path"],
+  secret: ["value", "passphrase"],
+  async read(machines, inputs, outputs) {
+    const found = await inFile(machines, inputs as PassphraseInputs);
+    const known = outputs.passphrase as string;
+    // The state knows the passphrase: a file that is gone or differs is mended from there, never the other way round.
+    if (found === undefined) return { inputs: { ...inputs, inFile: "missing" }, outputs };
+    const same = found.content.trimEnd() === known;
+    return {
+      inputs: { ...inputs, mode: found.mode, owner: found.owner, inFile: same ? AS_CHOSEN : "another passphrase" },
+      outputs,
+    };
+  },
+  async apply(machines, inputs, before) {
+    const wanted = inputs as PassphraseInputs;
+    const found = await inFile(machines, wanted);
+    const value =
+      wanted.value ?? (before?.outputs.passphrase as string | undefined) ?? (found?.content.trimEnd() || newPassphrase());
+    await machines(wanted.machine).act({
+      library: "file",
+      name: "file_apply",
+      arguments: [wanted.path, "0600", "root", "root", encode(`${value}\n`), "", ""],
+    });
+    return { passphrase: value };
+  },
+  async remove() {
+    // Without it no archive can ever be read again.
+  },
+  id: ({ machine, path }) => `${machine}:${path}`,
+};

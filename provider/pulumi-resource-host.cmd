@@ -1,0 +1,1 @@
+@node --require tsx/cjs "%~dp0main.ts" %*

@@ -1,0 +1,39 @@
+# shellcheck shell=sh
+# The only key with which a user may log in. The file belongs to root, so that the user can't add another.
+
+authorized_key_file() {
+  authorized_key_home=$(getent passwd "$1" | cut -d: -f6)
+  if [ -z "$authorized_key_home" ]; then
+    echo "there is no user $1" >&2
+    return 1
+  fi
+  echo "$authorized_key_home/.ssh/authorized_keys"
+}
+
+# authorized_key_read USER: a line with mode and owner of the file, another of its directory; then the file.
+# Nothing where user or file are missing.
+authorized_key_read() {
+  if ! authorized_key_path=$(authorized_key_file "$1" 2>/dev/null) || [ ! -f "$authorized_key_path" ]; then return 0; fi
+  stat -c '%04a %U' "$authorized_key_path"
+  stat -c '%04a %U' "$(dirname "$authorized_key_path")"
+  cat "$authorized_key_path"
+}
+
+# authorized_key_apply USER LINE: LINE is base64.
+authorized_key_apply() {
+  authorized_key_path=$(authorized_key_file "$1")
+  authorized_key_directory=$(dirname "$authorized_key_path")
+  mkdir -p "$authorized_key_directory"
+  chown root:root "$authorized_key_directory"
+  chmod 0755 "$authorized_key_directory"
+  authorized_key_new=$(mktemp "$authorized_key_directory/.new-XXXXXXXX")
+  printf '%s' "$2" | base64 -d >"$authorized_key_new"
+  chown root:root "$authorized_key_new"
+  chmod 0644 "$authorized_key_new"
+  mv -fT "$authorized_key_new" "$authorized_key_path"
+}
+
+# authorized_key_remove USER
+authorized_key_remove() {
+  if authorized_key_path=$(authorized_key_file "$1" 2>/dev/null); then rm -f "$authorized_key_path"; fi
+}

@@ -1,0 +1,34 @@
+# shellcheck shell=sh
+# A directory.
+
+# directory_read PATH: kind, mode, owner and group.
+directory_read() {
+  if [ -L "$1" ]; then
+    echo 'link - - -'
+  elif [ -d "$1" ]; then
+    stat -c 'directory %04a %U %G' "$1"
+  elif [ -e "$1" ]; then
+    echo 'other - - -'
+  else
+    echo 'missing - - -'
+  fi
+}
+
+# directory_apply PATH MODE OWNER GROUP
+directory_apply() {
+  if [ -e "$1" ] && [ ! -d "$1" ]; then
+    echo "$1 is there already and is not a directory; move it away" >&2
+    return 1
+  fi
+  if [ ! -d "$1" ]; then
+    mkdir -p "$(dirname "$1")"
+    (umask 077 && mkdir "$1")
+  fi
+  chown "$3:$4" "$1"
+  chmod "$2" "$1"
+}
+
+# directory_remove PATH: only when nothing is in it, since what is in it may be anybody's.
+directory_remove() {
+  rmdir "$1" 2>/dev/null || true
+}

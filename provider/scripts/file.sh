@@ -1,0 +1,65 @@
+# shellcheck shell=sh
+# A regular file.
+
+# file_read PATH: a line with kind, mode, owner and group; then the content in base64.
+file_read() {
+  if [ -L "$1" ]; then
+    printf 'link - - -\n%s' "$(readlink "$1" | base64 -w0)"
+  elif [ -f "$1" ]; then
+    stat -c 'file %04a %U %G' "$1"
+    base64 -w0 <"$1"
+  elif [ -e "$1" ]; then
+    printf 'other - - -\n'
+  else
+    printf 'missing - - -\n'
+  fi
+}
+
+# file_write PATH MODE OWNER GROUP CONTENT: puts the file there in one step. CONTENT is base64.
+file_write() {
+  if [ -d "$1" ] && [ ! -L "$1" ]; then
+    echo "$1 is a directory, so no file can be put there" >&2
+    return 1
+  fi
+  if [ ! -d "$(dirname "$1")" ]; then
+    echo "the directory $(dirname "$1") doesn't exist, so $1 can't be made" >&2
+    return 1
+  fi
+  file_new=$(umask 077 && mktemp "$(dirname "$1")/.new-XXXXXXXX")
+  printf '%s' "$5" | base64 -d >"$file_new"
+  chown "$3:$4" "$file_new" || { rm -f "$file_new"; return 1; }
+  chmod "$2" "$file_new"
+  mv -fT "$file_new" "$1"
+}
+
+# file_apply PATH MODE OWNER GROUP CONTENT VALIDATE RELOAD: as file_write; where VALIDATE fails, what was there comes back.
+file_apply() {
+  if [ -n "$6" ]; then
+    file_old=
+    if [ -e "$1" ]; then
+      file_old=$(umask 077 && mktemp "$(dirname "$1")/.old-XXXXXXXX")
+      cp -p "$1" "$file_old"
+    fi
+    file_write "$1" "$2" "$3" "$4" "$5"
+    if ! file_words=$(sh -c "$6" 2>&1); then
+      if [ -n "$file_old" ]; then mv -fT "$file_old" "$1"; else rm -f "$1"; fi
+      printf '%s was not changed, because `%s` refused the new one: %s\n' "$1" "$6" "$file_words" >&2
+      return 1
+    fi
+    if [ -n "$file_old" ]; then rm -f "$file_old"; fi
+  else
+    file_write "$1" "$2" "$3" "$4" "$5"
+  fi
+  file_reload "$7"
+}
+
+# file_remove PATH RELOAD
+file_remove() {
+  rm -f "$1"
+  file_reload "$2"
+}
+
+# file_reload UNIT: a unit that doesn't run reads its files when it starts.
+file_reload() {
+  if [ -n "$1" ] && systemctl is-active --quiet "$1"; then systemctl reload-or-restart "$1"; fi
+}

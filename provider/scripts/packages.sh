@@ -1,0 +1,82 @@
+# shellcheck shell=sh
+# Packages of Debian and Ubuntu.
+
+# packages_read NAME...: a line `NAME VERSION` for each that is installed.
+packages_read() {
+  dpkg-query -W -f '${db:Status-Status} ${Package} ${Version}\n' "$@" 2>/dev/null | sed -n 's/^installed //p' || true
+}
+
+# packages_apply MINIMUM NAME...: MINIMUM holds `NAME=VERSION` for each that mustn't be older.
+packages_apply() {
+  packages_minimum=$1
+  shift
+  if ! command -v apt-get >/dev/null; then
+    echo "this machine has no apt-get; only Debian and Ubuntu are supported" >&2
+    return 1
+  fi
+  # Resources of one stack ask at the same time, and apt doesn't wait for the lock of its lists.
+  exec 9>/run/lock/host-packages
+  flock -w 900 9
+  # The lists may be missing or old, but a machine without a network that has everything already needs none.
+  for packages_name in "$@"; do
+    if ! packages_suits "$packages_name" "$(packages_installed "$packages_name")"; then
+      packages_update=yes
+    fi
+  done
+  if [ -z "${packages_update:-}" ]; then return 0; fi
+  packages_tries=60
+  until packages_quietly apt-get -qq update 2>/dev/null; do
+    packages_tries=$((packages_tries - 1))
+    case $packages_words in *"Could not get lock"*) ;; *) packages_tries=0 ;; esac
+    if [ "$packages_tries" = 0 ]; then
+      packages_failed "apt-get update"
+      return 1
+    fi
+    sleep 5
+  done
+  for packages_name in "$@"; do
+    packages_offer=$(apt-cache policy "$packages_name" | sed -n 's/^  Candidate: //p')
+    if [ -z "$packages_offer" ] || [ "$packages_offer" = "(none)" ]; then
+      echo "$(packages_system) has no package $packages_name" >&2
+      return 1
+    fi
+    if ! packages_suits "$packages_name" "$packages_offer"; then
+      echo "$(packages_system) offers $packages_name $packages_offer, but $(packages_wanted "$packages_name") or newer is needed" >&2
+      return 1
+    fi
+  done
+  DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l packages_quietly \
+    apt-get -qq -o DPkg::Lock::Timeout=300 -o DPkg::Options::=--force-confold --no-install-recommends install -y "$@"
+}
+
+packages_installed() {
+  packages_read "$1" | cut -d' ' -f2
+}
+
+packages_wanted() {
+  printf '%s\n' "$packages_minimum" | tr ' ' '\n' | sed -n "s/^$1=//p"
+}
+
+# packages_suits NAME VERSION
+packages_suits() {
+  if [ -z "$2" ]; then return 1; fi
+  packages_least=$(packages_wanted "$1")
+  [ -z "$packages_least" ] || dpkg --compare-versions "$2" ge "$packages_least"
+}
+
+packages_system() {
+  # shellcheck source=/dev/null
+  (. /etc/os-release && echo "$PRETTY_NAME")
+}
+
+# packages_quietly COMMAND...: its words only when it fails. The lock isn't passed on: a daemon that a package starts would keep it.
+packages_quietly() {
+  if ! packages_words=$("$@" 2>&1 </dev/null 9>&-); then
+    packages_failed "$1"
+    return 1
+  fi
+}
+
+packages_failed() {
+  printf '%s failed: %s\n' "$1" "$(printf '%s' "$packages_words" | tail -n 5 | tr '\n' ' ')" >&2
+}

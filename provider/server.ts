@@ -1,0 +1,263 @@
+/**
+ * The plugin's gRPC service, on the protocol that the SDK publishes. The SDK's own server for providers in
+ * Node is not used: it keeps the old inputs from `diff`, and prints a stack trace beside every refusal
+ * (`provider/server.js` of SDK 3.248).
+ */
+import * as grpc from "@grpc/grpc-js";
+import * as empty from "google-protobuf/google/protobuf/empty_pb";
+import { Struct } from "google-protobuf/google/protobuf/struct_pb";
+import { machinesSchema } from "./connection";
+import { kinds } from "./kinds";
+import { type Properties, scrub, unwrap, wrap } from "./properties";
+import { Refused } from "./refused";
+import { changedProperties, checkInputs, type Inputs, type Kind, type Machines } from "./resource";
+import { Machine } from "./ssh";
+
+// The SDK ships these two without usable types.
+const messages = require("@pulumi/pulumi/proto/provider_pb");
+const pluginMessages = require("@pulumi/pulumi/proto/plugin_pb");
+const services = require("@pulumi/pulumi/proto/provider_grpc_pb");
+
+type Call = { request: any };
+type Handler = (request: any) => Promise<unknown>;
+
+const NAMESPACE = "host:index:";
+
+/** The kind of the resource that a URN names. */
+function kindOf(urn: string): Kind {
+  const type = urn.split("::")[2]?.split("$").at(-1) ?? "";
+  const kind = type.startsWith(NAMESPACE) ? kinds[type.slice(NAMESPACE.length)] : undefined;
+  if (kind === undefined) throw new Refused(`the plugin has no resource of type ${type}`);
+  return kind;
+}
+
+/**
+ * The machines of today's stack settings. The engine hands the plugin the settings of its own namespace
+ * in `PULUMI_CONFIG`; a stack's state is never asked for an address (pulumi#9085).
+ */
+function machinesFromSettings(environment: NodeJS.ProcessEnv): { get: Machines; close: () => void } {
+  const open = new Map<string, Machine>();
+  let settings: ReturnType<typeof machinesSchema.safeParse> | undefined;
+  const get = (name: string): Machine => {
+    if (settings === undefined) {
+      const config = JSON.parse(environment.PULUMI_CONFIG ?? "{}") as Record<string, string>;
+      settings = machinesSchema.safeParse(JSON.parse(config.machines ?? config["host:machines"] ?? "{}"));
+    }
+    if (!settings.success) {
+      const issue = settings.error.issues[0];
+      throw new Refused(`host:machines${issue?.path.map((part) => `.${String(part)}`).join("") ?? ""}: ${issue?.message}`);
+    }
+    const machine = settings.data[name];
+    if (machine === undefined) {
+      throw new Refused(`host:machines.${name} is not set, but a resource lives on that machine`);
+    }
+    const known = open.get(name) ?? new Machine(name, machine);
+    open.set(name, known);
+    return known;
+  };
+  return {
+    get,
+    close: () => {
+      for (const machine of open.values()) machine.close();
+    },
+  };
+}
+
+function properties(struct: Struct | undefined): Properties {
+  return unwrap(struct?.toJavaScript() as Record<string, unknown> | undefined);
+}
+
+function toStruct(values: Record<string, unknown>, secret: Iterable<string>): Struct {
+  return Struct.fromJavaScript(wrap(values, secret) as Record<string, never>);
+}
+
+/** Which of the properties are secret: those that arrived so, and those that always are. */
+function secrets(kind: Kind, ...from: Properties[]): Set<string> {
+  return new Set([...(kind.secret ?? []), ...from.flatMap((properties) => [...properties.secret])]);
+}
+
+/** Splits a resource's state into the inputs it was made with and what the machine decided. */
+function split(kind: Kind, state: Record<string, unknown>): { inputs: Inputs; outputs: Record<string, unknown> } {
+  const entries = Object.entries(state);
+  const isInput = ([key]: [string, unknown]) => key in kind.inputs.shape;
+  return {
+    inputs: Object.fromEntries(entries.filter(isInput)) as Inputs,
+    outputs: Object.fromEntries(entries.filter((entry) => !isInput(entry))),
+  };
+}
+
+function handlers(machines: Machines): Record<string, Handler> {
+  return {
+    async check(request) {
+      const kind = kindOf(request.getUrn());
+      const news = properties(request.getNews());
+      const { inputs, failures } = checkInputs(kind, news.values, news.unknown);
+      const response = new messages.CheckResponse();
+      response.setInputs(toStruct(inputs, secrets(kind, news)));
+      response.setFailuresList(
+        failures.map(({ property, reason }) => {
+          const failure = new messages.CheckFailure();
+          // The engine prints the value of a property that is named here.
+          if (news.secret.has(property) || kind.secret?.includes(property)) failure.setReason(`${property} ${scrub(reason, news)}`);
+          else {
+            failure.setProperty(property);
+            failure.setReason(scrub(reason, news));
+          }
+          return failure;
+        }),
+      );
+      return response;
+    },
+
+    async diff(request) {
+      const kind = kindOf(request.getUrn());
+      const olds = properties(request.getOldInputs());
+      const news = properties(request.getNews());
+      const changed = changedProperties(olds.values, news.values, news.unknown);
+      const response = new messages.DiffResponse();
+      const { DIFF_NONE, DIFF_SOME } = messages.DiffResponse.DiffChanges;
+      response.setChanges(changed.length === 0 ? DIFF_NONE : DIFF_SOME);
+      response.setDiffsList(changed);
+      const replaces = changed.filter((property) => kind.identity.includes(property));
+      response.setReplacesList(replaces);
+      return response;
+    },
+
+    async create(request) {
+      const kind = kindOf(request.getUrn());
+      const news = properties(request.getProperties());
+      return withSecretsHidden([news], async () => {
+        const inputs = news.values as Inputs;
+        const outputs = await kind.apply(machines, inputs, undefined);
+        const response = new messages.CreateResponse();
+        response.setId(kind.id(inputs));
+        response.setProperties(toStruct({ ...inputs, ...outputs }, secrets(kind, news)));
+        return response;
+      });
+    },
+
+    async read(request) {
+      const kind = kindOf(request.getUrn());
+      const state = properties(request.getProperties());
+      const recorded = properties(request.getInputs());
+      return withSecretsHidden([state, recorded], async () => {
+        const before = split(kind, state.values);
+        const observed = await kind.read(machines, { ...before.inputs, ...recorded.values } as Inputs, before.outputs);
+        const response = new messages.ReadResponse();
+        if (observed === undefined) return response;
+        const hidden = secrets(kind, state, recorded);
+        response.setId(request.getId());
+        response.setProperties(toStruct({ ...observed.inputs, ...observed.outputs }, hidden));
+        response.setInputs(toStruct(observed.inputs, hidden));
+        return response;
+      });
+    },
+
+    async update(request) {
+      const kind = kindOf(request.getUrn());
+      const olds = properties(request.getOlds());
+      const news = properties(request.getNews());
+      return withSecretsHidden([olds, news], async () => {
+        const inputs = news.values as Inputs;
+        const outputs = await kind.apply(machines, inputs, split(kind, olds.values));
+        const response = new messages.UpdateResponse();
+        response.setProperties(toStruct({ ...inputs, ...outputs }, secrets(kind, news)));
+        return response;
+      });
+    },
+
+    async delete(request) {
+      const kind = kindOf(request.getUrn());
+      const state = properties(request.getProperties());
+      return withSecretsHidden([state], async () => {
+        await kind.remove(machines, split(kind, state.values).inputs);
+        return new empty.Empty();
+      });
+    },
+
+    async configure() {
+      const response = new messages.ConfigureResponse();
+      response.setAcceptsecrets(true);
+      response.setAcceptresources(false);
+      response.setAcceptoutputs(false);
+      response.setSupportspreview(false);
+      return response;
+    },
+
+    async checkConfig(request) {
+      const response = new messages.CheckResponse();
+      response.setInputs(request.getNews());
+      return response;
+    },
+
+    async diffConfig() {
+      // The settings of the plugin are connections: a new address is no reason to replace anything.
+      const response = new messages.DiffResponse();
+      response.setChanges(messages.DiffResponse.DiffChanges.DIFF_NONE);
+      return response;
+    },
+
+    async getPluginInfo() {
+      const response = new pluginMessages.PluginInfo();
+      response.setVersion("0.1.0");
+      return response;
+    },
+
+    async getSchema() {
+      const response = new messages.GetSchemaResponse();
+      response.setSchema("{}");
+      return response;
+    },
+
+    async attach() {
+      return new empty.Empty();
+    },
+
+    async cancel() {
+      return new empty.Empty();
+    },
+  };
+}
+
+/** Runs an operation; whatever it says when it fails is shown without the resource's secrets. */
+async function withSecretsHidden<T>(properties: Properties[], operation: () => Promise<T>): Promise<T> {
+  try {
+    return await operation();
+  } catch (error) {
+    if (error instanceof Refused) throw new Refused(scrub(error.message, ...properties));
+    throw new Error(scrub(error instanceof Error ? (error.stack ?? error.message) : String(error), ...properties));
+  }
+}
+
+/** Starts the plugin and prints the port, which the engine waits for as the first line. */
+export function serve(): void {
+  const machines = machinesFromSettings(process.env);
+  const stop = () => {
+    machines.close();
+    process.exit(0);
+  };
+  process.on("SIGINT", () => undefined); // Ctrl-C goes to the engine, which ends its plugins when it is ready
+  process.on("SIGTERM", stop);
+  process.on("exit", () => machines.close());
+
+  const implementation = Object.fromEntries(
+    Object.entries(handlers(machines.get)).map(([name, handler]) => [
+      name,
+      (call: Call, callback: (error: unknown, value?: unknown) => void) => {
+        handler(call.request).then(
+          (value) => callback(null, value),
+          (error: Error) => callback({ code: grpc.status.UNKNOWN, details: error.message }),
+        );
+      },
+    ]),
+  );
+  const server = new grpc.Server({ "grpc.max_receive_message_length": 400 * 1024 * 1024 });
+  server.addService(services.ResourceProviderService, implementation as unknown as grpc.UntypedServiceImplementation);
+  server.bindAsync("127.0.0.1:0", grpc.ServerCredentials.createInsecure(), (error, port) => {
+    if (error !== null) {
+      console.error(error.message);
+      process.exit(1);
+    }
+    console.log(port);
+  });
+}

@@ -1,0 +1,88 @@
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+
+/**
+ * A call of a shell function that lives in `provider/scripts/`. Arguments never become arguments of a
+ * process: the whole text goes to a shell's standard input, so that `ps` on the machine shows none of them.
+ */
+export interface ShellCall {
+  /** File in `provider/scripts/` without `.sh`; its functions carry its name. */
+  library: string;
+  /** Function in that file. */
+  name: string;
+  arguments: string[];
+}
+
+/** Quotes a text as one word for a POSIX shell. */
+export function quote(text: string): string {
+  return `'${text.replaceAll("'", "'\\''")}'`;
+}
+
+/** Encodes a text for a shell function that decodes it with `base64 -d`: any bytes survive. */
+export function encode(text: string): string {
+  return Buffer.from(text, "utf8").toString("base64");
+}
+
+/** Decodes what a shell function printed with `base64 -w0`. */
+export function decode(text: string): string {
+  return Buffer.from(text, "base64").toString("utf8");
+}
+
+/** Files whose functions another file calls. */
+const USED: Record<string, string[]> = { unit: ["file"] };
+
+const libraries = new Map<string, string>();
+
+function library(name: string): string {
+  let text = libraries.get(name);
+  if (text === undefined) {
+    text = readFileSync(join(__dirname, "scripts", `${name}.sh`), "utf8");
+    libraries.set(name, text);
+  }
+  return text;
+}
+
+function invocation(call: ShellCall): string {
+  return [call.name, ...call.arguments.map(quote)].join(" ");
+}
+
+function definitions(calls: ShellCall[]): string {
+  const names = calls.flatMap((call) => [...(USED[call.library] ?? []), call.library]);
+  return [...new Set(names)].map(library).join("\n");
+}
+
+/**
+ * The text of one action. It stands in braces so that a shell whose input is cut off in the middle,
+ * by a lost connection, runs nothing instead of the first half.
+ */
+export function actionScript(call: ShellCall): string {
+  return `{\nset -eu\nexport LC_ALL=C\n${definitions([call])}\n${invocation(call)}\nexit 0\n}\n`;
+}
+
+/**
+ * The text that makes several reads in one round trip. Each answers with one line: its output and, after it,
+ * its exit code, in base64. A read that fails doesn't keep the others from answering.
+ */
+export function batchScript(calls: ShellCall[]): string {
+  const reads = calls.map((call) => `{ ( set -eu; ${invocation(call)} ) 2>&1; printf '\\n%s' "$?"; } | base64 -w0; echo`);
+  return `{\nexport LC_ALL=C\n${definitions(calls)}\n${reads.join("\n")}\nexit 0\n}\n`;
+}
+
+/** One read's answer. */
+export interface Answer {
+  output: string;
+  exitCode: number;
+}
+
+/** Takes the output of {@link batchScript} apart. Throws where the number of answers is not `expected`. */
+export function parseBatch(output: string, expected: number): Answer[] {
+  const lines = output.split("\n").filter((line) => line !== "");
+  if (lines.length !== expected) {
+    throw new Error(`expected ${expected} answers, got ${lines.length}`);
+  }
+  return lines.map((line) => {
+    const text = decode(line);
+    const end = text.lastIndexOf("\n");
+    return { output: text.slice(0, end), exitCode: Number(text.slice(end + 1)) };
+  });
+}

@@ -1,0 +1,228 @@
+/**
+ * The way to a machine: the system's OpenSSH, so that the operator's configuration, agent, jump hosts and
+ * hardware keys work. One connection a machine carries all operations (`ControlMaster` in ssh_config(5)).
+ */
+import { type ChildProcess, spawn } from "node:child_process";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Machine as MachineSettings } from "./connection";
+import { Refused } from "./refused";
+import { type Answer, actionScript, batchScript, parseBatch, type ShellCall } from "./shell";
+
+/** Sessions at once over one connection; sshd's own limit (`MaxSessions`) is 10, and the master holds one. */
+const SESSIONS = 6;
+/** How long reads are gathered before they go out together, in milliseconds: the engine asks in bursts. */
+const GATHER = 4;
+
+/** The shell that takes our scripts, as root: through sudo where the login isn't root's. */
+const ROOT_SHELL = 'if [ "$(id -u)" = 0 ]; then exec sh -s; else exec sudo -n sh -s; fi';
+
+/** Arguments of ssh that lead to the machine, without the command. Pure. */
+export function connectionArguments(machine: MachineSettings, knownHosts: string | undefined): string[] {
+  const options = [
+    "BatchMode=yes",
+    "ConnectTimeout=15",
+    "ServerAliveInterval=15",
+    "ServerAliveCountMax=4",
+    "ForwardAgent=no",
+    "ForwardX11=no",
+    "ClearAllForwardings=yes",
+    "LogLevel=ERROR",
+  ];
+  if (knownHosts === undefined) {
+    options.push("StrictHostKeyChecking=accept-new");
+  } else {
+    options.push("StrictHostKeyChecking=yes", `UserKnownHostsFile="${knownHosts}"`, "GlobalKnownHostsFile=/dev/null");
+    // The pin holds for the machine whatever its address is, and no other file has a say.
+    options.push("HostKeyAlias=pinned", "KnownHostsCommand=none", "UpdateHostKeys=no");
+  }
+  const result = options.flatMap((option) => ["-o", option]);
+  if (machine.configFile !== undefined) result.push("-F", machine.configFile);
+  if (machine.identityFile !== undefined) result.push("-i", machine.identityFile, "-o", "IdentitiesOnly=yes");
+  if (machine.jump !== undefined) result.push("-J", machine.jump);
+  if (machine.port !== undefined) result.push("-p", String(machine.port));
+  if (machine.user !== undefined) result.push("-l", machine.user);
+  return [...result, machine.address];
+}
+
+/**
+ * What ssh's words about a failed connection mean for the operator, in one line. Pure.
+ * @param name the machine's name in `host:machines`
+ */
+export function explainConnectionFailure(name: string, machine: MachineSettings, stderr: string): string {
+  const where = `${name} (${machine.address})`;
+  const setting = `host:machines.${name}`;
+  const last = stderr.trim().split("\n").at(-1)?.trim() ?? "";
+  if (/REMOTE HOST IDENTIFICATION HAS CHANGED|Host key verification failed|host key .*(changed|differs)/i.test(stderr)) {
+    return machine.hostKey === undefined
+      ? `${where}: its SSH host key is not the one known from earlier. If the machine was set up anew, remove the old key with \`ssh-keygen -R ${machine.address}\`; if not, someone may be in between`
+      : `${where}: its SSH host key is not the one pinned in ${setting}.hostKey. If the machine was set up anew, pin its new key; if not, someone may be in between`;
+  }
+  if (/Permission denied/i.test(stderr)) {
+    return `${where}: login refused (${last}). Check ${setting}.user and ${setting}.identityFile, and that the key is authorized there`;
+  }
+  if (/Could not resolve hostname/i.test(stderr)) {
+    return `${where}: the name can't be resolved. Check ${setting}.address`;
+  }
+  return `${where}: can't be reached over SSH${last === "" ? "" : ` (${last})`}. Check ${setting} and that the machine is up`;
+}
+
+interface Result {
+  stdout: string;
+  stderr: string;
+  code: number | null;
+}
+
+interface Waiting {
+  call: ShellCall;
+  resolve: (answer: Answer) => void;
+  reject: (error: unknown) => void;
+}
+
+/** A machine and its one connection, made at the first use. */
+export class Machine {
+  private readonly directory = mkdtempSync(join(tmpdir(), "host-ssh-"));
+  private readonly base: string[];
+  private master: Promise<void> | undefined;
+  private masterProcess: ChildProcess | undefined;
+  private waiting: Waiting[] = [];
+  private running = 0;
+  private readonly queue: (() => void)[] = [];
+
+  constructor(
+    readonly name: string,
+    readonly settings: MachineSettings,
+  ) {
+    let knownHosts: string | undefined;
+    if (settings.hostKey !== undefined) {
+      knownHosts = join(this.directory, "known_hosts");
+      writeFileSync(knownHosts, `pinned ${settings.hostKey}\n`, { mode: 0o600 });
+    }
+    this.base = connectionArguments(settings, knownHosts);
+  }
+
+  /** Reads something. Reads that are asked for at the same time travel together. */
+  read(call: ShellCall): Promise<Answer> {
+    return new Promise((resolve, reject) => {
+      this.waiting.push({ call, resolve, reject });
+      if (this.waiting.length === 1) setTimeout(() => void this.flush(), GATHER);
+    });
+  }
+
+  /**
+   * Changes something.
+   * @returns what the shell function printed
+   * @throws Refused with the machine's name and the words the function left on standard error
+   */
+  async act(call: ShellCall): Promise<string> {
+    const result = await this.shell(actionScript(call));
+    if (result.code !== 0) {
+      const reason = result.stderr.trim() || result.stdout.trim() || `exit code ${result.code}`;
+      throw new Refused(`${this.name}: ${reason}`);
+    }
+    return result.stdout;
+  }
+
+  /** Ends the connection and removes what it left on this computer. */
+  close(): void {
+    this.masterProcess?.kill();
+    rmSync(this.directory, { recursive: true, force: true });
+  }
+
+  private async flush(): Promise<void> {
+    const batch = this.waiting;
+    this.waiting = [];
+    try {
+      const result = await this.shell(batchScript(batch.map((entry) => entry.call)));
+      if (result.code !== 0) {
+        throw new Refused(`${this.name}: ${result.stderr.trim() || `exit code ${result.code}`}`);
+      }
+      const answers = parseBatch(result.stdout, batch.length);
+      batch.forEach((entry, index) => {
+        entry.resolve(answers[index] as Answer);
+      });
+    } catch (error) {
+      for (const entry of batch) entry.reject(error);
+    }
+  }
+
+  private async shell(script: string): Promise<Result> {
+    this.master ??= this.connect();
+    await this.master;
+    await this.turn();
+    try {
+      const result = await run(["-S", this.socket(), "-o", "ControlMaster=no", ...this.base, ROOT_SHELL], script);
+      if (result.code === 255) {
+        this.master = undefined;
+        throw new Refused(explainConnectionFailure(this.name, this.settings, result.stderr));
+      }
+      if (result.code !== 0 && /^sudo: /m.test(result.stderr)) {
+        throw new Refused(
+          `${this.name}: the login may not use sudo without a password. Allow that, or set host:machines.${this.name}.user to root`,
+        );
+      }
+      return result;
+    } finally {
+      this.running--;
+      this.queue.shift()?.();
+    }
+  }
+
+  private async turn(): Promise<void> {
+    while (this.running >= SESSIONS) await new Promise<void>((resolve) => this.queue.push(resolve));
+    this.running++;
+  }
+
+  private socket(): string {
+    return join(this.directory, "connection");
+  }
+
+  /**
+   * Opens the connection that all operations share. Its remote side reads from us until we are gone: when
+   * this process ends, however it ends, so does the connection.
+   */
+  private connect(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const child = spawn(
+        "ssh",
+        ["-M", "-S", this.socket(), ...this.base, "echo ready; exec cat >/dev/null"],
+        { stdio: ["pipe", "pipe", "pipe"], detached: true },
+      );
+      this.masterProcess = child;
+      let stderr = "";
+      child.stderr.on("data", (data) => {
+        stderr += data;
+      });
+      child.stdin.on("error", () => undefined);
+      child.on("error", (error: NodeJS.ErrnoException) => {
+        reject(
+          new Refused(error.code === "ENOENT" ? "OpenSSH's `ssh` isn't installed on this computer" : `ssh: ${error.message}`),
+        );
+      });
+      child.stdout.once("data", () => resolve());
+      child.on("close", () => {
+        this.master = undefined;
+        reject(new Refused(explainConnectionFailure(this.name, this.settings, stderr)));
+      });
+    });
+  }
+}
+
+function run(args: string[], input: string): Promise<Result> {
+  return new Promise((resolve, reject) => {
+    const child = spawn("ssh", args, { stdio: ["pipe", "pipe", "pipe"], detached: true });
+    let stdout = "";
+    let stderr = "";
+    child.stdout.setEncoding("utf8").on("data", (data) => {
+      stdout += data;
+    });
+    child.stderr.setEncoding("utf8").on("data", (data) => {
+      stderr += data;
+    });
+    child.on("error", reject);
+    child.on("close", (code) => resolve({ stdout, stderr, code }));
+    child.stdin.on("error", () => undefined);
+    child.stdin.end(input);
+  });
+}

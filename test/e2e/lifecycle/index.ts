@@ -1,0 +1,3 @@
+import { cases } from "./cases";
+
+for (const { declare } of cases) declare();

@@ -1,0 +1,170 @@
+import assert from "node:assert/strict";
+import { formatLine, observeKeys, parseLine } from "../../provider/authorized-key";
+import { observeRepository } from "../../provider/borg-repository";
+import { parseFile } from "../../provider/file";
+import { newPassphrase } from "../../provider/passphrase";
+import { unlockedRequirements } from "../../provider/python-environment";
+import { encode } from "../../provider/shell";
+import { observeUnit } from "../../provider/unit";
+
+const KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIabc cht";
+const COMMAND = "borg serve --append-only --restrict-to-repository /srv/a";
+
+describe("what the plugin sees on a machine", () => {
+  describe("a user's authorized keys", () => {
+    const line = formatLine({ publicKey: KEY, command: COMMAND, restrictions: "restrict" });
+
+    it("is as wanted when the file holds just our line", () => {
+      assert.deepEqual(observeKeys(line, KEY), {
+        publicKey: KEY,
+        command: COMMAND,
+        restrictions: "restrict",
+        otherKeys: [],
+      });
+    });
+
+    it("shows a second key", () => {
+      assert.deepEqual(observeKeys(`${line}ssh-rsa BBBB intruder\n`, KEY).otherKeys, ["ssh-rsa BBBB intruder"]);
+    });
+
+    it("shows a second key that hides behind options", () => {
+      const sly = 'from="10.0.0.0/8",command="echo ssh-rsa AAAA, yes" ssh-rsa BBBB intruder';
+      assert.deepEqual(observeKeys(`${line}${sly}\n`, KEY).otherKeys, ["ssh-rsa BBBB intruder"]);
+    });
+
+    it("shows that the command is gone, and that the restrictions are", () => {
+      const observed = observeKeys(`${KEY}\n`, KEY);
+      assert.equal(observed.command, "(any)");
+      assert.equal(observed.restrictions, "(none)");
+    });
+
+    it("shows a weakened restriction", () => {
+      const weak = line.replace("restrict,", "restrict,pty,port-forwarding,");
+      assert.equal(observeKeys(weak, KEY).restrictions, "restrict,pty,port-forwarding");
+    });
+
+    it("shows that our key is gone, whatever else is there", () => {
+      const observed = observeKeys("# a note\n\nssh-rsa BBBB intruder\n", KEY);
+      assert.equal(observed.publicKey, "(removed)");
+      assert.deepEqual(observed.otherKeys, ["ssh-rsa BBBB intruder"]);
+    });
+
+    it("keeps commas and quotes inside a command", () => {
+      const command = 'a "b", c\\d';
+      const written = formatLine({ publicKey: KEY, command, restrictions: "restrict" });
+      assert.equal(observeKeys(written, KEY).command, command);
+      assert.equal(parseLine(written.trim()).options.length, 2);
+    });
+  });
+
+  describe("a file", () => {
+    it("is undefined when it is missing", () => {
+      assert.equal(parseFile({ output: "missing - - -\n", exitCode: 0 }, "x"), undefined);
+    });
+    it("comes with its text, mode and owner", () => {
+      const answer = { output: `file 0640 root adm\n${encode("grüezi\n")}`, exitCode: 0 };
+      assert.deepEqual(parseFile(answer, "x"), { content: "grüezi\n", mode: "0640", owner: "root", group: "adm" });
+    });
+    it("is told apart from a link to one", () => {
+      assert.deepEqual(parseFile({ output: `link - - -\n${encode("/etc/passwd\n")}`, exitCode: 0 }, "x"), {
+        content: "(a link to /etc/passwd)",
+      });
+    });
+    it("that can't be looked at is an error, not drift", () => {
+      assert.throws(() => parseFile({ output: "stat: Permission denied", exitCode: 1 }, "cht: /x"), /cht: \/x can't be read/);
+    });
+  });
+
+  describe("a unit", () => {
+    const wanted = {
+      machine: "cht",
+      unit: "a.timer",
+      content: "[Timer]\n",
+      enabled: true,
+      active: true,
+      restartOn: [],
+      overrides: [],
+      reloaded: true,
+    };
+    const answer = (facts: string, content = encode("[Timer]\n")) => ({ output: `${facts}\n${content}`, exitCode: 0 });
+
+    it("is as wanted when it runs and starts at boot", () => {
+      const facts = "ActiveState=active;NeedDaemonReload=no;UnitFileState=enabled;DropInPaths=;";
+      assert.deepEqual(observeUnit(answer(facts), wanted), wanted);
+    });
+    it("shows that it is stopped, disabled and overridden", () => {
+      const facts = "ActiveState=inactive;NeedDaemonReload=yes;UnitFileState=disabled;DropInPaths=/etc/a.d/x.conf;";
+      const observed = observeUnit(answer(facts), wanted);
+      assert.deepEqual(
+        [observed?.active, observed?.enabled, observed?.reloaded, observed?.overrides],
+        [false, false, false, ["/etc/a.d/x.conf"]],
+      );
+    });
+    it("shows the word for a state that is neither yes nor no", () => {
+      const observed = observeUnit(answer("ActiveState=failed;UnitFileState=masked;DropInPaths=;"), wanted);
+      assert.deepEqual([observed?.active, observed?.enabled], ["failed", "masked"]);
+    });
+    it("is missing when it has no file", () => {
+      assert.equal(observeUnit(answer("ActiveState=inactive;", ""), wanted), undefined);
+    });
+  });
+
+  describe("a repository", () => {
+    const id = "a".repeat(64);
+    const wanted = {
+      machine: "cht",
+      server: "server",
+      location: "ssh://offsite/r",
+      path: "/r",
+      rsh: "ssh",
+      baseDirectory: "/b",
+      passphrase: "p",
+      encryption: "repokey-blake2",
+      appendOnly: true,
+      additionalFreeSpace: "500M",
+      identity: "as initialised",
+    };
+    const stored = `id ${id}\nappend_only 1\nadditional_free_space 500M\nkey stored`;
+
+    it("is as wanted when both machines know it so", () => {
+      assert.deepEqual(observeRepository(stored, `${id} 5`, id, wanted), wanted);
+    });
+    it("that was moved away is missing", () => {
+      assert.equal(observeRepository("", `${id} 5`, id, wanted).identity, "missing");
+    });
+    it("that was exchanged is another one", () => {
+      const other = stored.replace(/a{64}/, "b".repeat(64));
+      assert.match(observeRepository(other, `${id} 5`, id, wanted).identity, /^another repository/);
+    });
+    it("that isn't encrypted as wanted says how it is", () => {
+      assert.equal(observeRepository(stored, `${id} 2`, id, wanted).encryption, "none");
+    });
+    it("whose own lock was taken off says so", () => {
+      assert.equal(observeRepository(stored.replace("append_only 1", "append_only 0"), "", id, wanted).appendOnly, false);
+    });
+  });
+
+  describe("requirements", () => {
+    const locked = `a==1 \\\n    --hash=sha256:${"0".repeat(64)} \\\n    --hash=sha256:${"1".repeat(64)}\n    # via b\n`;
+    it("that are pinned and hashed are right", () => {
+      assert.deepEqual(unlockedRequirements(`# made by a tool\n${locked}`), []);
+    });
+    it("without a hash or a version are named", () => {
+      assert.deepEqual(unlockedRequirements(`${locked}b==2\nc>=3\n`), ["b", "c>"]);
+    });
+  });
+
+  describe("a new passphrase", () => {
+    it("holds 160 bits in characters that are told apart on paper", () => {
+      assert.match(newPassphrase(), /^([a-z0-9]{4}-){7}[a-z0-9]{4}$/);
+      assert.doesNotMatch(newPassphrase(), /[iol1]/);
+    });
+    it("differs each time, and with every byte", () => {
+      assert.notEqual(newPassphrase(), newPassphrase());
+      const bytes = new Uint8Array(20);
+      const all = new Set([newPassphrase(bytes)]);
+      for (let i = 0; i < 20; i++) all.add(newPassphrase(bytes.map((_, at) => (at === i ? 1 : 0))));
+      assert.equal(all.size, 21);
+    });
+  });
+});
