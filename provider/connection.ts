@@ -4,18 +4,6 @@
  */
 import { z } from "zod";
 
-/** What is written beside a setting, for its error message and for docs/settings.md. */
-export interface SettingText {
-  /** What the setting means. */
-  description: string;
-  /** Which values are allowed, in words that follow "must be". */
-  allowed: string;
-  /** A value that is right, as it is written in the stack file. */
-  example?: string;
-  /** The default in words, where it isn't a constant. */
-  fallback?: string;
-}
-
 /** A host name, an IPv4 or IPv6 address. It never starts with a dash: ssh would take it for an option. */
 export const hostPattern = /^[A-Za-z0-9_:][A-Za-z0-9_.:-]{0,252}$/;
 
@@ -42,39 +30,33 @@ const localPath = z.string().regex(/^[^\s-][^\0\r\n]*$/);
 /** The settings of one machine. */
 export const machineSchema = z
   .strictObject({
-    address: z
-      .string()
-      .regex(hostPattern)
-      .meta({
-        description: "Where your computer reaches the machine.",
-        allowed: "a host name, an IP address or an alias of your ssh configuration",
-        example: "cht.example.org",
-      } satisfies SettingText),
+    address: z.string().regex(hostPattern).meta({
+      description: "Where your computer reaches the machine.",
+      allowed: "a host name, an IP address or an alias of your ssh configuration",
+      example: "cht.example.org",
+    }),
     user: z
       .string()
       .regex(/^[A-Za-z_][A-Za-z0-9_.-]{0,31}$/)
       .default("root")
       .meta({
-        description: "Who logs in. Anybody but `root` needs `sudo` without a password.",
+        description:
+          "Who logs in. Anybody but `root` needs `sudo` without a password. A `User` of your ssh configuration isn't asked.",
         allowed: "the name of a user",
         example: "ubuntu",
-      } satisfies SettingText),
-    port: z
-      .int()
-      .min(1)
-      .max(65535)
-      .default(22)
-      .meta({
-        description: "The port of the machine's SSH server.",
-        allowed: "a port, a number from 1 to 65535",
-        example: "2222",
-      } satisfies SettingText),
+      }),
+    port: z.int().min(1).max(65535).optional().meta({
+      description: "The port of the machine's SSH server.",
+      allowed: "a port, a number from 1 to 65535",
+      example: "2222",
+      fallback: "what your ssh configuration says, else 22",
+    }),
     identityFile: localPath.optional().meta({
       description: "The private key to log in with, a file on your computer.",
       allowed: "the path of a file (absolute, from `~/`, or relative to the project)",
       example: "~/.ssh/id_ed25519",
       fallback: "what ssh takes by itself: the agent, your ssh configuration, the usual files",
-    } satisfies SettingText),
+    }),
     jump: z
       .string()
       .refine((hops) => hops.split(",").every((hop) => hopPattern.test(hop)))
@@ -84,13 +66,13 @@ export const machineSchema = z
         allowed: "`[user@]host[:port]`",
         example: "admin@bastion.example.org",
         fallback: "none",
-      } satisfies SettingText),
+      }),
     configFile: localPath.optional().meta({
       description: "The ssh configuration to use instead of your own, a file on your computer.",
       allowed: "the path of a file (absolute, from `~/`, or relative to the project)",
       example: "./ssh_config",
       fallback: "`~/.ssh/config`",
-    } satisfies SettingText),
+    }),
     hostKey: z
       .string()
       .refine(isPublicKey)
@@ -102,23 +84,20 @@ export const machineSchema = z
         allowed: "a public key on one line, its type and the key, without a comment",
         example: "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI…",
         fallback: "the key of the first contact, kept from then on",
-      } satisfies SettingText),
-    sudo: z
-      .boolean()
-      .optional()
-      .meta({
-        description: "Whether commands run through `sudo`.",
-        allowed: "true or false",
-        example: "true",
-        fallback: "true for every user but `root`",
-      } satisfies SettingText),
+      }),
+    sudo: z.boolean().optional().meta({
+      description: "Whether commands run through `sudo`.",
+      allowed: "true or false",
+      example: "true",
+      fallback: "true for every user but `root`",
+    }),
   })
   .transform((machine) => ({ ...machine, sudo: machine.sudo ?? machine.user !== "root" }))
   .meta({
     description: "How one machine is reached.",
     allowed: "a mapping with at least `address`",
     example: "{ address: cht.example.org, user: ubuntu }",
-  } satisfies SettingText);
+  });
 
 /** Name of a machine in the settings. */
 export const machineName = z
@@ -128,7 +107,7 @@ export const machineName = z
     description: "A name you choose.",
     allowed: "lower-case letters, digits and dashes, a letter first, 31 characters at most",
     example: "cht",
-  } satisfies SettingText);
+  });
 
 /** The setting `host:machines`: every machine by its name. */
 export const machinesSchema = z.record(machineName, machineSchema);
@@ -148,7 +127,7 @@ export function sshCommandLine(machine: Machine, command: string): string {
   if (machine.configFile !== undefined) words.push("-F", machine.configFile);
   if (machine.identityFile !== undefined) words.push("-i", machine.identityFile);
   if (machine.jump !== undefined) words.push("-J", machine.jump);
-  if (machine.port !== 22) words.push("-p", String(machine.port));
+  if (machine.port !== undefined) words.push("-p", String(machine.port));
   words.push(`${machine.user}@${machine.address}`, machine.sudo ? `sudo ${command}` : command);
   return words.map(quoteWord).join(" ");
 }

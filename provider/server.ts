@@ -236,7 +236,8 @@ export function serve(): void {
     machines.close();
     process.exit(0);
   };
-  process.on("SIGINT", () => undefined); // Ctrl-C goes to the engine, which ends its plugins when it is ready
+  // The engine keeps a terminal's Ctrl-C from its plugins, and ends them with this signal when it is done.
+  process.on("SIGINT", stop);
   process.on("SIGTERM", stop);
   process.on("exit", () => machines.close());
 

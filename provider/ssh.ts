@@ -15,9 +15,6 @@ const SESSIONS = 6;
 /** How long reads are gathered before they go out together, in milliseconds: the engine asks in bursts. */
 const GATHER = 4;
 
-/** The shell that takes our scripts, as root: through sudo where the login isn't root's. */
-const ROOT_SHELL = 'if [ "$(id -u)" = 0 ]; then exec sh -s; else exec sudo -n sh -s; fi';
-
 /** Arguments of ssh that lead to the machine, without the command. Pure. */
 export function connectionArguments(machine: MachineSettings, knownHosts: string | undefined): string[] {
   const options = [
@@ -42,8 +39,7 @@ export function connectionArguments(machine: MachineSettings, knownHosts: string
   if (machine.identityFile !== undefined) result.push("-i", machine.identityFile, "-o", "IdentitiesOnly=yes");
   if (machine.jump !== undefined) result.push("-J", machine.jump);
   if (machine.port !== undefined) result.push("-p", String(machine.port));
-  if (machine.user !== undefined) result.push("-l", machine.user);
-  return [...result, machine.address];
+  return [...result, "-l", machine.user, machine.address];
 }
 
 /**
@@ -152,7 +148,7 @@ export class Machine {
     await this.master;
     await this.turn();
     try {
-      const result = await run(["-S", this.socket(), "-o", "ControlMaster=no", ...this.base, ROOT_SHELL], script);
+      const result = await run(["-S", this.socket(), "-o", "ControlMaster=no", ...this.base, this.settings.sudo ? "exec sudo -n sh -s" : "exec sh -s"], script);
       if (result.code === 255) {
         this.master = undefined;
         throw new Refused(explainConnectionFailure(this.name, this.settings, result.stderr));

@@ -61,5 +61,18 @@ file_remove() {
 
 # file_reload UNIT: a unit that doesn't run reads its files when it starts.
 file_reload() {
-  if [ -n "$1" ] && systemctl is-active --quiet "$1"; then systemctl reload-or-restart "$1"; fi
+  if [ -z "$1" ] || ! systemctl is-active --quiet "$1"; then return 0; fi
+  # A service that executes itself anew on a reload loses the socket that systemd gave it: sshd of Debian 13 then ends
+  # with "Cannot bind any address". Restarted, it gets the socket again, and sessions live on.
+  for file_trigger in $(systemctl show -p TriggeredBy --value "$1"); do
+    case $file_trigger in
+      *.socket)
+        if systemctl is-active --quiet "$file_trigger"; then
+          systemctl restart "$1"
+          return 0
+        fi
+        ;;
+    esac
+  done
+  systemctl reload-or-restart "$1"
 }

@@ -5,11 +5,14 @@
 ssh_key_read() {
   if [ ! -f "$1" ]; then return 0; fi
   stat -c '%04a %U' "$1"
-  ssh-keygen -y -P '' -f "$1" 2>/dev/null || echo unusable
+  # Through a pipe: ssh-keygen refuses a file that others may read, and that is for the preview to show.
+  # shellcheck disable=SC2002
+  cat "$1" | ssh-keygen -y -P '' -f /dev/stdin 2>/dev/null || echo unusable
 }
 
 # ssh_key_apply PATH COMMENT: keeps a key that is there and usable.
 ssh_key_apply() {
+  if [ -f "$1" ]; then chmod 0600 "$1"; fi
   if ! ssh-keygen -y -P '' -f "$1" >/dev/null 2>&1; then
     if [ -e "$1" ]; then mv -f "$1" "$1.unusable"; fi
     rm -f "$1.pub"

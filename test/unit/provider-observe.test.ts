@@ -71,7 +71,10 @@ describe("what the plugin sees on a machine", () => {
       });
     });
     it("that can't be looked at is an error, not drift", () => {
-      assert.throws(() => parseFile({ output: "stat: Permission denied", exitCode: 1 }, "cht: /x"), /cht: \/x can't be read/);
+      assert.throws(
+        () => parseFile({ output: "stat: Permission denied", exitCode: 1 }, "cht: /x"),
+        /cht: \/x can't be read/,
+      );
     });
   });
 
@@ -140,7 +143,10 @@ describe("what the plugin sees on a machine", () => {
       assert.equal(observeRepository(stored, `${id} 2`, id, wanted).encryption, "none");
     });
     it("whose own lock was taken off says so", () => {
-      assert.equal(observeRepository(stored.replace("append_only 1", "append_only 0"), "", id, wanted).appendOnly, false);
+      assert.equal(
+        observeRepository(stored.replace("append_only 1", "append_only 0"), "", id, wanted).appendOnly,
+        false,
+      );
     });
   });
 

@@ -8,7 +8,7 @@ import { connectionArguments, explainConnectionFailure } from "../../provider/ss
 
 const SECRET = { "4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270" };
 const UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9";
-const MACHINE = { address: "192.0.2.7" };
+const MACHINE = { address: "192.0.2.7", user: "root", sudo: false };
 
 describe("the plugin and the engine", () => {
   it("a secret stays one on its way through", () => {
@@ -45,7 +45,12 @@ describe("the plugin and the engine", () => {
     ["no packages", "Packages", { packages: [] }, "packages"],
     ["a package that is an option", "Packages", { packages: ["--yes"] }, "packages.0"],
     ["a user that is an option", "User", { user: "-r", home: "/h" }, "user"],
-    ["two keys in one", "AuthorizedKey", { user: "u", command: "c", publicKey: "ssh-ed25519 AA\nssh-rsa BB" }, "publicKey"],
+    [
+      "two keys in one",
+      "AuthorizedKey",
+      { user: "u", command: "c", publicKey: "ssh-ed25519 AA\nssh-rsa BB" },
+      "publicKey",
+    ],
     ["a command of two lines", "AuthorizedKey", { user: "u", command: "a\nb", publicKey: "ssh-ed25519 AA" }, "command"],
     ["a unit without its type", "Unit", { unit: "backup", content: "[Unit]" }, "unit"],
     ["a unit in another place", "Unit", { unit: "../a.service", content: "[Unit]" }, "unit"],
@@ -87,9 +92,16 @@ describe("the plugin and a machine's shell", () => {
   });
 
   it("a script that is cut off in the middle does nothing at all", () => {
-    const script = actionScript({ library: "directory", name: "directory_apply", arguments: ["/tmp/x", "0755", "root", "root"] });
+    const script = actionScript({
+      library: "directory",
+      name: "directory_apply",
+      arguments: ["/tmp/x", "0755", "root", "root"],
+    });
     for (const part of [0.5, 0.9, 0.99]) {
-      const cut = `echo started\n${script.slice(0, Math.floor(script.length * part))}`.replace("set -eu", "echo ran; set -eu");
+      const cut = `echo started\n${script.slice(0, Math.floor(script.length * part))}`.replace(
+        "set -eu",
+        "echo ran; set -eu",
+      );
       assert.doesNotMatch(spawnSync("sh", ["-s"], { input: cut, encoding: "utf8" }).stdout, /ran/);
     }
   });

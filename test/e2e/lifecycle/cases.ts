@@ -122,7 +122,11 @@ export const cases: Case[] = [
   {
     name: "ssh-key",
     declare() {
-      key = new host.SshKey("ssh-key", { machine: "cht", path: `${home}/key`, comment: "lifecycle@cht" }, { dependsOn: root });
+      key = new host.SshKey(
+        "ssh-key",
+        { machine: "cht", path: `${home}/key`, comment: "lifecycle@cht" },
+        { dependsOn: root },
+      );
     },
     machine: "cht",
     look: `${stat(`${home}/key`)} && cut -d' ' -f1,3 ${home}/key.pub`,
@@ -185,7 +189,11 @@ export const cases: Case[] = [
   {
     name: "passphrase",
     declare() {
-      passphrase = new host.Passphrase("passphrase", { machine: "cht", path: `${home}/passphrase` }, { dependsOn: root });
+      passphrase = new host.Passphrase(
+        "passphrase",
+        { machine: "cht", path: `${home}/passphrase` },
+        { dependsOn: root },
+      );
     },
     machine: "cht",
     look: `${stat(`${home}/passphrase`)} && wc -c <${home}/passphrase`,
@@ -222,14 +230,18 @@ export const cases: Case[] = [
     machine: "cht",
     look: `stat -c '%i' ${home}/venv/pyvenv.cfg 2>/dev/null && ${home}/venv/bin/python3 -c 'import six; print(six.__version__)'`,
     right: /^\d+\n1\.16\.0$/,
-    meddle: `echo "__version__ = 'evil'" >>${home}/venv/lib/python3*/site-packages/six.py`,
+    meddle: `echo "__version__ = 'evil'" | tee -a ${home}/venv/lib/python3*/site-packages/six.py >/dev/null`,
     drift: "files",
   },
   {
     name: "borg-repository",
     declare() {
       borg = [
-        new host.Packages("borg-on-cht", { machine: "cht", packages: ["borgbackup"], minimum: { borgbackup: "1.2.8" } }),
+        new host.Packages("borg-on-cht", {
+          machine: "cht",
+          packages: ["borgbackup"],
+          minimum: { borgbackup: "1.2.8" },
+        }),
         new host.Packages("borg-on-server", { machine: "server", packages: ["borgbackup"] }),
         new host.Directory(
           "repository",

@@ -1,0 +1,116 @@
+import * as pulumi from "@pulumi/pulumi";
+import * as host from "../provider";
+import { renderHostFile } from "./host-files";
+import { chtNames, serveCommand, serverNames } from "./names";
+import type { OffsiteServer } from "./offsite-server";
+
+export interface BorgRepositoryArgs {
+  /** Name of the machine that writes to the repository, in `host:machines`. */
+  machine: string;
+  deployment: string;
+  /** Where the repository is kept. */
+  server: OffsiteServer;
+  /** Directory on the server that holds the repositories of all deployments. */
+  dataDirectory: string;
+  /** Where `machine` reaches the server's SSH. */
+  address: string;
+  port: number;
+  /** The passphrase, a secret. Default: the one on the machine, else a new one. */
+  passphrase?: pulumi.Output<string>;
+}
+
+/**
+ * An encrypted borg repository on the offsite server, and the CHT machine's way to it: a key made there, which can
+ * append to this repository and do nothing else. Repository and passphrase stay when the stack is destroyed.
+ */
+export class BorgRepository extends pulumi.ComponentResource {
+  /** The repository's address as borg takes it on the CHT machine. */
+  readonly location: string;
+  /** The repository's id. */
+  readonly repositoryId: pulumi.Output<string>;
+  /** The repository's key, wrapped by the passphrase; a secret. */
+  readonly exportedKey: pulumi.Output<string>;
+  /** The passphrase; a secret. */
+  readonly passphrase: pulumi.Output<string>;
+  /** What else on the CHT machine builds on, so that it needn't wait for the repository: borg, the settings' directory. */
+  readonly foundations: pulumi.Resource[];
+
+  constructor(name: string, args: BorgRepositoryArgs, opts?: pulumi.ComponentResourceOptions) {
+    super("cht-backup:index:BorgRepository", name, {}, opts);
+    const { machine, deployment, server } = args;
+    const { settings, state } = chtNames(deployment);
+    const { user, repository } = serverNames(deployment, args.dataDirectory);
+    const child = { parent: this };
+
+    const borg = new host.Packages(
+      "cht-borg",
+      { machine, packages: ["borgbackup"], minimum: { borgbackup: "1.2.8" } },
+      child,
+    );
+    const directory = new host.Directory("cht-settings-directory", { machine, path: settings, mode: "0700" }, child);
+    const stateDirectory = new host.Directory("cht-state-directory", { machine, path: state, mode: "0700" }, child);
+    const inside = { ...child, dependsOn: directory };
+
+    const key = new host.SshKey(
+      "cht-ssh-key",
+      { machine, path: `${settings}/ssh_key`, comment: `cht-backup-${deployment}` },
+      inside,
+    );
+    const knownHosts = new host.File(
+      "cht-known-hosts",
+      { machine, path: `${settings}/known_hosts`, content: pulumi.interpolate`offsite ${server.hostKey}\n` },
+      inside,
+    );
+    const sshConfig = new host.File(
+      "cht-ssh-config",
+      {
+        machine,
+        path: `${settings}/ssh_config`,
+        content: renderHostFile("cht/ssh_config", {
+          DEPLOYMENT: deployment,
+          SERVER_ADDRESS: args.address,
+          SERVER_PORT: args.port,
+          SERVER_USER: user,
+        }),
+      },
+      inside,
+    );
+    const passphrase = new host.Passphrase(
+      "backup-passphrase",
+      { machine, path: `${settings}/passphrase`, value: args.passphrase },
+      { ...inside, retainOnDelete: true },
+    );
+    // The limits on the server come first: the key must not work for a moment without them.
+    const authorizedKey = new host.AuthorizedKey(
+      "server-authorized-key",
+      { machine: server.machine, user, publicKey: key.publicKey, command: serveCommand(repository) },
+      { ...child, dependsOn: server },
+    );
+
+    this.location = `ssh://offsite${repository}`;
+    const made = new host.BorgRepository(
+      "borg-repository",
+      {
+        machine,
+        location: this.location,
+        server: server.machine,
+        path: repository,
+        rsh: `ssh -F ${settings}/ssh_config`,
+        baseDirectory: `${state}/borg`,
+        passphrase: passphrase.passphrase,
+        encryption: "repokey-blake2",
+      },
+      {
+        ...child,
+        dependsOn: [server, borg, stateDirectory, knownHosts, sshConfig, authorizedKey],
+        retainOnDelete: true,
+      },
+    );
+
+    this.repositoryId = made.repositoryId;
+    this.exportedKey = made.exportedKey;
+    this.passphrase = passphrase.passphrase;
+    this.foundations = [borg, directory];
+    this.registerOutputs({ location: this.location, repositoryId: this.repositoryId });
+  }
+}

@@ -1,0 +1,27 @@
+/** Texts for the operator, among the stack's outputs. Pure. */
+import { type Machine, sshCommandLine } from "../provider/connection";
+import { chtNames, serverNames } from "./names";
+
+/** The three commands to know, ready to paste. */
+export function commandsToKnow(deployment: string, cht: Machine): Record<string, string> {
+  const { service, settings, programs } = chtNames(deployment);
+  const borgmatic = `${programs}/venv/bin/borgmatic --config ${settings}/borgmatic.yaml`;
+  return {
+    backUpNow: sshCommandLine(cht, `systemctl start ${service}`),
+    lastRun: sshCommandLine(cht, `journalctl --unit ${service} --lines 50`),
+    listArchives: sshCommandLine(cht, `${borgmatic} repo-list`),
+  };
+}
+
+/** What `pulumi destroy` leaves, and where. */
+export function keptByDestroy(deployment: string, dataDirectory: string): Record<string, string> {
+  const { user, repository } = serverNames(deployment, dataDirectory);
+  const { settings, state } = chtNames(deployment);
+  return {
+    repository: `server: ${repository}, with all archives`,
+    account: `server: user ${user}, which owns the repository and can't log in any more`,
+    passphrase: `cht: ${settings}/passphrase; keep a copy with the repository's key (pulumi stack output recovery --show-secrets)`,
+    state: `cht: ${state}, borg's cache and the report of the last backup`,
+    packages: "cht and server: borgbackup and python3-venv, which others may use",
+  };
+}

@@ -1,0 +1,159 @@
+/**
+ * The small languages that occur in the settings: does a text belong to one? Each function follows the manual
+ * or the source of the program that reads the text in the end.
+ */
+
+const calendarWords = [
+  "minutely",
+  "hourly",
+  "daily",
+  "weekly",
+  "monthly",
+  "quarterly",
+  "semiannually",
+  "biannually",
+  "bi-annually",
+  "semi-annually",
+  "yearly",
+  "annually",
+  "anually",
+];
+
+const weekdays = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+const longWeekdays = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"];
+
+/** Whether a text is a calendar expression of systemd.time(7), as `OnCalendar=` takes it. */
+export function isCalendar(text: string): boolean {
+  if (calendarWords.includes(text.toLowerCase())) return true;
+  const parts = text.split(/ +/);
+  if (parts.length > 1 && isTimeZone(parts.at(-1) ?? "")) parts.pop();
+  if (parts.length === 1 && calendarWords.includes((parts[0] ?? "").toLowerCase())) return true;
+  let left = parts;
+  if (isCalendarWeekdays(left[0] ?? "")) left = left.slice(1);
+  if (left.length > 0 && isCalendarDate(left[0] ?? "")) left = left.slice(1);
+  if (left.length > 0 && isCalendarTime(left[0] ?? "")) left = left.slice(1);
+  return left.length === 0 && text !== "";
+}
+
+/** Days and ranges of days, divided by commas. */
+function isCalendarWeekdays(text: string): boolean {
+  return text.split(",").every((part) => {
+    const days = part.split(/\.\.|-/).map((day) => {
+      const name = day.toLowerCase();
+      return Math.max(weekdays.indexOf(name), longWeekdays.indexOf(name));
+    });
+    const [from = -1, to = from] = days;
+    return days.length <= 2 && from >= 0 && from <= to;
+  });
+}
+
+function isCalendarDate(text: string): boolean {
+  const match = /^(?:([^-~:]+)-)?([^-~:]+)[-~]([^-~:]+)$/.exec(text);
+  if (match === null) return false;
+  const [, year = "*", month = "", day = ""] = match;
+  return isCalendarField(year, 1970, 2199) && isCalendarField(month, 1, 12) && isCalendarField(day, 1, 31);
+}
+
+function isCalendarTime(text: string): boolean {
+  const [hour = "", minute = "", second = "0", ...rest] = text.split(":");
+  if (rest.length > 0 || !text.includes(":")) return false;
+  return isCalendarField(hour, 0, 23) && isCalendarField(minute, 0, 59) && isCalendarField(second, 0, 59, true);
+}
+
+/** `*`, a number or a range `a..b`, the last two with an optional step `/n`, or a list of them. */
+function isCalendarField(text: string, lowest: number, highest: number, decimals = false): boolean {
+  const number = decimals ? "[0-9]{1,2}(?:\\.[0-9]{1,6})?" : "[0-9]{1,4}";
+  const item = new RegExp(`^(${number})(?:\\.\\.(${number}))?(?:/(${number}))?$`);
+  return text.split(",").every((part) => {
+    if (part === "*") return true;
+    const match = item.exec(part);
+    if (match === null) return false;
+    const [from = lowest, to = from, step = 1] = match.slice(1).map((digits) => (digits ? Number(digits) : undefined));
+    return from >= lowest && from <= to && Math.floor(to) <= highest && step > 0 && step <= highest;
+  });
+}
+
+function isTimeZone(text: string): boolean {
+  if (!/^[A-Za-z]/.test(text) || isCalendarWeekdays(text)) return false;
+  try {
+    new Intl.DateTimeFormat("en", { timeZone: text });
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+const spanUnits =
+  "usec|us|µs|msec|ms|seconds|second|sec|s|minutes|minute|min|months|month|m|M|hours|hour|hr|h|days|day|d|weeks|week|w|years|year|y";
+const span = new RegExp(`^(?:[0-9]+(?:\\.[0-9]+)? ?(?:${spanUnits}) ?)+$`);
+
+/** Whether a text is a time span of systemd.time(7). A bare number is refused, 0 apart: its unit is easily mistaken. */
+export function isTimeSpan(text: string): boolean {
+  return text === "0" || (span.test(text) && !text.endsWith(" "));
+}
+
+/** Whether borg takes a text for `--compression` (`borg help compression`). */
+export function isCompression(text: string): boolean {
+  const [name = "", ...rest] = text.split(",");
+  const level = rest[0];
+  switch (name) {
+    case "none":
+    case "lz4":
+      return rest.length === 0;
+    case "zlib":
+    case "lzma":
+      return rest.length === 0 || (rest.length === 1 && isInteger(level, 0, 9));
+    case "zstd":
+      return rest.length === 0 || (rest.length === 1 && isInteger(level, 1, 22));
+    case "auto":
+      return rest.length > 0 && level !== "auto" && level !== "obfuscate" && isCompression(rest.join(","));
+    case "obfuscate":
+      return (
+        (isInteger(level, 1, 6) || isInteger(level, 110, 123)) &&
+        rest.length > 1 &&
+        rest[1] !== "obfuscate" &&
+        isCompression(rest.slice(1).join(","))
+      );
+    default:
+      return false;
+  }
+}
+
+/** The most that borg stores as one object: 20 MiB less its own header (borg's `constants.py`). */
+const largestChunk = 20 * 1024 * 1024 - 41;
+
+/** Whether borg takes a text for `--chunker-params` (borg's `ChunkerParams`). */
+export function isChunker(text: string): boolean {
+  const [name = "", ...rest] = text.split(",");
+  if (name === "default") return rest.length === 0;
+  if (name === "fixed") {
+    const [size, header = "0"] = rest;
+    return rest.length <= 2 && isInteger(size, 64, largestChunk) && isInteger(header, 0, largestChunk);
+  }
+  if (name !== "buzhash" || rest.length !== 4) return false;
+  const [smallest, largest, mask, window] = rest;
+  return (
+    isInteger(smallest, 6, 23) &&
+    isInteger(largest, 6, 23) &&
+    isInteger(mask, Number(smallest), Number(largest)) &&
+    isInteger(window, 1, largestChunk) &&
+    Number(window) % 2 === 1
+  );
+}
+
+function isInteger(text: string | undefined, lowest: number, highest: number): boolean {
+  return text !== undefined && /^[0-9]{1,9}$/.test(text) && Number(text) >= lowest && Number(text) <= highest;
+}
+
+/**
+ * Whether a text is an absolute path without `.` or `..` in it, of characters that mean nothing to a shell, to
+ * systemd, to sshd or to borg: such paths land in the configuration of all four.
+ */
+export function isPath(text: string): boolean {
+  return /^(?:\/[A-Za-z0-9_.+@-]+)+$/.test(text) && !text.split("/").some((part) => part === "." || part === "..");
+}
+
+/** Whether a text looks like an address of apprise: a service and what it needs. */
+export function isAlertAddress(text: string): boolean {
+  return /^[a-z][a-z0-9+.-]*:\/\/\S+$/i.test(text);
+}

@@ -1,0 +1,374 @@
+/**
+ * The settings of a stack: which there are, their defaults, what is allowed. The only reader of Pulumi's
+ * configuration. `docs/settings.md` is made from the texts in here (`npm run docs`).
+ */
+import * as pulumi from "@pulumi/pulumi";
+import { z } from "zod";
+import { isAlertAddress, isCalendar, isChunker, isCompression, isPath, isTimeSpan } from "./config-formats";
+import { hostPattern, type Machine, type Machines, machinesSchema } from "./provider/connection";
+import { core, found, mistakesIn, mustBe, type Path } from "./provider/mistakes";
+
+const pathRule =
+  "an absolute path without `.` or `..` in it, of letters, digits and the characters `_`, `.`, `+`, `@`, `-`";
+const path = () => z.string().refine(isPath);
+
+const deploymentRule =
+  "lower-case letters, digits and dashes, a letter first, 21 characters at most, not ending in `-failed`";
+const isDeployment = (name: string) => /^[a-z][a-z0-9-]{0,20}$/.test(name) && !name.endsWith("-failed");
+
+/** Every setting by its full name. What isn't in here is a mistake. */
+export const settingsSchema = z.strictObject({
+  "host:machines": machinesSchema.meta({
+    description:
+      "The machines and how your computer reaches them over SSH. `cht` is the machine that runs the CHT, `server` " +
+      "the one that keeps the backups: another machine, for whoever takes over the first must not reach both.",
+    allowed: "a mapping that has `cht` and `server`, each with at least `address`",
+    example: "{ cht: { address: cht.example.org, user: ubuntu }, server: { address: backup.example.org } }",
+  }),
+  "cht-backup:deployment": z
+    .string()
+    .refine(isDeployment)
+    .optional()
+    .meta({
+      description:
+        "Name of the CHT deployment. It is part of every user, path and unit on the machines, so several " +
+        "deployments can share a server, and it can't be changed later without a second, new repository.",
+      allowed: deploymentRule,
+      example: "moh",
+      fallback: "the stack's name",
+    }),
+  "cht-backup:cht": z
+    .strictObject({
+      home: path().default("/home/ubuntu/cht").meta({
+        description: "The directory that holds `compose/` and `upgrade-service/`.",
+        allowed: pathRule,
+        example: "/srv/cht",
+      }),
+      composeProject: z
+        .string()
+        .regex(/^[a-z0-9][a-z0-9_-]*$/)
+        .default("cht")
+        .meta({
+          description: "Name of the CHT's project in Docker Compose.",
+          allowed: "lower-case letters, digits, dashes and underscores, a letter or digit first",
+          example: "cht",
+        }),
+      couchdbData: z
+        .array(path().meta({ description: "One data directory.", allowed: pathRule, example: "/srv/couchdb1" }))
+        .default([])
+        .meta({
+          description: "CouchDB's data directories: one, or one of every node of a cluster.",
+          allowed: "a list of absolute paths, none twice",
+          example: "[/srv/couchdb1, /srv/couchdb2, /srv/couchdb3]",
+          fallback: "what `upgrade-service/.env` names: `COUCHDB_DATA`, or `DB1_DATA` and the others of a cluster",
+        }),
+    })
+    .prefault({})
+    .meta({
+      description: "The CHT deployment on the machine `cht`.",
+      allowed: "a mapping of `home`, `composeProject`, `couchdbData`",
+      example: "{ home: /srv/cht }",
+    }),
+  "cht-backup:server": z
+    .strictObject({
+      dataDirectory: path().default("/srv/cht-backup").meta({
+        description: "The directory on the machine `server` that holds the repositories of all deployments.",
+        allowed: pathRule,
+        example: "/mnt/backup",
+      }),
+      address: z
+        .string()
+        .regex(hostPattern)
+        .optional()
+        .meta({
+          description:
+            "Where the CHT machine reaches the server. Give it where that is another address than your computer's, " +
+            "or where `host:machines.server.address` is an alias that only your ssh configuration knows.",
+          allowed: "a host name or an IP address",
+          example: "10.0.0.2",
+          fallback: "`host:machines.server.address`",
+        }),
+      port: z.int().min(1).max(65535).optional().meta({
+        description: "The port on which the CHT machine reaches the server's SSH.",
+        allowed: "a port, a number from 1 to 65535",
+        example: "2222",
+        fallback: "`host:machines.server.port`, else 22",
+      }),
+      reserveMebibytes: z
+        .int()
+        .min(1)
+        .max(1_048_576)
+        .default(1024)
+        .meta({
+          description:
+            "Disk space held back in a file, in MiB. When the disk is full, borg needs some even to list; " +
+            "deleting the file is the way out.",
+          allowed: "a whole number of MiB from 1 to 1048576",
+          example: "1024",
+        }),
+    })
+    .prefault({})
+    .meta({
+      description: "The offsite server.",
+      allowed: "a mapping of `dataDirectory`, `address`, `port`, `reserveMebibytes`",
+      example: "{ dataDirectory: /mnt/backup }",
+    }),
+  "cht-backup:schedule": z
+    .string()
+    .refine(isCalendar)
+    .default("*-*-* 02:00:00")
+    .meta({
+      description:
+        "When backups start, in the CHT machine's time zone unless another one is added. A run that was missed " +
+        "because the machine was off is made up for when it is on again.",
+      allowed: "a calendar expression of systemd.time(7)",
+      example: '"*-*-* 02:00:00 Africa/Nairobi"',
+    }),
+  "cht-backup:randomDelay": z.string().refine(isTimeSpan).default("30min").meta({
+    description: "How much later than scheduled a backup may start, so that many deployments don't start at once.",
+    allowed: "a time span of systemd.time(7) with its unit, or 0",
+    example: "1h 30min",
+  }),
+  "cht-backup:compression": z
+    .string()
+    .refine(isCompression)
+    .default("zstd,3")
+    .meta({
+      description: "How borg compresses. A higher level stores little less and takes much more processor time.",
+      allowed:
+        "one of `none`, `lz4`, `zstd,1` to `zstd,22`, `zlib,0` to `zlib,9`, `lzma,0` to `lzma,9`, " +
+        "or `auto,` before one of these",
+      example: "zstd,3",
+    }),
+  "cht-backup:chunker": z
+    .string()
+    .refine(isChunker)
+    .default("fixed,262144")
+    .meta({
+      description:
+        "How borg cuts files. CouchDB's files grow at their end only, so chunks at fixed offsets store some two " +
+        "thirds less a day than borg's default. Sensible: `fixed,262144` where a shard's file is smaller than " +
+        "100 MB, `fixed,1048576` above. A change makes the next backup a full copy.",
+      allowed:
+        "`default`, `fixed,SIZE` (bytes, 64 to 20971479), or `buzhash,MIN,MAX,MASK,WINDOW` " +
+        "(exponents 6 to 23 with MIN ≤ MASK ≤ MAX, an odd window)",
+      example: "fixed,1048576",
+    }),
+  "cht-backup:uploadRate": z.int().min(0).max(10_000_000).default(0).meta({
+    description: "The most that a backup sends, in KiB a second; 0 is no limit.",
+    allowed: "a whole number of KiB a second from 0 to 10000000",
+    example: "2048",
+  }),
+  "cht-backup:alerts": z
+    .array(
+      z.string().refine(isAlertAddress).meta({
+        description: "One address.",
+        allowed: "an address as apprise takes it, a service and what it needs",
+        example: "mailtos://user:password@mail.example.org?to=oncall@example.org",
+      }),
+    )
+    .default([])
+    .meta({
+      description:
+        "Where a failed backup is reported: addresses of apprise (mail, SMS, chat and many more). They hold " +
+        "passwords, so each is a secret: `pulumi config set --secret --path 'cht-backup:alerts[0]' ADDRESS`.",
+      allowed: "a list of secret addresses",
+      example: '[{ secure: "…" }]',
+    }),
+  "cht-backup:passphrase": z
+    .string()
+    .regex(/^\S[^\r\n]{14,}\S$/)
+    .optional()
+    .meta({
+      description:
+        "The passphrase of the repository, a secret: `pulumi config set --secret cht-backup:passphrase`. Without it " +
+        "and the repository's key, no archive can be read.",
+      allowed: "one line of 16 characters or more, without spaces at its ends",
+      fallback: "a random one, made by the first `pulumi up` and kept encrypted in the stack",
+    }),
+  "cht-backup:firstBackup": z
+    .boolean()
+    .default(true)
+    .meta({
+      description:
+        "Whether `pulumi up` starts the first backup once everything is in place. It uses the Command plugin, which " +
+        "logs in with the agent or `identityFile` and doesn't read an ssh configuration.",
+      allowed: "true or false",
+      example: "false",
+    }),
+});
+
+type Values = z.output<typeof settingsSchema>;
+
+/** The settings of one stack, every default filled in. */
+export interface Settings {
+  /** Every machine of `host:machines`. */
+  machines: Machines & Record<"cht" | "server", Machine>;
+  /** Name of the deployment. */
+  deployment: string;
+  cht: Values["cht-backup:cht"];
+  server: Required<Values["cht-backup:server"]>;
+  /** A calendar expression of systemd.time(7). */
+  schedule: string;
+  /** A time span of systemd.time(7). */
+  randomDelay: string;
+  /** As borg's `--compression` takes it. */
+  compression: string;
+  /** As borg's `--chunker-params` takes it. */
+  chunker: string;
+  /** KiB a second; 0 is no limit. */
+  uploadRate: number;
+  /** Addresses of apprise, in clear: for nothing but `pulumi.secret`. */
+  alerts: string[];
+  /** The passphrase in clear, for nothing but `pulumi.secret`; absent: one is made. */
+  passphrase: string | undefined;
+  firstBackup: boolean;
+}
+
+/** The settings as resources take them: what is secret is Pulumi's secret. */
+export interface StackSettings extends Omit<Settings, "alerts" | "passphrase"> {
+  alerts: pulumi.Output<string[]>;
+  passphrase: pulumi.Output<string> | undefined;
+}
+
+/** Reads this stack's settings. Throws all mistakes at once, as a `RunError`: Pulumi prints it without a stack trace. */
+export function loadSettings(): StackSettings {
+  // The names of secret keys have no public function in the SDK; the engine hands them to the program in this variable.
+  const secretKeys: string[] = JSON.parse(process.env.PULUMI_CONFIG_SECRET_KEYS || "[]");
+  const { alerts, passphrase, ...settings } = readSettings(pulumi.runtime.allConfig(), pulumi.getStack(), secretKeys);
+  return {
+    ...settings,
+    alerts: pulumi.secret(alerts),
+    passphrase: passphrase === undefined ? undefined : pulumi.secret(passphrase),
+  };
+}
+
+/**
+ * Reads the settings from a stack's configuration.
+ *
+ * @param all the whole configuration as Pulumi hands it over: texts, structured values as JSON
+ * @param stack the stack's name, the default of the deployment's
+ * @param secretKeys names in `all` whose values hold a secret
+ * @throws pulumi.RunError with one line for every mistake
+ */
+export function readSettings(all: Record<string, string>, stack: string, secretKeys: Iterable<string>): Settings {
+  const secret = new Set(secretKeys);
+  const given: Record<string, unknown> = {};
+  for (const [key, value] of Object.entries(all)) {
+    if (/^(cht-backup|host):/.test(key)) given[key] = decode(value, fields[key]);
+  }
+  const mistakes = [...mistakesIn(settingsSchema, given, isSecret(secret)), ...furtherMistakes(given, stack, secret)];
+  if (mistakes.length > 0) {
+    const count = mistakes.length === 1 ? "1 mistake" : `${mistakes.length} mistakes`;
+    throw new pulumi.RunError(
+      [`${count} in the settings of stack ${stack} (docs/settings.md lists them all):`, ...mistakes].join("\n  "),
+    );
+  }
+  const values = settingsSchema.parse(given);
+  const machines = values["host:machines"] as Settings["machines"];
+  const server = values["cht-backup:server"];
+  return {
+    machines,
+    deployment: values["cht-backup:deployment"] ?? stack,
+    cht: values["cht-backup:cht"],
+    server: {
+      ...server,
+      address: server.address ?? machines.server.address,
+      port: server.port ?? machines.server.port ?? 22,
+    },
+    schedule: values["cht-backup:schedule"],
+    randomDelay: values["cht-backup:randomDelay"],
+    compression: values["cht-backup:compression"],
+    chunker: values["cht-backup:chunker"],
+    uploadRate: values["cht-backup:uploadRate"],
+    alerts: values["cht-backup:alerts"],
+    passphrase: values["cht-backup:passphrase"],
+    firstBackup: values["cht-backup:firstBackup"],
+  };
+}
+
+const fields: Record<string, z.ZodType> = settingsSchema.shape;
+
+/** Pulumi hands over every value as text. Where the setting isn't one, the text is JSON; what isn't stays a text. */
+function decode(value: string, schema: z.ZodType | undefined): unknown {
+  if (schema === undefined || core(schema) instanceof z.ZodString) return value;
+  try {
+    return JSON.parse(value);
+  } catch {
+    return value;
+  }
+}
+
+/** Values that are never shown: what Pulumi holds as a secret, and what should have been one. */
+function isSecret(secret: Set<string>): (path: Path) => boolean {
+  return ([name]) => name === "cht-backup:passphrase" || name === "cht-backup:alerts" || secret.has(String(name));
+}
+
+/** The mistakes that a schema can't find: they need several settings, the stack or the kind of a value. */
+function furtherMistakes(given: Record<string, unknown>, stack: string, secret: Set<string>): string[] {
+  const lines: string[] = [];
+  if (given["cht-backup:deployment"] === undefined && !isDeployment(stack)) {
+    lines.push(
+      `cht-backup:deployment: missing, and the stack's name ${found(stack).replace("found ", "")} can't stand in; must be ` +
+        `${deploymentRule}, for instance moh`,
+    );
+  }
+  lines.push(...machineMistakes(given["host:machines"]));
+  const alerts = given["cht-backup:alerts"];
+  if (Array.isArray(alerts) && alerts.length > 0 && !secret.has("cht-backup:alerts")) {
+    lines.push(
+      "cht-backup:alerts: found in clear; must be secret, for instance " +
+        "`pulumi config set --secret --path 'cht-backup:alerts[0]' ADDRESS`",
+    );
+  }
+  if (given["cht-backup:passphrase"] !== undefined && !secret.has("cht-backup:passphrase")) {
+    lines.push(
+      "cht-backup:passphrase: found in clear; must be secret, for instance `pulumi config set --secret cht-backup:passphrase`",
+    );
+  }
+  const directories = (given["cht-backup:cht"] as { couchdbData?: unknown } | undefined)?.couchdbData;
+  if (Array.isArray(directories)) {
+    directories.forEach((directory, index) => {
+      if (directories.indexOf(directory) < index) {
+        lines.push(
+          `cht-backup:cht.couchdbData[${index}]: ${found(directory)} a second time; must be another directory`,
+        );
+      }
+    });
+  }
+  if (given["cht-backup:firstBackup"] !== false) lines.push(...firstBackupMistakes(given["host:machines"]));
+  return lines;
+}
+
+function machineMistakes(given: unknown): string[] {
+  const { cht, server } = asMachines(given) ?? {};
+  if (asMachines(given) === undefined) return [];
+  const schema = machinesSchema.valueType;
+  const lines: string[] = [];
+  if (cht === undefined) lines.push(`host:machines.cht: missing; ${mustBe(schema)}`);
+  if (server === undefined) lines.push(`host:machines.server: missing; ${mustBe(schema)}`);
+  const [one, other] = [cht, server].map((machine) => machinesSchema.valueType.safeParse(machine).data);
+  if (one !== undefined && one.address === other?.address && (one.port ?? 22) === (other.port ?? 22)) {
+    lines.push(
+      `host:machines.server.address: ${found(one.address)}, which is the machine cht; must be another machine: ` +
+        "whoever takes over or loses the first must not have the backups, too",
+    );
+  }
+  return lines;
+}
+
+/** The Command plugin, which starts the first backup, knows neither an ssh configuration nor a chain of jump hosts. */
+function firstBackupMistakes(given: unknown): string[] {
+  const machine = machinesSchema.valueType.safeParse(asMachines(given)?.cht).data;
+  const unfit = (["configFile", "jump"] as const).find((name) => machine?.[name] !== undefined);
+  if (unfit === undefined) return [];
+  return [
+    `cht-backup:firstBackup: found true with host:machines.cht.${unfit}; must be false then, for the Command plugin ` +
+      "doesn't read it: start the first backup with the command that `pulumi stack output commands` shows",
+  ];
+}
+
+function asMachines(given: unknown): Record<string, unknown> | undefined {
+  if (typeof given !== "object" || given === null || Array.isArray(given)) return undefined;
+  return given as Record<string, unknown>;
+}

@@ -1,0 +1,84 @@
+/**
+ * Writes docs/settings.md, the reference of all settings, from the texts in `config.ts`.
+ *
+ * Usage: npm run docs [-- --check]
+ *   --check   writes nothing; exit code 1 when the file isn't what would be written
+ */
+import { readFileSync, writeFileSync } from "node:fs";
+import { join, relative } from "node:path";
+import { z } from "zod";
+import { settingsSchema } from "../config";
+import { core, textsOf } from "../provider/mistakes";
+
+/** Where the reference is. */
+export const referenceFile = join(__dirname, "settings.md");
+
+const start = `# Settings
+
+<!-- Made by \`npm run docs\` from config.ts and provider/connection.ts: change the texts there. -->
+
+All settings are in the stack's file, \`Pulumi.STACK.yaml\`, under \`config:\`; \`Pulumi.prod.yaml\` is an example. A path
+such as \`cht-backup:server.port\` is the setting \`port\` inside \`cht-backup:server\`, and is set by
+\`pulumi config set --path 'cht-backup:server.port' 2222\` or in the file. Only the two machines' addresses are
+needed. A wrong setting stops \`pulumi preview\` and \`pulumi up\` before anything is touched, with one line for every
+mistake.
+`;
+
+/** The whole reference. Pure. */
+export function reference(): string {
+  const sections = Object.entries(settingsSchema.shape).map(([name, schema]) => section(name, schema as z.ZodType));
+  return `${[start, ...sections].join("\n")}`;
+}
+
+function section(name: string, schema: z.ZodType): string {
+  const inner = core(schema);
+  const { description } = textsOf(schema);
+  if (inner instanceof z.ZodRecord) {
+    const element = core(inner.valueType as z.ZodType) as z.ZodObject;
+    return `## \`${name}\`\n\n${description}\n\n${inside(`${name}.NAME`, element)}`;
+  }
+  if (inner instanceof z.ZodObject) return `## \`${name}\`\n\n${description}\n\n${inside(name, inner)}`;
+  return `## \`${name}\`\n\n${description}\n\n${facts(schema)
+    .map(([title, value]) => `- ${title}: ${value}\n`)
+    .join("")}`;
+}
+
+/** The settings inside another one. Not a table: descriptions are too long for cells. */
+function inside(name: string, object: z.ZodObject): string {
+  return Object.entries(object.shape)
+    .map(([key, schema]) => {
+      const lines = facts(schema as z.ZodType).map(([title, value]) => `  - ${title}: ${value}\n`);
+      return `- **\`${name}.${key}\`**: ${textsOf(schema as z.ZodType).description}\n${lines.join("")}`;
+    })
+    .join("");
+}
+
+function facts(schema: z.ZodType): [string, string][] {
+  const { allowed, example, fallback } = textsOf(schema);
+  const list: [string, string][] = [
+    ["allowed", allowed],
+    ["default", fallback ?? defaultOf(schema)],
+  ];
+  if (example !== undefined) list.push(["example", `\`${example}\``]);
+  return list;
+}
+
+function defaultOf(schema: z.ZodType): string {
+  const value = schema instanceof z.ZodDefault ? schema.def.defaultValue : undefined;
+  if (value === undefined) return "none, it must be given";
+  if (Array.isArray(value)) return "none";
+  return `\`${String(value)}\``;
+}
+
+if (require.main === module || process.argv[1] === __filename) {
+  const text = reference();
+  const name = relative(process.cwd(), referenceFile);
+  if (process.argv.includes("--check")) {
+    const current = readFileSync(referenceFile, "utf8") === text;
+    if (!current) console.error(`${name} is stale: npm run docs`);
+    process.exitCode = current ? 0 : 1;
+  } else {
+    writeFileSync(referenceFile, text);
+    console.log(`wrote ${name}`);
+  }
+}

@@ -1,0 +1,105 @@
+/** The lab's two machines, for the lab itself, for tests and for measurements. */
+import { type Result, run } from "../toolchain/command";
+import { Problem } from "../toolchain/progress";
+
+/** `cht` holds the CHT deployment, `server` takes its backups. */
+export const machines = ["cht", "server"] as const;
+export type Machine = (typeof machines)[number];
+
+/** The container of a machine. */
+export function containerOf(machine: Machine): string {
+  return `cht-backup-lab-${machine}`;
+}
+
+/** Network, volumes, images and containers of the lab carry these names; nothing else does. */
+export const network = "cht-backup-lab";
+export const imagePrefix = "cht-backup-lab-";
+export const label = "cht-backup.lab=1";
+export const dockerVolume = "cht-backup-lab-docker";
+
+export interface ExecOptions {
+  /** What the script reads. It is put in front of nothing else: the script itself goes by `sh -c`. */
+  stdin?: string | Buffer;
+  /** Time limit in milliseconds; a result of 124 when it is over. Default: five minutes. */
+  timeoutMs?: number;
+}
+
+/** Runs a shell script as root on a machine. Never throws for what the script does: look at the code. */
+export function exec(machine: Machine, script: string, options: ExecOptions = {}): Promise<Result> {
+  const timeoutMs = options.timeoutMs ?? 300_000;
+  const container = containerOf(machine);
+  if (options.stdin === undefined) {
+    return run("docker", ["exec", "-i", container, "sh", "-s"], { stdin: script, timeoutMs });
+  }
+  return run("docker", ["exec", "-i", container, "sh", "-c", script], { stdin: options.stdin, timeoutMs });
+}
+
+/** Runs a shell script that must succeed and returns what it printed, without the last line's end. */
+export async function output(machine: Machine, script: string, options: ExecOptions = {}): Promise<string> {
+  const result = await exec(machine, script, options);
+  if (result.code !== 0) {
+    const words = (result.stderr || result.stdout).trim().split("\n").slice(-5).join("\n  ");
+    throw new Problem(`on the machine ${machine}: exit code ${result.code}\n  ${words}`);
+  }
+  return result.stdout.replace(/\n$/, "");
+}
+
+/** Waits until a condition holds, looking every 0.2 s. Says whether it did within the limit (milliseconds). */
+export async function waitFor(condition: () => Promise<boolean>, limit: number): Promise<boolean> {
+  const end = Date.now() + limit;
+  for (;;) {
+    if (await condition()) return true;
+    if (Date.now() >= end) return false;
+    await new Promise((wake) => setTimeout(wake, 200));
+  }
+}
+
+/** Waits until systemd on a machine has started everything and sshd listens. */
+export async function waitUntilUp(machine: Machine, limit = 60_000): Promise<void> {
+  const up = await waitFor(async () => {
+    const state = await exec(machine, "systemctl is-system-running; systemctl is-active ssh.service", {
+      timeoutMs: 10_000,
+    });
+    return /^(running|degraded)\nactive\n/.test(state.stdout);
+  }, limit);
+  if (up) return;
+  const state = await exec(machine, "systemctl is-system-running; systemctl --failed --plain --no-legend");
+  throw new Problem(
+    `the machine ${machine} didn't come up within ${limit / 1000} s: ${(state.stdout + state.stderr).trim() || "no answer"}\n` +
+      `  See: docker logs ${containerOf(machine)}`,
+  );
+}
+
+async function docker(...args: string[]): Promise<void> {
+  const result = await run("docker", args, { timeoutMs: 120_000 });
+  if (result.code !== 0) throw new Problem(`docker ${args.join(" ")}: ${result.stderr.trim()}`);
+}
+
+/** Starts a machine and waits until it is up. Its address may have changed: see `addressOf`. */
+export async function start(machine: Machine): Promise<void> {
+  await docker("start", containerOf(machine));
+  await waitUntilUp(machine);
+}
+
+/** Shuts a machine down as its administrator would. */
+export async function stop(machine: Machine): Promise<void> {
+  await docker("stop", "--time", "60", containerOf(machine));
+}
+
+/** Takes a machine's power away. */
+export async function kill(machine: Machine): Promise<void> {
+  await docker("kill", containerOf(machine));
+}
+
+/** The machine's address in the lab's network; this computer reaches it too. */
+export async function addressOf(machine: Machine): Promise<string> {
+  const format = `{{with index .NetworkSettings.Networks "${network}"}}{{.IPAddress}}{{end}}`;
+  const result = await run("docker", ["inspect", "--format", format, containerOf(machine)]);
+  return result.stdout.trim();
+}
+
+/** `running`, `exited`…, or undefined when there is no such container. */
+export async function stateOf(machine: Machine): Promise<string | undefined> {
+  const result = await run("docker", ["inspect", "--format", "{{.State.Status}}", containerOf(machine)]);
+  return result.code === 0 ? result.stdout.trim() : undefined;
+}

@@ -1,0 +1,70 @@
+/** The lab's stack file, `Pulumi.lab.yaml`. */
+import { type Document, isMap, isScalar, parseDocument, visit } from "yaml";
+import { Problem } from "../toolchain/progress";
+import type { Reached } from "./boot";
+import { containerOf, type Machine } from "./machines";
+
+/** What the lab knows of itself and the program has to know. */
+export function labSettings(machines: Record<Machine, Reached>, identityFile: string): Record<string, unknown> {
+  return {
+    "host:machines": {
+      cht: { ...machines.cht, identityFile },
+      server: { ...machines.server, identityFile },
+    },
+    // The CHT machine reaches the server by its name in the lab's network, which stays when addresses change.
+    "cht-backup:server": { address: containerOf("server") },
+    // `npm run lab` starts the first backup itself: the plugin for one-shot commands can't be had everywhere.
+    "cht-backup:firstBackup": false,
+    // Nobody else's network has to be spared.
+    "cht-backup:randomDelay": "0s",
+  };
+}
+
+/**
+ * The stack file's text with the lab's settings in it.
+ *
+ * The machines are always today's. Of everything else only what is missing is added: what the user or Pulumi put
+ * there (settings, comments, secrets, `encryptionsalt`) stays.
+ *
+ * @param text The file's text, empty where there is none.
+ * @param newPassphrase Whether the stack's passphrase has just been made: then nothing that an older one encrypted
+ *   can be read any more, and it is dropped.
+ */
+export function mergeSettings(text: string, settings: Record<string, unknown>, newPassphrase = false): string {
+  const document: Document = parseDocument(text);
+  if (document.errors.length > 0) {
+    throw new Problem(`Pulumi.lab.yaml can't be read: ${document.errors[0]?.message.split("\n")[0]}. Mend or remove it.`);
+  }
+  if (!isMap(document.contents)) document.contents = document.createNode({});
+  if (newPassphrase) {
+    document.delete("encryptionsalt");
+    visit(document, {
+      Pair(_key, pair) {
+        const encrypted = isMap(pair.value) && pair.value.items.length === 1 && pair.value.has("secure");
+        return encrypted ? visit.REMOVE : undefined;
+      },
+    });
+  }
+  const config = document.get("config");
+  if (!isMap(config)) document.set("config", document.createNode({}));
+  for (const [key, value] of Object.entries(settings)) {
+    const path = ["config", key];
+    if (key === "host:machines") {
+      for (const [machine, reached] of Object.entries(value as Record<string, Record<string, unknown>>)) {
+        for (const [property, now] of Object.entries(reached)) {
+          const place = [...path, machine, property];
+          const old = document.getIn(place, true);
+          if (!isScalar(old) || old.value !== now) document.setIn(place, now);
+        }
+      }
+    } else if (isMap(document.getIn(path))) {
+      for (const [property, now] of Object.entries(value as Record<string, unknown>)) {
+        if (!document.hasIn([...path, property])) document.setIn([...path, property], now);
+      }
+    } else if (!document.hasIn(path)) {
+      document.setIn(path, document.createNode(value));
+    }
+  }
+  const merged = document.toString({ lineWidth: 0 });
+  return merged === text ? text : merged;
+}

@@ -1,0 +1,445 @@
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import * as pulumi from "@pulumi/pulumi";
+import { parse } from "yaml";
+import { readSettings, type Settings, settingsSchema } from "../../config";
+import { isCalendar, isChunker, isCompression, isTimeSpan } from "../../config-formats";
+import { reference, referenceFile } from "../../docs/generate";
+import { sshCommandLine } from "../../provider/connection";
+import { core, textsOf } from "../../provider/mistakes";
+
+const machines = { cht: { address: "cht.example.org", user: "ubuntu" }, server: { address: "backup.example.org" } };
+
+/** A configuration as Pulumi hands it over: every value is a text, a structured one as JSON. */
+function configuration(settings: Record<string, unknown>): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries({ "host:machines": machines, "cht-backup:firstBackup": false, ...settings })
+      .filter(([, value]) => value !== undefined)
+      .map(([key, value]) => [key, typeof value === "string" ? value : JSON.stringify(value)]),
+  );
+}
+
+function read(settings: Record<string, unknown>, secrets: string[] = [], stack = "moh"): Settings {
+  return readSettings(configuration(settings), stack, secrets);
+}
+
+/** The lines of the error, without the first. */
+function mistakes(settings: Record<string, unknown>, secrets: string[] = [], stack = "moh"): string[] {
+  try {
+    read(settings, secrets, stack);
+  } catch (error) {
+    assert.ok(pulumi.RunError.isInstance(error), String(error));
+    const [first, ...lines] = (error as Error).message.split("\n  ");
+    const count = lines.length === 1 ? "1 mistake" : `${lines.length} mistakes`;
+    assert.equal(first, `${count} in the settings of stack ${stack} (docs/settings.md lists them all):`);
+    return lines;
+  }
+  return [];
+}
+
+const host = "AAAAC3NzaC1lZDI1NTE5AAAAIDchlaMSlsqghPIoqQnY3dW3bNcFuEd9egd7VQ/ugsoX";
+
+/** Wrong settings, each with the one line that it is answered with. */
+const wrong: [what: string, settings: Record<string, unknown>, line: RegExp, secrets?: string[]][] = [
+  [
+    "no machines",
+    { "host:machines": undefined },
+    /^host:machines: missing; must be a mapping .* for instance \{ cht: /,
+  ],
+  ["machines that aren't JSON", { "host:machines": "{cht: x" }, /^host:machines: found "\{cht: x"; must be a mapping /],
+  ["no server", { "host:machines": { cht: machines.cht } }, /^host:machines.server: missing; must be a mapping with /],
+  [
+    "no address",
+    { "host:machines": { ...machines, cht: {} } },
+    /^host:machines.cht.address: missing; must be a host name/,
+  ],
+  [
+    "an address that ssh takes for an option",
+    { "host:machines": { ...machines, cht: { address: "-oProxyCommand=reboot" } } },
+    /^host:machines.cht.address: found "-oProxyCommand=reboot"; must be /,
+  ],
+  [
+    "a user in the address",
+    { "host:machines": { ...machines, cht: { address: "ubuntu@cht.example.org" } } },
+    /^host:machines.cht.address: found "ubuntu@cht.example.org"; must be a host name/,
+  ],
+  [
+    "a port out of range",
+    { "host:machines": { ...machines, cht: { address: "a", port: 99999 } } },
+    /^host:machines.cht.port: found 99999; must be a port, a number from 1 to 65535, for instance 2222$/,
+  ],
+  [
+    "a misspelt setting of a machine",
+    { "host:machines": { ...machines, cht: { adress: "cht.example.org" } } },
+    /^host:machines.cht.adress: there is no such setting; did you mean host:machines.cht.address\?$/,
+  ],
+  [
+    "a host key that was cut",
+    { "host:machines": { ...machines, server: { address: "b", hostKey: `ssh-ed25519 ${host.slice(0, -8)}` } } },
+    /^host:machines.server.hostKey: found "ssh-ed25519 AAAA.*…"; must be a public key on one line/,
+  ],
+  [
+    "a private key in place of a host key",
+    {
+      "host:machines": { ...machines, server: { address: "b", hostKey: "-----BEGIN OPENSSH PRIVATE KEY-----\nb3Bl" } },
+    },
+    /^host:machines.server.hostKey: found a text that isn't shown; must be a public key/,
+  ],
+  [
+    "a name of a machine with a capital",
+    { "host:machines": { ...machines, Drill: { address: "c" } } },
+    /^host:machines.Drill: the name must be lower-case letters/,
+  ],
+  [
+    "one machine for both",
+    { "host:machines": { cht: { address: "one" }, server: { address: "one", port: 22 } } },
+    /^host:machines.server.address: found "one", which is the machine cht; must be another machine: /,
+  ],
+  [
+    "a deployment with a capital",
+    { "cht-backup:deployment": "MoH" },
+    /^cht-backup:deployment: found "MoH"; must be lower/,
+  ],
+  [
+    "a deployment too long for a user's name",
+    { "cht-backup:deployment": "m".repeat(22) },
+    /^cht-backup:deployment: found/,
+  ],
+  [
+    "a deployment whose units would be another one's",
+    { "cht-backup:deployment": "moh-failed" },
+    /^cht-backup:deployment: found "moh-failed"; must be .* not ending in `-failed`/,
+  ],
+  [
+    "a relative home",
+    { "cht-backup:cht": { home: "cht" } },
+    /^cht-backup:cht.home: found "cht"; must be an absolute path/,
+  ],
+  [
+    "a path with ..",
+    { "cht-backup:server": { dataDirectory: "/srv/../etc" } },
+    /^cht-backup:server.dataDirectory: found "\/srv\/..\/etc"; must be an absolute path without/,
+  ],
+  [
+    "a data directory given twice",
+    { "cht-backup:cht": { couchdbData: ["/srv/a", "/srv/a"] } },
+    /^cht-backup:cht.couchdbData\[1\]: found "\/srv\/a" a second time; must be another directory$/,
+  ],
+  [
+    "a text in place of a list",
+    { "cht-backup:cht": { couchdbData: "/srv/a" } },
+    /^cht-backup:cht.couchdbData: found "\/srv\/a"; must be a list of absolute paths/,
+  ],
+  [
+    "a text in place of a mapping",
+    { "cht-backup:server": "backup.example.org" },
+    /^cht-backup:server: found "backup.example.org"; must be a mapping of `dataDirectory`/,
+  ],
+  [
+    "a schedule in words",
+    { "cht-backup:schedule": "at night" },
+    /^cht-backup:schedule: found "at night"; must be a calendar/,
+  ],
+  [
+    "a delay without a unit",
+    { "cht-backup:randomDelay": "30" },
+    /^cht-backup:randomDelay: found "30"; must be a time span/,
+  ],
+  [
+    "a compression that borg doesn't know",
+    { "cht-backup:compression": "zstd,23" },
+    /^cht-backup:compression: found "zstd,23"; must be one of .* for instance zstd,3$/,
+  ],
+  [
+    "a chunker without a size",
+    { "cht-backup:chunker": "fixed" },
+    /^cht-backup:chunker: found "fixed"; must be `default`/,
+  ],
+  [
+    "a rate in words",
+    { "cht-backup:uploadRate": "2 MB" },
+    /^cht-backup:uploadRate: found "2 MB"; must be a whole number/,
+  ],
+  ["a rate below zero", { "cht-backup:uploadRate": -1 }, /^cht-backup:uploadRate: found -1; must be a whole number/],
+  [
+    "alerts in clear",
+    { "cht-backup:alerts": ["tgram://hunter2/1"] },
+    /^cht-backup:alerts: found in clear; must be secret, for instance `pulumi config set --secret --path /,
+  ],
+  [
+    "an alert that is no address",
+    { "cht-backup:alerts": ["hunter2@example.org"] },
+    /^cht-backup:alerts\[0\]: found a value that isn't shown; must be an address as apprise takes it/,
+    ["cht-backup:alerts"],
+  ],
+  [
+    "a passphrase in clear",
+    { "cht-backup:passphrase": "hunter2 hunter2 hunter2" },
+    /^cht-backup:passphrase: found in clear; must be secret, for instance `pulumi config set --secret cht-backup:passphrase`$/,
+  ],
+  [
+    "a short passphrase",
+    { "cht-backup:passphrase": "hunter2" },
+    /^cht-backup:passphrase: found a value that isn't shown; must be one line of 16 characters or more/,
+    ["cht-backup:passphrase"],
+  ],
+  [
+    "yes in place of true",
+    { "cht-backup:firstBackup": "yes" },
+    /^cht-backup:firstBackup: found "yes"; must be true or false/,
+  ],
+  [
+    "a first backup over a jump host",
+    { "cht-backup:firstBackup": true, "host:machines": { ...machines, cht: { address: "a", jump: "bastion" } } },
+    /^cht-backup:firstBackup: found true with host:machines.cht.jump; must be false then/,
+  ],
+  [
+    "a misspelt setting",
+    { "cht-backup:compresion": "lz4" },
+    /^cht-backup:compresion: .*; did you mean cht-backup:compression\?$/,
+  ],
+  [
+    "a setting in the wrong namespace",
+    { "cht-backup:machines": {} },
+    /^cht-backup:machines: .* did you mean host:machines\?$/,
+  ],
+  [
+    "a path in place of a name",
+    { "cht-backup:server.port": "22" },
+    /^cht-backup:server.port: .* it belongs inside cht-backup:server, as `pulumi config set --path 'cht-backup:server.port'/,
+  ],
+  [
+    "an unknown setting",
+    { "cht-backup:cloud": "hunter2" },
+    /^cht-backup:cloud: there is no such setting; must be one of host:m/,
+  ],
+];
+
+describe("wrong settings", () => {
+  for (const [what, settings, line, secrets] of wrong) {
+    it(`${what} is one clear line`, () => {
+      const lines = mistakes(settings, secrets);
+      assert.equal(lines.length, 1, lines.join("\n"));
+      assert.match(lines[0] ?? "", line);
+      assert.doesNotMatch(lines[0] ?? "", /hunter2/);
+    });
+  }
+
+  it("are all told at once", () => {
+    const lines = mistakes({
+      "host:machines": { cht: { address: "a b", port: 0 }, server: { address: "c", sudo: "no" } },
+      "cht-backup:schedule": "never",
+      "cht-backup:uploadRate": "fast",
+      "cht-backup:passphrase": "short",
+      "cht-backup:what": "ever",
+    });
+    const paths = lines.map((line) => line.slice(0, line.indexOf(": ")));
+    assert.deepEqual(paths, [
+      "cht-backup:what",
+      "host:machines.cht.address",
+      "host:machines.cht.port",
+      "host:machines.server.sudo",
+      "cht-backup:schedule",
+      "cht-backup:uploadRate",
+      "cht-backup:passphrase",
+      "cht-backup:passphrase",
+    ]);
+  });
+
+  it("include a stack whose name can't be the deployment's", () => {
+    const lines = mistakes({}, [], "Prod_2");
+    assert.match(
+      lines.join(),
+      /^cht-backup:deployment: missing, and the stack's name "Prod_2" can't stand in; must be /,
+    );
+    assert.equal(read({ "cht-backup:deployment": "prod" }, [], "Prod_2").deployment, "prod");
+  });
+});
+
+describe("settings", () => {
+  it("need nothing but the machines", () => {
+    assert.deepEqual(read({}), {
+      machines: {
+        cht: { address: "cht.example.org", user: "ubuntu", sudo: true },
+        server: { address: "backup.example.org", user: "root", sudo: false },
+      },
+      deployment: "moh",
+      cht: { home: "/home/ubuntu/cht", composeProject: "cht", couchdbData: [] },
+      server: { dataDirectory: "/srv/cht-backup", address: "backup.example.org", port: 22, reserveMebibytes: 1024 },
+      schedule: "*-*-* 02:00:00",
+      randomDelay: "30min",
+      compression: "zstd,3",
+      chunker: "fixed,262144",
+      uploadRate: 0,
+      alerts: [],
+      passphrase: undefined,
+      firstBackup: false,
+    } satisfies Settings);
+  });
+
+  it("take the server's address and port from its machine, unless the CHT machine has another way", () => {
+    const server = { address: "a", port: 2222 };
+    const taken = read({ "host:machines": { ...machines, server } }).server;
+    assert.deepEqual([taken.address, taken.port], ["a", 2222]);
+    const own = { address: "10.0.0.2", port: 23 };
+    const given = read({ "host:machines": { ...machines, server }, "cht-backup:server": own }).server;
+    assert.deepEqual([given.address, given.port], ["10.0.0.2", 23]);
+  });
+
+  it("take secrets that are secret, further machines, and other programs' settings", () => {
+    const settings = read(
+      {
+        "cht-backup:alerts": ["tgram://token/1"],
+        "cht-backup:passphrase": "a passphrase of many words",
+        "host:machines": { ...machines, drill: { address: "drill.example.org" } },
+        "aws:region": "eu-west-1",
+      },
+      ["cht-backup:alerts", "cht-backup:passphrase"],
+    );
+    assert.deepEqual(settings.alerts, ["tgram://token/1"]);
+    assert.equal(settings.passphrase, "a passphrase of many words");
+    assert.equal(settings.machines.drill?.user, "root");
+  });
+
+  it("take what ssh takes", () => {
+    const cht = {
+      address: "2001:db8::1",
+      user: "first.last",
+      port: 2222,
+      identityFile: "~/.ssh/id_ed25519",
+      jump: "admin@bastion.example.org:2222,[2001:db8::2]",
+      configFile: "./ssh config",
+      hostKey: `ssh-ed25519 ${host}`,
+      sudo: false,
+    };
+    const settings = read({ "host:machines": { ...machines, cht } });
+    assert.deepEqual(settings.machines.cht, cht);
+    assert.equal(
+      sshCommandLine(settings.machines.cht, "uptime"),
+      "ssh -F './ssh config' -i ~/.ssh/id_ed25519 -J 'admin@bastion.example.org:2222,[2001:db8::2]' -p 2222 " +
+        "first.last@2001:db8::1 uptime",
+    );
+  });
+
+  it("of the example Pulumi.prod.yaml are right", () => {
+    const file = parse(readFileSync(join(__dirname, "..", "..", "Pulumi.prod.yaml"), "utf8"));
+    const settings = read(file.config, [], "prod");
+    assert.equal(settings.deployment, "moh");
+    assert.equal(settings.firstBackup, true);
+  });
+});
+
+/** Texts that the program which reads them takes, and others that it refuses. Tried with systemd 252; read in borg 1.4. */
+const formats: [what: string, is: (text: string) => boolean, right: string[], wrong: string[]][] = [
+  [
+    "calendar expressions",
+    isCalendar,
+    [
+      "*-*-* 02:00:00",
+      "daily",
+      "weekly Asia/Tokyo",
+      "Mon",
+      "Mon..Fri 02:00",
+      "Sat,Sunday 4:30",
+      "*:0/15",
+      "02:00,14:00",
+      "*-*-1..7 18:00:00",
+      "*-*~1 2:00",
+      "Mon *-05~07/1",
+      "02:00 Europe/Berlin",
+      "0/2:00",
+    ],
+    [
+      "",
+      "nightly",
+      "*-*-* 24:00",
+      "2:60",
+      "2",
+      "*",
+      "Mon 02",
+      "*-13-1",
+      "12..4:00",
+      "*/2:00",
+      "Sat..Mon 1:0",
+      "1:00 Mon",
+      "02:00 Mars/X",
+    ],
+  ],
+  [
+    "time spans",
+    isTimeSpan,
+    ["0", "30min", "1h 30min", "1h30min", "5 seconds", "1.5h"],
+    ["", "30", "1fortnight", "-1s", "1h "],
+  ],
+  [
+    "compressions",
+    isCompression,
+    [
+      "none",
+      "lz4",
+      "zstd",
+      "zstd,1",
+      "zstd,22",
+      "zlib,0",
+      "lzma,9",
+      "auto,lzma",
+      "auto,zstd,7",
+      "obfuscate,110,zstd,3",
+    ],
+    [
+      "",
+      "gzip",
+      "lz4,1",
+      "zstd,0",
+      "zstd,23",
+      "zlib,10",
+      "zstd,",
+      "auto",
+      "auto,auto,lz4",
+      "obfuscate,7,lz4",
+      "zstd,3,4",
+    ],
+  ],
+  [
+    "chunkers",
+    isChunker,
+    ["default", "fixed,262144", "fixed,4194304,512", "fixed,64", "buzhash,19,23,21,4095", "buzhash,16,20,18,4095"],
+    [
+      "",
+      "fixed",
+      "fixed,63",
+      "fixed,20971480",
+      "buzhash,19,23,24,4095",
+      "buzhash,5,20,18,4095",
+      "buzhash,16,20,18,4096",
+      "fastcdc",
+    ],
+  ],
+];
+
+describe("formats", () => {
+  for (const [what, is, right, wrong] of formats) {
+    it(`of ${what} are told apart`, () => {
+      assert.deepEqual([...right, ...wrong].filter(is), right);
+    });
+  }
+});
+
+describe("docs/settings.md", () => {
+  it("is what `npm run docs` writes", () => {
+    assert.equal(readFileSync(referenceFile, "utf8"), reference(), "stale: npm run docs");
+  });
+
+  it("has texts for every setting", () => {
+    const check = (schema: unknown, name: string): void => {
+      const setting = schema as Parameters<typeof textsOf>[0];
+      const { description, allowed } = textsOf(setting);
+      assert.ok(description?.endsWith(".") && allowed !== undefined, name);
+      const { shape, valueType } = core(setting) as { shape?: object; valueType?: unknown };
+      for (const [key, inner] of Object.entries(shape ?? {})) check(inner, `${name}.${key}`);
+      if (valueType !== undefined) check(valueType, `${name}.NAME`);
+    };
+    for (const [key, schema] of Object.entries(settingsSchema.shape)) check(schema, key);
+  });
+});

@@ -1,0 +1,95 @@
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { parse } from "yaml";
+import { readHostFile, render, renderHostFile } from "../../components/host-files";
+
+describe("render", () => {
+  it("replaces every placeholder and nothing else", () => {
+    const text = "user @NAME@, again @NAME@, mail a@b.org, filter @system-service, rate @RATE@";
+    const expected = "user x, again x, mail a@b.org, filter @system-service, rate 0";
+    assert.equal(render(text, { NAME: "x", RATE: 0 }), expected);
+  });
+
+  it("doesn't look at what it has put in", () => {
+    assert.equal(render("@ONE@ @TWO@", { ONE: "@TWO@", TWO: "$&" }), "@TWO@ $&");
+  });
+
+  it("refuses a placeholder without a value", () => {
+    assert.throws(() => render("@ONE@ @TWO@", { ONE: "x" }), /no value for the placeholder @TWO@/);
+  });
+
+  it("refuses a value without a placeholder", () => {
+    assert.throws(() => render("@ONE@", { ONE: "x", TWO: "y" }), /no placeholder for the value of TWO/);
+  });
+
+  it("refuses a value of several lines", () => {
+    assert.throws(() => render("@ONE@", { ONE: "x\nExecStart=reboot" }), /@ONE@ has several lines/);
+  });
+
+  it("names the file in an error", () => {
+    assert.throws(() => renderHostFile("cht/ssh_config", {}), /^Error: hosts\/cht\/ssh_config: no value for/);
+  });
+});
+
+describe("the files for machines", () => {
+  it("give borgmatic a configuration of one repository", () => {
+    const configuration = parse(
+      renderHostFile("cht/borgmatic.yaml", {
+        DEPLOYMENT: "moh",
+        REPOSITORY_PATH: "/srv/cht-backup/moh/repository",
+        COMPRESSION: "auto,zstd,3",
+        CHUNKER: "fixed,262144",
+        UPLOAD_RATE: 512,
+      }),
+    );
+    assert.deepEqual(configuration.repositories, [
+      { path: "ssh://offsite/srv/cht-backup/moh/repository", label: "offsite" },
+    ]);
+    assert.equal(configuration.compression, "auto,zstd,3");
+    assert.equal(configuration.chunker_params, "fixed,262144");
+    assert.equal(configuration.upload_rate_limit, 512);
+  });
+
+  it("pin every Python requirement with its hashes", () => {
+    const requirements = readHostFile("cht/requirements.txt").replaceAll("\\\n", " ").split("\n");
+    for (const line of requirements.filter((requirement) => /^[A-Za-z0-9]/.test(requirement))) {
+      assert.match(line, /^[A-Za-z0-9_.-]+==[^ ]+ .*--hash=sha256:[0-9a-f]{64}/);
+    }
+  });
+
+  it("are units that systemd understands", function () {
+    if (spawnSync("systemd-analyze", ["--version"]).status !== 0) this.skip();
+    this.timeout(30_000);
+    const folder = mkdtempSync(join(tmpdir(), "cht-backup-units-"));
+    try {
+      const values: Record<string, Record<string, string>> = {
+        "cht-backup.service": { DEPLOYMENT: "moh" },
+        "cht-backup-failed.service": { DEPLOYMENT: "moh" },
+        "cht-backup.timer": { DEPLOYMENT: "moh", SCHEDULE: "*-*-* 02:00:00", RANDOM_DELAY: "30min" },
+      };
+      const units = readdirSync(join(__dirname, "..", "..", "hosts", "cht")).filter((name) =>
+        /\.(service|timer)$/.test(name),
+      );
+      assert.deepEqual(units.sort(), Object.keys(values).sort());
+      const paths = units.map((unit) => {
+        const path = join(folder, unit.replace("cht-backup", "cht-backup-moh"));
+        // The programs are on the machine, not here.
+        writeFileSync(
+          path,
+          renderHostFile(`cht/${unit}`, values[unit] ?? {}).replace(/^ExecStart=\S+/m, "ExecStart=/bin/true"),
+        );
+        return path;
+      });
+      const verified = spawnSync("systemd-analyze", ["verify", "--man=no", ...paths], { encoding: "utf8" });
+      const said = verified.stderr
+        .split("\n")
+        .filter((line) => line.includes(folder) || line.includes("cht-backup-moh"));
+      assert.deepEqual([verified.status, said], [0, []]);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+});

@@ -1,0 +1,53 @@
+/** What a command line program of this project does around its work. */
+import { Stopped, stopRunning } from "./command";
+import { Problem } from "./progress";
+
+/**
+ * Runs a program's work and sets the exit code that it returns (0 for undefined). A problem becomes one line and
+ * exit code 1; so does an error nobody thought of, with its stack only where DEBUG is set. What still runs then is
+ * ended.
+ */
+export async function main(program: string, work: () => Promise<number | undefined>): Promise<void> {
+  try {
+    process.exitCode = (await work()) ?? 0;
+  } catch (error) {
+    // Then the handler below says what there is to say.
+    if (error instanceof Stopped) return;
+    const message = error instanceof Error ? error.message : String(error);
+    process.stderr.write(`${program}: ${message}\n`);
+    if (process.env.DEBUG && error instanceof Error && !(error instanceof Problem)) {
+      process.stderr.write(`${error.stack}\n`);
+    }
+    process.exitCode = 1;
+    await stopRunning("SIGTERM", 5000);
+  }
+}
+
+/**
+ * On Ctrl-C (or SIGTERM, SIGHUP) the programs that run get time to end properly, then this process ends with
+ * the signal's exit code. A second one ends it at once.
+ * @param words What the user should know then.
+ * @param cleanUp What has to be undone.
+ */
+export function onInterrupt(words: string, cleanUp: () => void): void {
+  let first = true;
+  const codes = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 } as const;
+  const handle = async (signal: keyof typeof codes) => {
+    if (!first) {
+      // npm passes a Ctrl-C on that the terminal has already sent.
+      if (Date.now() - firstAt < 500) return;
+      cleanUp();
+      process.exit(codes[signal]);
+    }
+    first = false;
+    firstAt = Date.now();
+    process.stderr.write("\nstopping…\n");
+    // On a terminal everything in the foreground has got the signal; a second one would cut Pulumi short.
+    await stopRunning(signal === "SIGINT" && process.stdin.isTTY ? undefined : "SIGINT", 20_000);
+    cleanUp();
+    process.stderr.write(`${words}\n`);
+    process.exit(codes[signal]);
+  };
+  let firstAt = 0;
+  for (const signal of Object.keys(codes) as (keyof typeof codes)[]) process.on(signal, () => void handle(signal));
+}

@@ -1,0 +1,128 @@
+/**
+ * `npm run pulumi -- ARGUMENTS`: the Pulumi CLI that was found, with these arguments.
+ *
+ * For the stack `lab` (named by `--stack lab`, `-s lab` or PULUMI_STACK) it uses the lab's own state and passphrase
+ * in `.lab/`. For any other, or where none is named, the backend, the login and the passphrase are the user's own.
+ */
+import { spawn } from "node:child_process";
+import { mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { hostname } from "node:os";
+import { delimiter, join } from "node:path";
+import { type Result, type RunOptions, run } from "./command";
+import { type Cli, ensureCli, findCli } from "./pulumi-cli";
+import { labFolder, project } from "./paths";
+import { main } from "./main";
+import { Progress } from "./progress";
+
+/** The stack that the arguments or the environment name, or undefined. */
+export function namedStack(args: readonly string[], env: NodeJS.ProcessEnv): string | undefined {
+  for (const [index, arg] of args.entries()) {
+    if (arg === "--") break;
+    if (arg === "--stack" || arg === "-s") return args[index + 1];
+    const match = /^(?:--stack|-s)=(.*)$/.exec(arg) ?? /^-s([^-=].*)$/.exec(arg);
+    if (match) return match[1];
+  }
+  return env.PULUMI_STACK || undefined;
+}
+
+/** What the CLI's environment needs on top of this process's. */
+export function cliEnvironment(stack: string | undefined, cli: Cli, env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  const result: NodeJS.ProcessEnv = {
+    ...env,
+    PATH: `${cli.folder}${delimiter}${env.PATH ?? ""}`,
+    PULUMI_SKIP_UPDATE_CHECK: "true",
+  };
+  if (stack !== "lab") return result;
+  // A passphrase of the user's own would be taken before the file.
+  delete result.PULUMI_CONFIG_PASSPHRASE;
+  return {
+    ...result,
+    PULUMI_BACKEND_URL: `file://${join(labFolder, "state")}`,
+    PULUMI_CONFIG_PASSPHRASE_FILE: join(labFolder, "passphrase"),
+    // The lab's stack uses no plugin but the project's own; looking for others' would cost seconds.
+    PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION: "true",
+  };
+}
+
+/** A process with this number lives. */
+function alive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === "EPERM";
+  }
+}
+
+/** A CLI that was killed leaves its lock on the lab's stack behind; it is removed when its process is gone. */
+export function removeStaleLocks(state: string = join(labFolder, "state")): void {
+  const folder = join(state, ".pulumi", "locks");
+  let names: string[];
+  try {
+    names = readdirSync(folder, { recursive: true, encoding: "utf8" });
+  } catch {
+    return;
+  }
+  for (const name of names.filter((each) => each.endsWith(".json"))) {
+    try {
+      const lock = JSON.parse(readFileSync(join(folder, name), "utf8")) as { pid: number; hostname: string };
+      if (lock.hostname === hostname() && !alive(lock.pid)) rmSync(join(folder, name));
+    } catch {
+      // Another process has just removed it, or it isn't a lock that this code knows: Pulumi will say so.
+    }
+  }
+}
+
+function prepare(args: readonly string[], env: NodeJS.ProcessEnv): string | undefined {
+  const stack = namedStack(args, env);
+  if (stack === "lab") {
+    mkdirSync(join(labFolder, "state"), { recursive: true, mode: 0o700 });
+    removeStaleLocks();
+  }
+  return stack;
+}
+
+async function cliOrBuild(): Promise<Cli> {
+  return (await findCli()) ?? (await ensureCli(new Progress()));
+}
+
+/**
+ * Runs the CLI and captures its output. `env` in the options is the environment to begin with; the lab's settings
+ * are put on top when the arguments or that environment name the stack `lab`.
+ */
+export async function pulumi(args: readonly string[], options: RunOptions = {}): Promise<Result> {
+  const env = options.env ?? process.env;
+  const cli = await cliOrBuild();
+  const stack = prepare(args, env);
+  return run(cli.command, args, { cwd: project, ...options, env: cliEnvironment(stack, cli, env) });
+}
+
+/** Runs the CLI on this process's input and output and returns its exit code. */
+export async function pulumiInherited(args: readonly string[], env: NodeJS.ProcessEnv = process.env): Promise<number> {
+  const cli = await cliOrBuild();
+  const stack = prepare(args, env);
+  const child = spawn(cli.command, args, {
+    cwd: project,
+    env: cliEnvironment(stack, cli, env),
+    stdio: "inherit",
+  });
+  // On a terminal Ctrl-C reaches the CLI by itself; a second signal would make it give up at once instead of
+  // finishing what it is doing. Elsewhere it is passed on.
+  const passOn = (signal: NodeJS.Signals) => {
+    if (signal !== "SIGINT" || !process.stdin.isTTY) child.kill(signal);
+  };
+  const signals: NodeJS.Signals[] = ["SIGINT", "SIGTERM", "SIGHUP"];
+  for (const signal of signals) process.on(signal, passOn);
+  try {
+    return await new Promise<number>((done, fail) => {
+      child.on("error", fail);
+      child.on("close", (code, signal) => done(code ?? (signal === "SIGINT" ? 130 : 143)));
+    });
+  } finally {
+    for (const signal of signals) process.off(signal, passOn);
+  }
+}
+
+if (require.main === module || process.argv[1] === __filename) {
+  void main("pulumi", () => pulumiInherited(process.argv.slice(2)));
+}
