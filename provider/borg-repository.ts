@@ -1,6 +1,6 @@
 import { z } from "zod";
-import { absolutePath, type Inputs, type Kind, machineName, oneLine } from "./resource";
 import { Refused } from "./refused";
+import { absolutePath, type Inputs, type Kind, machineName, oneLine } from "./resource";
 import { decode, encode } from "./shell";
 
 interface BorgRepositoryInputs extends Inputs {
@@ -36,7 +36,12 @@ const KEY_TYPES: Record<string, string> = {
  * @param known output of `borg_repository_known`
  * @param formerId the id the state knows
  */
-export function observeRepository(stored: string, known: string, formerId: string | undefined, wanted: BorgRepositoryInputs) {
+export function observeRepository(
+  stored: string,
+  known: string,
+  formerId: string | undefined,
+  wanted: BorgRepositoryInputs,
+) {
   const facts = new Map(stored.split("\n").map((line) => line.split(" ") as [string, string]));
   const id = facts.get("id");
   if (id === undefined) return { ...wanted, identity: "missing" };
@@ -44,7 +49,8 @@ export function observeRepository(stored: string, known: string, formerId: strin
   return {
     ...wanted,
     identity: formerId === undefined || id === formerId ? AS_INITIALISED : `another repository (${id.slice(0, 16)}…)`,
-    encryption: type === undefined ? (facts.has("key") ? wanted.encryption : "none") : (KEY_TYPES[type] ?? `type ${type}`),
+    encryption:
+      type === undefined ? (facts.has("key") ? wanted.encryption : "none") : (KEY_TYPES[type] ?? `type ${type}`),
     appendOnly: facts.get("append_only") === "1",
     additionalFreeSpace: facts.get("additional_free_space") ?? "0",
   };
@@ -62,7 +68,10 @@ export const borgRepository: Kind = {
     passphrase: z.string().min(1),
     encryption: z.enum(["repokey-blake2", "repokey"]).default("repokey-blake2"),
     // Borg refuses to write where less is free: deleting and compacting need room (`additional_free_space`, borg's docs/quickstart).
-    additionalFreeSpace: z.string().regex(/^(0|[0-9]+[KMGT])$/, "must be a size as borg writes it, such as 500M").default("500M"),
+    additionalFreeSpace: z
+      .string()
+      .regex(/^(0|[0-9]+[KMGT])$/, "must be a size as borg writes it, such as 500M")
+      .default("500M"),
     // Observed, not chosen: the second lock beside the forced command.
     appendOnly: z.literal(true).default(true),
     identity: z.literal(AS_INITIALISED).default(AS_INITIALISED),

@@ -1,6 +1,6 @@
 import { z } from "zod";
-import { absolutePath, accountName, fileMode, type Inputs, type Kind, machineName } from "./resource";
 import { Refused } from "./refused";
+import { absolutePath, accountName, fileMode, type Inputs, type Kind, machineName } from "./resource";
 
 interface DirectoryInputs extends Inputs {
   path: string;

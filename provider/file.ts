@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { z } from "zod";
-import { absolutePath, accountName, fileMode, type Inputs, type Kind, machineName, oneLine } from "./resource";
 import { Refused } from "./refused";
+import { absolutePath, accountName, fileMode, type Inputs, type Kind, machineName, oneLine } from "./resource";
 import { type Answer, decode, encode } from "./shell";
 
 interface FileInputs extends Inputs {
@@ -51,7 +51,9 @@ export const file: Kind = {
       readFileSync(inputs.source as string);
       return [];
     } catch (error) {
-      return [{ property: "source", reason: `${inputs.source} can't be read (${(error as NodeJS.ErrnoException).code})` }];
+      return [
+        { property: "source", reason: `${inputs.source} can't be read (${(error as NodeJS.ErrnoException).code})` },
+      ];
     }
   },
   complete({ source, ...inputs }, unknown) {

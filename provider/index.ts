@@ -175,10 +175,15 @@ export class Passphrase extends pulumi.CustomResource {
   /** The passphrase, always a secret. */
   declare readonly passphrase: pulumi.Output<string>;
   constructor(name: string, args: PassphraseArgs, opts?: pulumi.CustomResourceOptions) {
-    super("host:index:Passphrase", name, { ...args, passphrase: undefined }, {
-      ...opts,
-      additionalSecretOutputs: ["passphrase", "value"],
-    });
+    super(
+      "host:index:Passphrase",
+      name,
+      { ...args, passphrase: undefined },
+      {
+        ...opts,
+        additionalSecretOutputs: ["passphrase", "value"],
+      },
+    );
   }
 }
 
@@ -241,10 +246,15 @@ export class BorgRepository extends pulumi.CustomResource {
   /** The key as `borg key export` writes it, wrapped by the passphrase; a secret. Belongs in a recovery kit. */
   declare readonly exportedKey: pulumi.Output<string>;
   constructor(name: string, args: BorgRepositoryArgs, opts?: pulumi.CustomResourceOptions) {
-    super("host:index:BorgRepository", name, { ...args, repositoryId: undefined, exportedKey: undefined }, {
-      ...opts,
-      additionalSecretOutputs: ["passphrase", "exportedKey"],
-      retainOnDelete: true,
-    });
+    super(
+      "host:index:BorgRepository",
+      name,
+      { ...args, repositoryId: undefined, exportedKey: undefined },
+      {
+        ...opts,
+        additionalSecretOutputs: ["passphrase", "exportedKey"],
+        retainOnDelete: true,
+      },
+    );
   }
 }

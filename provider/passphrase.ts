@@ -68,7 +68,9 @@ export const passphrase: Kind = {
     const wanted = inputs as PassphraseInputs;
     const found = await inFile(machines, wanted);
     const value =
-      wanted.value ?? (before?.outputs.passphrase as string | undefined) ?? (found?.content.trimEnd() || newPassphrase());
+      wanted.value ??
+      (before?.outputs.passphrase as string | undefined) ??
+      (found?.content.trimEnd() || newPassphrase());
     await machines(wanted.machine).act({
       library: "file",
       name: "file_apply",

@@ -25,7 +25,11 @@ export interface Properties {
 export function unwrap(wire: Record<string, unknown> | undefined): Properties {
   const result: Properties = { values: {}, secret: new Set(), unknown: new Set() };
   for (const [key, value] of Object.entries(wire ?? {})) {
-    result.values[key] = plain(value, () => result.secret.add(key), () => result.unknown.add(key));
+    result.values[key] = plain(
+      value,
+      () => result.secret.add(key),
+      () => result.unknown.add(key),
+    );
   }
   return result;
 }

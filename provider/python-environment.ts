@@ -1,6 +1,6 @@
 import { z } from "zod";
-import { absolutePath, type Inputs, type Kind, machineName } from "./resource";
 import { Refused } from "./refused";
+import { absolutePath, type Inputs, type Kind, machineName } from "./resource";
 import { decode, encode } from "./shell";
 
 interface PythonEnvironmentInputs extends Inputs {

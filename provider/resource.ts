@@ -48,7 +48,10 @@ export const machineName = z.string().min(1);
 /** Absolute path without `..`, line breaks or a trailing slash. */
 export const absolutePath = z
   .string()
-  .regex(/^\/(?!.*(^|\/)\.\.(\/|$))[^\n\r\0]*[^/\n\r\0]$/, "must be an absolute path without `..`, such as /etc/example");
+  .regex(
+    /^\/(?!.*(^|\/)\.\.(\/|$))[^\n\r\0]*[^/\n\r\0]$/,
+    "must be an absolute path without `..`, such as /etc/example",
+  );
 /** Four octal digits. */
 export const fileMode = z.string().regex(/^[0-7]{4}$/, 'must be four octal digits, such as "0644"');
 /** Name of a user or a group, as useradd(8) takes it. */
@@ -68,7 +71,9 @@ export function checkInputs(
   const known = Object.fromEntries(
     Object.entries(given).filter(([key, value]) => !unknown.has(key) && !key.startsWith("__") && value !== undefined),
   );
-  const later = Object.fromEntries([...unknown].filter((key) => key in kind.inputs.shape).map((key) => [key, true as const]));
+  const later = Object.fromEntries(
+    [...unknown].filter((key) => key in kind.inputs.shape).map((key) => [key, true as const]),
+  );
   const result = kind.inputs.partial(later as Record<string, never>).safeParse(known);
   if (!result.success) {
     const failures = result.error.issues.flatMap((issue) =>

@@ -4,22 +4,19 @@
  * (`provider/server.js` of SDK 3.248).
  */
 import * as grpc from "@grpc/grpc-js";
+import * as pluginMessages from "@pulumi/pulumi/proto/plugin_pb";
+import * as services from "@pulumi/pulumi/proto/provider_grpc_pb";
+import * as messages from "@pulumi/pulumi/proto/provider_pb";
 import * as empty from "google-protobuf/google/protobuf/empty_pb";
 import { Struct } from "google-protobuf/google/protobuf/struct_pb";
-import { machinesSchema } from "./connection";
+import { z } from "zod";
+import { type Machines as MachinesSettings, machinesSchema } from "./connection";
 import { kinds } from "./kinds";
+import { mistakesIn } from "./mistakes";
 import { type Properties, scrub, unwrap, wrap } from "./properties";
 import { Refused } from "./refused";
 import { changedProperties, checkInputs, type Inputs, type Kind, type Machines } from "./resource";
 import { Machine } from "./ssh";
-
-// The SDK ships these two without usable types.
-const messages = require("@pulumi/pulumi/proto/provider_pb");
-const pluginMessages = require("@pulumi/pulumi/proto/plugin_pb");
-const services = require("@pulumi/pulumi/proto/provider_grpc_pb");
-
-type Call = { request: any };
-type Handler = (request: any) => Promise<unknown>;
 
 const NAMESPACE = "host:index:";
 
@@ -32,22 +29,33 @@ function kindOf(urn: string): Kind {
 }
 
 /**
+ * The machines as the engine hands them over: the stack's settings in the plugin's namespace, structured ones as JSON.
+ * The plugin looks before the program runs (`refresh: always`), so it has to name a mistake as well as the program.
+ * @throws Refused with one line for every mistake
+ */
+export function readMachines(config: string | undefined): MachinesSettings {
+  const text = (JSON.parse(config || "{}") as Record<string, string>).machines;
+  let given: unknown;
+  try {
+    given = text === undefined ? undefined : JSON.parse(text);
+  } catch {
+    given = text;
+  }
+  const mistakes = mistakesIn(z.object({ "host:machines": machinesSchema }), { "host:machines": given });
+  if (mistakes.length > 0) throw new Refused(mistakes.join("\n"));
+  return machinesSchema.parse(given);
+}
+
+/**
  * The machines of today's stack settings. The engine hands the plugin the settings of its own namespace
  * in `PULUMI_CONFIG`; a stack's state is never asked for an address (pulumi#9085).
  */
 function machinesFromSettings(environment: NodeJS.ProcessEnv): { get: Machines; close: () => void } {
   const open = new Map<string, Machine>();
-  let settings: ReturnType<typeof machinesSchema.safeParse> | undefined;
+  let settings: MachinesSettings | undefined;
   const get = (name: string): Machine => {
-    if (settings === undefined) {
-      const config = JSON.parse(environment.PULUMI_CONFIG ?? "{}") as Record<string, string>;
-      settings = machinesSchema.safeParse(JSON.parse(config.machines ?? config["host:machines"] ?? "{}"));
-    }
-    if (!settings.success) {
-      const issue = settings.error.issues[0];
-      throw new Refused(`host:machines${issue?.path.map((part) => `.${String(part)}`).join("") ?? ""}: ${issue?.message}`);
-    }
-    const machine = settings.data[name];
+    settings ??= readMachines(environment.PULUMI_CONFIG);
+    const machine = settings[name];
     if (machine === undefined) {
       throw new Refused(`host:machines.${name} is not set, but a resource lives on that machine`);
     }
@@ -86,9 +94,9 @@ function split(kind: Kind, state: Record<string, unknown>): { inputs: Inputs; ou
   };
 }
 
-function handlers(machines: Machines): Record<string, Handler> {
+function handlers(machines: Machines) {
   return {
-    async check(request) {
+    async check(request: messages.CheckRequest) {
       const kind = kindOf(request.getUrn());
       const news = properties(request.getNews());
       const { inputs, failures } = checkInputs(kind, news.values, news.unknown);
@@ -98,7 +106,8 @@ function handlers(machines: Machines): Record<string, Handler> {
         failures.map(({ property, reason }) => {
           const failure = new messages.CheckFailure();
           // The engine prints the value of a property that is named here.
-          if (news.secret.has(property) || kind.secret?.includes(property)) failure.setReason(`${property} ${scrub(reason, news)}`);
+          if (news.secret.has(property) || kind.secret?.includes(property))
+            failure.setReason(`${property} ${scrub(reason, news)}`);
           else {
             failure.setProperty(property);
             failure.setReason(scrub(reason, news));
@@ -109,7 +118,7 @@ function handlers(machines: Machines): Record<string, Handler> {
       return response;
     },
 
-    async diff(request) {
+    async diff(request: messages.DiffRequest) {
       const kind = kindOf(request.getUrn());
       const olds = properties(request.getOldInputs());
       const news = properties(request.getNews());
@@ -123,7 +132,7 @@ function handlers(machines: Machines): Record<string, Handler> {
       return response;
     },
 
-    async create(request) {
+    async create(request: messages.CreateRequest) {
       const kind = kindOf(request.getUrn());
       const news = properties(request.getProperties());
       return withSecretsHidden([news], async () => {
@@ -136,7 +145,7 @@ function handlers(machines: Machines): Record<string, Handler> {
       });
     },
 
-    async read(request) {
+    async read(request: messages.ReadRequest) {
       const kind = kindOf(request.getUrn());
       const state = properties(request.getProperties());
       const recorded = properties(request.getInputs());
@@ -153,7 +162,7 @@ function handlers(machines: Machines): Record<string, Handler> {
       });
     },
 
-    async update(request) {
+    async update(request: messages.UpdateRequest) {
       const kind = kindOf(request.getUrn());
       const olds = properties(request.getOlds());
       const news = properties(request.getNews());
@@ -166,7 +175,7 @@ function handlers(machines: Machines): Record<string, Handler> {
       });
     },
 
-    async delete(request) {
+    async delete(request: messages.DeleteRequest) {
       const kind = kindOf(request.getUrn());
       const state = properties(request.getProperties());
       return withSecretsHidden([state], async () => {
@@ -184,7 +193,7 @@ function handlers(machines: Machines): Record<string, Handler> {
       return response;
     },
 
-    async checkConfig(request) {
+    async checkConfig(request: messages.CheckRequest) {
       const response = new messages.CheckResponse();
       response.setInputs(request.getNews());
       return response;
@@ -229,6 +238,16 @@ async function withSecretsHidden<T>(properties: Properties[], operation: () => P
   }
 }
 
+/** A gRPC handler from a function that returns the response; what it throws becomes the error's text. */
+function answering<Q, R>(handler: (request: Q) => Promise<R>): grpc.handleUnaryCall<Q, R> {
+  return (call, callback) => {
+    handler(call.request).then(
+      (response) => callback(null, response),
+      (error: Error) => callback({ code: grpc.status.UNKNOWN, details: error.message }),
+    );
+  };
+}
+
 /** Starts the plugin and prints the port, which the engine waits for as the first line. */
 export function serve(): void {
   const machines = machinesFromSettings(process.env);
@@ -241,19 +260,13 @@ export function serve(): void {
   process.on("SIGTERM", stop);
   process.on("exit", () => machines.close());
 
-  const implementation = Object.fromEntries(
-    Object.entries(handlers(machines.get)).map(([name, handler]) => [
-      name,
-      (call: Call, callback: (error: unknown, value?: unknown) => void) => {
-        handler(call.request).then(
-          (value) => callback(null, value),
-          (error: Error) => callback({ code: grpc.status.UNKNOWN, details: error.message }),
-        );
-      },
-    ]),
-  );
+  const implementation: grpc.UntypedServiceImplementation = {};
+  for (const [name, handler] of Object.entries(handlers(machines.get))) {
+    // One type for all: each handler gets the request of its own method, by the service's definition.
+    implementation[name] = answering(handler as (request: unknown) => Promise<unknown>);
+  }
   const server = new grpc.Server({ "grpc.max_receive_message_length": 400 * 1024 * 1024 });
-  server.addService(services.ResourceProviderService, implementation as unknown as grpc.UntypedServiceImplementation);
+  server.addService(services.ResourceProviderService, implementation);
   server.bindAsync("127.0.0.1:0", grpc.ServerCredentials.createInsecure(), (error, port) => {
     if (error !== null) {
       console.error(error.message);

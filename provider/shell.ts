@@ -64,7 +64,9 @@ export function actionScript(call: ShellCall): string {
  * its exit code, in base64. A read that fails doesn't keep the others from answering.
  */
 export function batchScript(calls: ShellCall[]): string {
-  const reads = calls.map((call) => `{ ( set -eu; ${invocation(call)} ) 2>&1; printf '\\n%s' "$?"; } | base64 -w0; echo`);
+  const reads = calls.map(
+    (call) => `{ ( set -eu; ${invocation(call)} ) 2>&1; printf '\\n%s' "$?"; } | base64 -w0; echo`,
+  );
   return `{\nexport LC_ALL=C\n${definitions(calls)}\n${reads.join("\n")}\nexit 0\n}\n`;
 }
 

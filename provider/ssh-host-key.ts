@@ -1,6 +1,6 @@
 import { z } from "zod";
-import { type Kind, type Machines, machineName } from "./resource";
 import { Refused } from "./refused";
+import { type Kind, type Machines, machineName } from "./resource";
 
 async function hostKey(machines: Machines, machine: string): Promise<Record<string, unknown>> {
   const answer = await machines(machine).read({ library: "ssh_key", name: "ssh_key_of_host", arguments: [] });

@@ -1,6 +1,6 @@
 import { z } from "zod";
-import { absolutePath, type Inputs, type Kind, machineName, oneLine } from "./resource";
 import { Refused } from "./refused";
+import { absolutePath, type Inputs, type Kind, machineName, oneLine } from "./resource";
 
 interface SshKeyInputs extends Inputs {
   path: string;

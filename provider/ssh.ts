@@ -4,7 +4,7 @@
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Machine as MachineSettings } from "./connection";
 import { Refused } from "./refused";
@@ -35,8 +35,10 @@ export function connectionArguments(machine: MachineSettings, knownHosts: string
     options.push("HostKeyAlias=pinned", "KnownHostsCommand=none", "UpdateHostKeys=no");
   }
   const result = options.flatMap((option) => ["-o", option]);
-  if (machine.configFile !== undefined) result.push("-F", machine.configFile);
-  if (machine.identityFile !== undefined) result.push("-i", machine.identityFile, "-o", "IdentitiesOnly=yes");
+  // A shell expands `~`, ssh doesn't in `-F`.
+  const local = (path: string) => path.replace(/^~(?=\/)/, homedir());
+  if (machine.configFile !== undefined) result.push("-F", local(machine.configFile));
+  if (machine.identityFile !== undefined) result.push("-i", local(machine.identityFile), "-o", "IdentitiesOnly=yes");
   if (machine.jump !== undefined) result.push("-J", machine.jump);
   if (machine.port !== undefined) result.push("-p", String(machine.port));
   return [...result, "-l", machine.user, machine.address];
@@ -50,7 +52,9 @@ export function explainConnectionFailure(name: string, machine: MachineSettings,
   const where = `${name} (${machine.address})`;
   const setting = `host:machines.${name}`;
   const last = stderr.trim().split("\n").at(-1)?.trim() ?? "";
-  if (/REMOTE HOST IDENTIFICATION HAS CHANGED|Host key verification failed|host key .*(changed|differs)/i.test(stderr)) {
+  if (
+    /REMOTE HOST IDENTIFICATION HAS CHANGED|Host key verification failed|host key .*(changed|differs)/i.test(stderr)
+  ) {
     return machine.hostKey === undefined
       ? `${where}: its SSH host key is not the one known from earlier. If the machine was set up anew, remove the old key with \`ssh-keygen -R ${machine.address}\`; if not, someone may be in between`
       : `${where}: its SSH host key is not the one pinned in ${setting}.hostKey. If the machine was set up anew, pin its new key; if not, someone may be in between`;
@@ -148,7 +152,17 @@ export class Machine {
     await this.master;
     await this.turn();
     try {
-      const result = await run(["-S", this.socket(), "-o", "ControlMaster=no", ...this.base, this.settings.sudo ? "exec sudo -n sh -s" : "exec sh -s"], script);
+      const result = await run(
+        [
+          "-S",
+          this.socket(),
+          "-o",
+          "ControlMaster=no",
+          ...this.base,
+          this.settings.sudo ? "exec sudo -n sh -s" : "exec sh -s",
+        ],
+        script,
+      );
       if (result.code === 255) {
         this.master = undefined;
         throw new Refused(explainConnectionFailure(this.name, this.settings, result.stderr));
@@ -180,11 +194,10 @@ export class Machine {
    */
   private connect(): Promise<void> {
     return new Promise((resolve, reject) => {
-      const child = spawn(
-        "ssh",
-        ["-M", "-S", this.socket(), ...this.base, "echo ready; exec cat >/dev/null"],
-        { stdio: ["pipe", "pipe", "pipe"], detached: true },
-      );
+      const child = spawn("ssh", ["-M", "-S", this.socket(), ...this.base, "echo ready; exec cat >/dev/null"], {
+        stdio: ["pipe", "pipe", "pipe"],
+        detached: true,
+      });
       this.masterProcess = child;
       let stderr = "";
       child.stderr.on("data", (data) => {
@@ -193,7 +206,9 @@ export class Machine {
       child.stdin.on("error", () => undefined);
       child.on("error", (error: NodeJS.ErrnoException) => {
         reject(
-          new Refused(error.code === "ENOENT" ? "OpenSSH's `ssh` isn't installed on this computer" : `ssh: ${error.message}`),
+          new Refused(
+            error.code === "ENOENT" ? "OpenSSH's `ssh` isn't installed on this computer" : `ssh: ${error.message}`,
+          ),
         );
       });
       child.stdout.once("data", () => resolve());

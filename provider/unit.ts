@@ -1,6 +1,6 @@
 import { z } from "zod";
-import { type Inputs, type Kind, machineName } from "./resource";
 import { Refused } from "./refused";
+import { type Inputs, type Kind, machineName } from "./resource";
 import { type Answer, decode, encode } from "./shell";
 
 interface UnitInputs extends Inputs {
@@ -44,7 +44,10 @@ export const unit: Kind = {
     machine: machineName,
     unit: z
       .string()
-      .regex(/^[A-Za-z0-9:_.@-]+\.(service|timer|path|socket|target|mount)$/, "must be a unit's name with its type, such as example.timer"),
+      .regex(
+        /^[A-Za-z0-9:_.@-]+\.(service|timer|path|socket|target|mount)$/,
+        "must be a unit's name with its type, such as example.timer",
+      ),
     content: z.string().min(1),
     enabled: z.boolean().optional(),
     active: z.boolean().optional(),
@@ -56,7 +59,11 @@ export const unit: Kind = {
   identity: ["machine", "unit"],
   async read(machines, inputs) {
     const wanted = inputs as UnitInputs;
-    const answer = await machines(wanted.machine).read({ library: "unit", name: "unit_read", arguments: [wanted.unit] });
+    const answer = await machines(wanted.machine).read({
+      library: "unit",
+      name: "unit_read",
+      arguments: [wanted.unit],
+    });
     if (answer.exitCode !== 0) throw new Refused(`${wanted.machine}: ${wanted.unit}: ${answer.output.trim()}`);
     const observed = observeUnit(answer, wanted);
     return observed && { inputs: observed, outputs: {} };
@@ -64,12 +71,18 @@ export const unit: Kind = {
   async apply(machines, inputs, before) {
     const { machine, unit, content, enabled, active, restartOn } = inputs as UnitInputs;
     const old = before?.inputs as UnitInputs | undefined;
-    const restart =
-      old !== undefined && (old.content !== content || old.restartOn.join("\n") !== restartOn.join("\n"));
+    const restart = old !== undefined && (old.content !== content || old.restartOn.join("\n") !== restartOn.join("\n"));
     await machines(machine).act({
       library: "unit",
       name: "unit_apply",
-      arguments: [unit, encode(content), `${enabled ?? ""}`, `${active ?? ""}`, `${restart}`, ...(old?.overrides ?? [])],
+      arguments: [
+        unit,
+        encode(content),
+        `${enabled ?? ""}`,
+        `${active ?? ""}`,
+        `${restart}`,
+        ...(old?.overrides ?? []),
+      ],
     });
     return {};
   },

@@ -3,6 +3,7 @@ import { spawnSync } from "node:child_process";
 import { kinds } from "../../provider/kinds";
 import { scrub, unwrap, wrap } from "../../provider/properties";
 import { changedProperties, checkInputs, type Kind } from "../../provider/resource";
+import { readMachines } from "../../provider/server";
 import { actionScript, batchScript, parseBatch, quote } from "../../provider/shell";
 import { connectionArguments, explainConnectionFailure } from "../../provider/ssh";
 
@@ -133,4 +134,19 @@ describe("the way to a machine", () => {
       assert.equal(text.split("\n").length, 1);
     });
   }
+});
+
+describe("the machines in the plugin's settings", () => {
+  const read = (machines: unknown) => readMachines(JSON.stringify({ machines }));
+  it("are those of today's stack file", () => {
+    assert.equal(read(JSON.stringify({ cht: { address: "192.0.2.7" } })).cht?.user, "root");
+  });
+  it("with a mistake are refused with its path, as the program would", () => {
+    assert.throws(
+      () => read(JSON.stringify({ cht: { address: "192.0.2.7", port: 70000 } })),
+      /host:machines\.cht\.port/,
+    );
+    assert.throws(() => read("not a mapping"), /^Error: host:machines/);
+    assert.throws(() => readMachines(undefined), /host:machines/);
+  });
 });

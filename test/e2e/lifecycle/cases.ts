@@ -102,6 +102,7 @@ export const cases: Case[] = [
       new host.Packages("packages", { machine: "server", packages: ["tree"], minimum: { tree: "1.0" } });
     },
     machine: "server",
+    // biome-ignore lint/suspicious/noTemplateCurlyInString: the braces are dpkg-query's
     look: "dpkg-query -W -f '${db:Status-Status}' tree 2>/dev/null | sed 's/config-files/not-installed/'",
     right: /^installed$/,
     afterDestroy: /^installed$/,
