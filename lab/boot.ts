@@ -4,7 +4,6 @@ import { join } from "node:path";
 import { type Logged, run } from "../toolchain/command";
 import { labFolder } from "../toolchain/paths";
 import { Problem, type Progress } from "../toolchain/progress";
-import { cgroupArguments, unifiedMount } from "./cgroup";
 import type { Images } from "./images";
 import {
   addressOf,
@@ -60,7 +59,6 @@ async function ensureNetwork(logged: Logged): Promise<void> {
 }
 
 async function create(machine: Machine, image: string, logged: Logged): Promise<void> {
-  const info = await run("docker", ["info", "--format", "{{.CgroupVersion}}"]);
   const volumes = machine === "cht" ? ["--volume", `${dockerVolume}:/var/lib/docker`] : [];
   if (machine === "cht" && (await run("docker", ["volume", "inspect", dockerVolume])).code !== 0) {
     await logged.run("machines", "docker", ["volume", "create", "--label", label, dockerVolume]);
@@ -83,7 +81,8 @@ async function create(machine: Machine, image: string, logged: Logged): Promise<
     "--tmpfs=/run",
     "--tmpfs=/run/lock",
     "--tmpfs=/tmp",
-    ...cgroupArguments(info.stdout.trim(), unifiedMount(readFileSync("/proc/self/mounts", "utf8"))),
+    // A part of the control group tree of its own; the machine's first process makes it fit for systemd.
+    "--cgroupns=private",
     ...volumes,
     image,
   ]);

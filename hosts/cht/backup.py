@@ -14,6 +14,7 @@ import ctypes
 import datetime
 import fcntl
 import hashlib
+import importlib.metadata
 import json
 import os
 import platform
@@ -44,6 +45,7 @@ PROGRESS_INTERVAL = 60
 VOLUMES = ("cht-credentials", "cht-ssl")
 CERTIFICATES = {"certificate": "cert.pem", "key": "key.pem"}  # in nginx's /etc/nginx/private
 MAX_LINES = 20
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 IN_OPEN = 0x20  # of inotify(7)
 # borg 1.2 and 1.4 read their list 4,096 characters at a time, after a buffer of 8,192; this is ample.
 LIST_BLOCK = 64 * 1024
@@ -87,7 +89,7 @@ def read_settings(path: str) -> dict[str, Any]:
     for name, kind in expected.items():
         value = settings.get(name) if isinstance(settings, dict) else None
         if not isinstance(value, kind) or value == "":
-            raise NoBackup(f"{path}: {name} must be a {'list of directories' if kind is list else 'text'}")
+            raise NoBackup(f"{path}: {name} must be {'a list of directories' if kind is list else 'text'}")
     if not re.fullmatch(r"[a-z][a-z0-9-]{0,30}", settings["deployment"]):
         raise NoBackup(f"{path}: deployment must be a small letter, then up to 30 of a-z, 0-9 and -")
     return settings
@@ -244,6 +246,7 @@ class Backup:
         self.borg_exit_code: int | None = None
         self.env: dict[str, str] = {}
         self.couchdb_addresses: list[str] = []
+        self.why_not_asked = "CouchDB is stopped"
         self.data: list[str] = []
         self.places: dict[str, Any] = {}
         self.paths: list[str] = []  # in the order in which they are copied
@@ -268,6 +271,7 @@ class Backup:
         docker = Docker()
         containers: list[dict[str, Any]] = []
         if docker.stopped:
+            self.why_not_asked = "Docker doesn't answer"
             self.problem(
                 f"Docker doesn't answer, so the certificate and versions are missing: {docker.stopped}"
             )
@@ -321,8 +325,8 @@ class Backup:
         ]
         self.versions = {
             "cht": plan.cht_version({of["service"]: of["image"] for of in containers}),
-            "borg": first_line(["borg", "--version"]),
-            "borgmatic": first_line([borgmatic(), "--version"]),
+            "borg": borg_version(),
+            "borgmatic": borgmatic_version(),
             "docker": docker.version,
             "compose": None if docker.stopped else docker.compose_version(),
         }
@@ -425,7 +429,7 @@ class Backup:
     def count(self) -> dict[str, Any]:
         """Counts of every database now, by CouchDB itself. Where it doesn't answer, `source` is "files",
         `reason` says why, and the caller takes the counts from the files' headers."""
-        reason = "CouchDB is stopped"
+        reason = self.why_not_asked
         if self.couchdb_addresses:
             user, password = self.env.get("COUCHDB_USER") or "medic", self.env.get("COUCHDB_PASSWORD", "")
             for address in self.couchdb_addresses:
@@ -506,6 +510,10 @@ class Backup:
     def manifest_after(self) -> dict[str, Any]:
         # The files first, so that the server's numbers are the later ones.
         scanned = self.scan()
+        # A shard that was lost while borg worked, for one.
+        for text in scanned["problems"]:
+            if f"CouchDB's files: {text}" not in self.problems:
+                self.problem(f"CouchDB's files: {text}")
         counts = self.count()
         if counts["source"] == "files":
             counts["databases"] = manifest.counts_of(scanned["databases"])
@@ -533,19 +541,19 @@ class Backup:
         finally:
             os.close(reader)
         done = threading.Event()
-        helpers = [
+        watchers = [
             threading.Thread(target=self._give_list, args=(writer, done)),
             threading.Thread(target=self._watch, args=(done,)),
         ]
         try:
-            for helper in helpers:
-                helper.start()
+            for thread in watchers:
+                thread.start()
             output, errors = self._communicate()
         finally:
             done.set()
-            for helper in helpers:
-                if helper.ident is not None:
-                    helper.join()
+            for thread in watchers:
+                if thread.ident is not None:
+                    thread.join()
         statistics = None
         with contextlib.suppress(ValueError, LookupError, TypeError):
             statistics = json.loads(output)[0]
@@ -761,19 +769,24 @@ def _end_with_parent() -> None:
 
 
 def borgmatic() -> str:
-    """borgmatic of the Python environment that runs this script, else the one on PATH."""
-    beside = os.path.join(os.path.dirname(sys.executable), "borgmatic")
-    return beside if os.path.exists(beside) else "borgmatic"
+    """borgmatic of the Python environment that runs this script."""
+    return os.path.join(os.path.dirname(sys.executable), "borgmatic")
 
 
-def first_line(command: list[str]) -> str:
+def borgmatic_version() -> str:
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=True, timeout=60, stdin=subprocess.DEVNULL
-        )
-        return done.stdout.strip().splitlines()[0].removeprefix("borg ")
-    except (OSError, subprocess.SubprocessError, IndexError) as error:
-        raise NoBackup(f"{' '.join(command)} doesn't work: {_reason(error)}") from error
+        return importlib.metadata.version("borgmatic")
+    except importlib.metadata.PackageNotFoundError as error:
+        raise NoBackup(f"borgmatic is not in the Python environment of {sys.executable}") from error
+
+
+def borg_version() -> str:
+    command = ["borg", "--version"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+        return done.stdout.strip().removeprefix("borg ")
+    except (OSError, subprocess.SubprocessError) as error:
+        raise NoBackup(f"borg doesn't work: {_reason(error)}") from error
 
 
 def read_borgmatic(exit_code: int, errors: str) -> tuple[int | None, list[str]]:
@@ -783,7 +796,10 @@ def read_borgmatic(exit_code: int, errors: str) -> tuple[int | None, list[str]]:
     codes = re.findall(
         r"Treating exit code (\d+)|non-zero exit status (\d+)|died with <Signals\.\w+: (\d+)>", errors
     )
-    remarks = r"Treating exit code|returned non-zero exit status|^summary:|An error occurred$|^Need some help\?|^(\S+: )?Error running"
+    remarks = (
+        r"Treating exit code|returned non-zero exit status|^summary:|An error occurred$|^Need some help\?"
+        r"|^(\S+: )?Error running"
+    )
     lines = [line.strip() for line in errors.splitlines()]
     lines = [line.removeprefix("offsite: ") for line in lines if line and not re.search(remarks, line)]
     if codes:
@@ -877,7 +893,8 @@ def report(result: dict[str, Any]) -> None:
 
 
 def stopped(number: int, _frame: Any) -> None:
-    signal.signal(number, signal.SIG_IGN)
+    for other in SIGNALS:  # once is enough; the rest is tidying up
+        signal.signal(other, signal.SIG_IGN)
     raise Stopped(signal.Signals(number).name)
 
 
@@ -922,7 +939,7 @@ def main(arguments: list[str] | None = None) -> int:
         os.path.dirname(os.path.abspath(options.settings)), "borgmatic.yaml"
     )
     backup = Backup(settings, configuration, options.dry_run)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in SIGNALS:
         signal.signal(number, stopped)
     if options.dry_run:
         try:
@@ -952,6 +969,8 @@ def main(arguments: list[str] | None = None) -> int:
         return NONE
     finally:
         shutil.rmtree(backup.scratch, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            os.rmdir(os.path.dirname(backup.scratch))
     report(result)
     return result["exitCode"]
 

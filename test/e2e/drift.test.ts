@@ -1,0 +1,284 @@
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { exec, type Machine, output, waitFor } from "../../lab/machines";
+import { project } from "../../toolchain/paths";
+import { cliEnvironment } from "../../toolchain/pulumi";
+import { findCli } from "../../toolchain/pulumi-cli";
+import type { Change } from "./preview";
+import { assertNoDrift, labStack, mustSucceed, previewChanges, up } from "./stack";
+
+const settings = "/etc/cht-backup/lab";
+const server = "/srv/cht-backup/lab";
+const keys = `${server}/.ssh/authorized_keys`;
+
+interface Meddling {
+  what: string;
+  machine: Machine;
+  script: string;
+  /** The name under which the preview shows it. */
+  shownAs: string;
+  /** A property that it shows, or the operation where the whole thing is gone. */
+  in: string;
+  /** Succeeds once it is repaired. */
+  repaired: string;
+}
+
+/** What an attacker, a colleague or a package might do. All of it is done at once, then repaired by one `up`. */
+const meddlings: Meddling[] = [
+  {
+    what: "the nightly timer is stopped and disabled",
+    machine: "cht",
+    script: "systemctl disable --quiet --now cht-backup-lab.timer",
+    shownAs: "nightly-backup-timer",
+    in: "enabled",
+    repaired: "systemctl is-enabled cht-backup-lab.timer && systemctl is-active cht-backup-lab.timer",
+  },
+  {
+    what: "the backup's service is masked",
+    machine: "cht",
+    script: "ln -sf /dev/null /etc/systemd/system/cht-backup-lab.service; systemctl daemon-reload",
+    shownAs: "nightly-backup-service",
+    in: "content",
+    repaired: "systemctl show -p LoadState cht-backup-lab.service | grep -q =loaded",
+  },
+  {
+    what: "the alarm's service is overridden by a drop-in",
+    machine: "cht",
+    script: `mkdir -p /etc/systemd/system/cht-backup-lab-failed.service.d
+      printf '[Service]\\nExecStart=\\nExecStart=/bin/true\\n' >/etc/systemd/system/cht-backup-lab-failed.service.d/quiet.conf
+      systemctl daemon-reload`,
+    shownAs: "failure-alert-service",
+    in: "overrides",
+    repaired:
+      "systemctl cat cht-backup-lab-failed.service | grep -q alert.py && ! systemctl cat cht-backup-lab-failed.service | grep -q /bin/true",
+  },
+  {
+    what: "the forced command is weakened",
+    machine: "server",
+    script: `sed -i 's/ --append-only//' ${keys}`,
+    shownAs: "server-authorized-key",
+    in: "command",
+    repaired: `grep -q -- '--append-only' ${keys}`,
+  },
+  {
+    what: "a second key is let in for that user",
+    machine: "server",
+    script: `echo 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDOyFo85EhjxcKPwy3PVRUkg9DAcyF83jITBCUDpWyHv intruder' >>${keys}`,
+    shownAs: "server-authorized-key",
+    in: "otherKeys",
+    repaired: `[ "$(grep -c . ${keys})" = 1 ] && ! grep -q intruder ${keys}`,
+  },
+  {
+    what: "the file of keys is handed to that user",
+    machine: "server",
+    script: `chown cht-backup-lab ${keys}`,
+    shownAs: "server-authorized-key",
+    in: "protection",
+    repaired: `[ "$(stat -c %U ${keys})" = root ]`,
+  },
+  {
+    what: "borgmatic's configuration is edited",
+    machine: "cht",
+    script: `echo 'umask: 0022' >>${settings}/borgmatic.yaml`,
+    shownAs: "borgmatic-configuration",
+    in: "content",
+    repaired: `! grep -q umask ${settings}/borgmatic.yaml`,
+  },
+  {
+    what: "the passphrase's file is exchanged",
+    machine: "cht",
+    script: `echo something else >${settings}/passphrase`,
+    shownAs: "backup-passphrase",
+    in: "inFile",
+    repaired: `! grep -q something ${settings}/passphrase`,
+  },
+  {
+    what: "the passphrase becomes readable for everybody",
+    machine: "cht",
+    script: `chmod 0644 ${settings}/passphrase`,
+    shownAs: "backup-passphrase",
+    in: "mode",
+    repaired: `[ "$(stat -c %a ${settings}/passphrase)" = 600 ]`,
+  },
+  {
+    what: "the directory of settings is opened",
+    machine: "cht",
+    script: `chmod 0755 ${settings}`,
+    shownAs: "cht-settings-directory",
+    in: "mode",
+    repaired: `[ "$(stat -c %a ${settings})" = 700 ]`,
+  },
+  {
+    what: "the private key changes its owner",
+    machine: "cht",
+    script: `chown daemon ${settings}/ssh_key`,
+    shownAs: "cht-ssh-key",
+    in: "owner",
+    repaired: `[ "$(stat -c %U ${settings}/ssh_key)" = root ]`,
+  },
+  {
+    what: "another server key is slipped in",
+    machine: "cht",
+    script: `sed -i 's/^offsite .*/offsite ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDOyFo85EhjxcKPwy3PVRUkg9DAcyF83jITBCUDpWyHv/' ${settings}/known_hosts`,
+    shownAs: "cht-known-hosts",
+    in: "content",
+    repaired: `! grep -q IDOyFo85 ${settings}/known_hosts`,
+  },
+  {
+    what: "a script is changed",
+    machine: "cht",
+    script: "echo '# changed' >>/opt/cht-backup/lab/bin/backup.py",
+    shownAs: "script-backup",
+    in: "content",
+    repaired: "! grep -q '^# changed' /opt/cht-backup/lab/bin/backup.py",
+  },
+  {
+    what: "a module in the Python environment is changed",
+    machine: "cht",
+    script: "echo 'x = 1' | tee -a /opt/cht-backup/lab/venv/lib/python3*/site-packages/borgmatic/borg/create.py",
+    shownAs: "borgmatic-environment",
+    in: "files",
+    repaired: "! grep -q '^x = 1' /opt/cht-backup/lab/venv/lib/python3*/site-packages/borgmatic/borg/create.py",
+  },
+  {
+    what: "borg is removed from the server",
+    machine: "server",
+    script: "apt-get remove -qq -y borgbackup >/dev/null 2>&1",
+    shownAs: "server-borg",
+    in: "packages",
+    repaired: "borg --version",
+  },
+  {
+    what: "the limits of that login are removed",
+    machine: "server",
+    script: "rm /etc/ssh/sshd_config.d/50-cht-backup-lab.conf; systemctl try-restart ssh",
+    shownAs: "server-login-limits",
+    in: "create",
+    repaired:
+      "mkdir -p /run/sshd; /usr/sbin/sshd -T -C user=cht-backup-lab,host=x,addr=1.2.3.4 | grep -q '^permittty no'",
+  },
+  {
+    what: "the user gets another shell",
+    machine: "server",
+    script: "usermod --shell /bin/bash cht-backup-lab",
+    shownAs: "server-user",
+    in: "shell",
+    repaired: "getent passwd cht-backup-lab | grep -q ':/bin/sh$'",
+  },
+  {
+    what: "the space held back is given away",
+    machine: "server",
+    script: `rm ${server}/reserve`,
+    shownAs: "server-space-reserve",
+    in: "create",
+    repaired: `[ "$(stat -c %s ${server}/reserve)" -ge 1048576 ]`,
+  },
+  {
+    what: "the repository's own lock against deleting is taken off",
+    machine: "server",
+    script: `sed -i 's/^append_only = 1/append_only = 0/' ${server}/repository/config`,
+    shownAs: "borg-repository",
+    in: "appendOnly",
+    repaired: `grep -q '^append_only = 1' ${server}/repository/config`,
+  },
+];
+
+describe("drift between the stack and the machines", function () {
+  this.timeout(180_000);
+
+  before(async () => {
+    await up();
+  });
+
+  it("there is none after an up: a preview says so with exit code 0, and a second up changes nothing", async () => {
+    await assertNoDrift();
+    assert.match(await up(), /Resources:\n\s+\d+ unchanged/);
+  });
+
+  describe("what someone did to a machine", () => {
+    let changes: Change[] = [];
+    let exitCode = 0;
+
+    before(async () => {
+      for (const { machine, script, what } of meddlings) {
+        const done = await exec(machine, `set -e\n${script}`);
+        assert.equal(done.code, 0, `${what}: ${done.stderr}`);
+      }
+      changes = await previewChanges();
+      exitCode = (await labStack("preview", "--expect-no-changes")).code;
+      await up();
+    });
+
+    for (const { what, machine, shownAs, in: property, repaired } of meddlings) {
+      it(`${what}: the preview shows ${shownAs} (${property}), and up repairs it`, async () => {
+        const change = changes.find(({ name }) => name === shownAs);
+        assert.ok(change, `${shownAs} is not in ${JSON.stringify(changes)}`);
+        assert.ok([change.operation, ...change.properties].includes(property), JSON.stringify(change));
+        const check = await exec(machine, repaired);
+        assert.equal(check.code, 0, check.stdout + check.stderr);
+      });
+    }
+    it("the preview shows nothing that nobody touched", () => {
+      const touched = new Set(meddlings.map(({ shownAs }) => shownAs));
+      assert.deepEqual(
+        changes.map(({ name }) => name).filter((name) => !touched.has(name)),
+        [],
+      );
+    });
+    it("a pipeline gets an exit code of its own for it", () => assert.equal(exitCode, 7));
+    it("afterwards nothing has drifted", () => assertNoDrift());
+  });
+
+  it("a repository that was moved away is missed, and the one that comes back is known again", async () => {
+    await output("server", `mv ${server}/repository ${server}/elsewhere`);
+    const gone = await previewChanges();
+    assert.ok(gone.some(({ name, properties }) => name === "borg-repository" && properties.includes("identity")));
+    await output("server", `mv ${server}/elsewhere ${server}/repository`);
+    await assertNoDrift();
+  });
+
+  it("a repository that stays away is replaced by a new one, and no archive of the old one is touched", async () => {
+    const before = JSON.parse(await mustSucceed("stack", "output", "--json")).repositoryId;
+    await output("server", `mv ${server}/repository ${server}/elsewhere`);
+    const digest = `find ${server}/elsewhere/data -type f -exec sha256sum {} + | sort | sha256sum`;
+    const kept = await output("server", digest);
+    await up();
+    const after = JSON.parse(await mustSucceed("stack", "output", "--json")).repositoryId;
+    assert.notEqual(after, before);
+    await assertNoDrift();
+    // The old one again: an operator found the disk.
+    await output("server", `rm -rf ${server}/repository && mv ${server}/elsewhere ${server}/repository`);
+    const other = await previewChanges();
+    assert.ok(other.some(({ name, properties }) => name === "borg-repository" && properties.includes("identity")));
+    await up();
+    assert.equal(JSON.parse(await mustSucceed("stack", "output", "--json")).repositoryId, before);
+    assert.equal(await output("server", digest.replace("elsewhere", "repository")), kept);
+    await assertNoDrift();
+  });
+
+  it("an up that was killed half-way is finished by the next", async () => {
+    // Enough to do that there is a middle: the environment and all files of one machine.
+    await output(
+      "cht",
+      "rm -rf /opt/cht-backup/lab /etc/cht-backup/lab/borgmatic.yaml /etc/systemd/system/cht-backup-lab.timer",
+    );
+    const cli = await findCli();
+    assert.ok(cli);
+    const child = spawn(cli.command, ["up", "--yes", "--skip-preview", "--stack", "lab"], {
+      cwd: project,
+      env: cliEnvironment("lab", cli, process.env),
+      stdio: "ignore",
+      detached: true,
+    });
+    const halfWay = await waitFor(
+      async () => (await exec("cht", "test -e /opt/cht-backup/lab/venv")).code === 0,
+      60_000,
+    );
+    process.kill(-(child.pid as number), "SIGKILL");
+    assert.ok(halfWay, "the up never came to its middle");
+    await assert.rejects(assertNoDrift());
+    await up();
+    await assertNoDrift();
+    await output("cht", "/opt/cht-backup/lab/venv/bin/borgmatic --version && systemctl is-active cht-backup-lab.timer");
+  });
+});

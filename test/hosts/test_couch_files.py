@@ -1,0 +1,217 @@
+import contextlib
+import io
+import json
+import random
+import shutil
+import struct
+import unittest
+
+from fixture import SERVER, couchdb
+
+import couch_files
+
+RANGE = "55555554-6aaaaaa8"
+SHARD = f"shards/{RANGE}/medic.1795302615.couch"
+
+
+class Counting(unittest.TestCase):
+    def setUp(self):
+        self.scratch, self.data = couchdb()
+        self.addCleanup(self.scratch.cleanup)
+
+    def scan(self):
+        return couch_files.scan(str(self.data))
+
+    def test_counts_are_the_servers_own(self):
+        found = self.scan()
+        self.assertEqual(found["problems"], [])
+        self.assertEqual(
+            {
+                name: (of["documents"], of["deleted"], of["updateSequence"], of["shards"])
+                for name, of in found["databases"].items()
+            },
+            {
+                name: (of["doc_count"], of["doc_del_count"], of["update_seq_number"], of["q"])
+                for name, of in SERVER["databases"].items()
+            },
+        )
+        self.assertEqual(
+            {name: of["size"] for name, of in found["databases"].items()},
+            {name: of["sizes"]["file"] for name, of in SERVER["databases"].items()},
+        )
+        self.assertEqual(sum(found["files"].values()), SERVER["files_total_bytes"])
+
+    def test_views_stand_where_their_shards_stand(self):
+        views = self.scan()["views"]
+        self.assertEqual(len(views), 12)
+        for of in views.values():
+            self.assertEqual(of["updateSequence"], of["shardSequence"])
+
+    def test_a_missing_shard_is_named_with_its_range(self):
+        (self.data / SHARD).unlink()
+        self.assertEqual(
+            self.scan()["problems"],
+            [f"medic: no shard for {RANGE}; CouchDB would silently recreate it empty"],
+        )
+
+    def test_a_view_ahead_of_its_shard_is_named(self):
+        # The compacted beginning of a shard that the view has already moved on from.
+        file = self.data / SHARD
+        whole = couch_files.database_counts(str(file))["updateSequence"]
+        content = file.read_bytes()
+        for end in range(len(content), 0, -couch_files.BLOCK):
+            file.write_bytes(content[:end])
+            try:
+                if couch_files.database_counts(str(file))["updateSequence"] < whole:
+                    break
+            except couch_files.Unreadable:
+                self.skipTest("the shard holds one header only")
+        problems = self.scan()["problems"]
+        self.assertEqual(len(problems), 1)
+        self.assertIn("ahead of its shard", problems[0])
+
+    def test_an_unmounted_disk_is_no_data_directory(self):
+        for path in self.data.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        self.assertEqual(len(self.scan()["problems"]), 2)
+
+    def test_the_nodes_of_a_cluster_are_counted_together(self):
+        other = self.data.parent / "second"
+        (other / "shards").mkdir(parents=True)
+        shutil.copy(self.data / "_dbs.couch", other)
+        shutil.move(self.data / "shards" / RANGE, other / "shards" / RANGE)
+        self.assertIn("medic: no shard", "\n".join(self.scan()["problems"]))
+        both = couch_files.scan(str(self.data), str(other))
+        self.assertEqual(both["databases"]["medic"]["documents"], SERVER["databases"]["medic"]["doc_count"])
+        # The views stayed on the first node: worth a note.
+        self.assertEqual(both["problems"], [])
+
+    def test_the_command_answers_with_a_table_and_an_exit_code(self):
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            self.assertEqual(couch_files.main([str(self.data)]), 0)
+        self.assertRegex(out.getvalue(), r"medic +419 +2 +440 +12")
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            (self.data / SHARD).unlink()
+            self.assertEqual(couch_files.main([str(self.data), "--json"]), 1)
+        self.assertEqual(len(json.loads(out.getvalue())["problems"]), 1)
+        with contextlib.redirect_stderr(io.StringIO()) as err:
+            self.assertEqual(couch_files.main([str(self.data / "nowhere")]), 2)
+        self.assertIn("not a directory", err.getvalue())
+
+
+class Damage(unittest.TestCase):
+    def setUp(self):
+        self.scratch, data = couchdb()
+        self.addCleanup(self.scratch.cleanup)
+        self.file = data / SHARD
+        self.whole = self.file.read_bytes()
+        self.counts = couch_files.database_counts(str(self.file))
+
+    def counts_of(self, content):
+        self.file.write_bytes(content)
+        return couch_files.database_counts(str(self.file))
+
+    def test_a_file_cut_off_anywhere_is_unreadable_or_older_never_newer(self):
+        random.seed(3)
+        cuts = {0, 1, 4095, 4096, 4097, len(self.whole) - 1, *random.sample(range(len(self.whole)), 60)}
+        for cut in cuts:
+            with self.subTest(cut=cut):
+                try:
+                    found = self.counts_of(self.whole[:cut])
+                except couch_files.Unreadable as error:
+                    self.assertTrue(str(error).startswith(str(self.file)))
+                    self.assertNotIn("\n", str(error))
+                else:
+                    self.assertLessEqual(found["updateSequence"], self.counts["updateSequence"])
+
+    def test_bytes_written_after_the_last_header_change_nothing(self):
+        found = self.counts_of(self.whole + b"\0" * 10000)
+        self.assertEqual(found["documents"], self.counts["documents"])
+
+    def test_a_half_written_header_is_passed_over_and_noted(self):
+        padding = b"\0" * (-len(self.whole) % couch_files.BLOCK)
+        found = self.counts_of(self.whole + padding + b"\1\0\0\1\0garbage")
+        self.assertEqual(found["documents"], self.counts["documents"])
+        self.assertEqual(found["damagedHeaders"], 1)
+
+    def test_any_byte_changed_in_the_newest_header_is_noticed(self):
+        position = couch_files.newest_header(str(self.file)).position
+        length = struct.unpack(">I", self.whole[position + 1 : position + 5])[0]
+        for at in range(position + 5, position + 5 + length, 7):
+            with self.subTest(at=at):
+                broken = bytearray(self.whole)
+                broken[at] ^= 0x10
+                try:
+                    self.assertGreater(self.counts_of(bytes(broken))["damagedHeaders"], 0)
+                except couch_files.Unreadable:
+                    pass
+
+    def test_garbage_is_refused_in_one_line(self):
+        random.seed(4)
+        for content in (b"", b"\1" * 50000, random.randbytes(50000), b"\1\xff\xff\xff\xff" + b"\0" * 9000):
+            with self.assertRaises(couch_files.Unreadable):
+                self.counts_of(content)
+
+    def test_a_view_is_not_taken_for_a_database(self):
+        view = next(self.file.parents[2].glob(".shards/*/*/mrview/*.view"))
+        with self.assertRaisesRegex(couch_files.Unreadable, "not that of a database"):
+            couch_files.database_counts(str(view))
+        with self.assertRaisesRegex(couch_files.Unreadable, "not that of a view"):
+            couch_files.view_sequence(str(self.file))
+
+
+class Terms(unittest.TestCase):
+    def test_every_kind_that_headers_hold(self):
+        atom = couch_files.Atom
+        for data, value in (
+            (b"\x83\x61\x05", 5),
+            (b"\x83\x62\xff\xff\xff\xfe", -2),
+            (b"\x83\x6e\x08\x00" + (2**60).to_bytes(8, "little"), 2**60),
+            (b"\x83\x6e\x01\x01\x05", -5),
+            (b"\x83\x46" + struct.pack(">d", 1.5), 1.5),
+            (b"\x83\x64\x00\x03nil", atom("nil")),
+            (b"\x83\x77\x03nil", atom("nil")),
+            (b"\x83\x6d\x00\x00\x00\x02hi", b"hi"),
+            (b"\x83\x6b\x00\x02hi", [104, 105]),
+            (b"\x83\x6a", []),
+            (b"\x83\x68\x02\x61\x01\x6a", (1, [])),
+            (b"\x83\x6c\x00\x00\x00\x01\x61\x01\x6a", [1]),
+            (b"\x83\x74\x00\x00\x00\x01\x61\x01\x61\x02", {1: 2}),
+        ):
+            with self.subTest(data=data):
+                self.assertEqual(couch_files.decode_term(data), value)
+
+    def test_what_is_no_term_is_refused_and_costs_no_memory(self):
+        for data in (
+            b"",
+            b"\x83",
+            b"\x82\x61\x01",
+            b"\x83\x61",
+            b"\x83\x61\x01\x01",
+            b"\x83\xfe",
+            b"\x83\x6d\xff\xff\xff\xff",
+            b"\x83\x69\xff\xff\xff\xff",
+            b"\x83\x74\xff\xff\xff\xff",
+            b"\x83\x74\x00\x00\x00\x01\x6a\x6a",  # a list as a key
+            b"\x83" + b"\x68\x01" * 5000 + b"\x6a",
+            b"\x83\x77\x01\xff",
+        ):
+            with self.subTest(data=data[:12]), self.assertRaises(couch_files.BadTerm):
+                couch_files.decode_term(data)
+
+
+class Ranges(unittest.TestCase):
+    def test_any_number_of_shards_is_complete_when_nothing_is_left_out(self):
+        self.assertEqual(couch_files.missing_ranges(["00000000-ffffffff"]), [])
+        self.assertEqual(couch_files.missing_ranges(["80000000-ffffffff", "00000000-7fffffff"]), [])
+
+    def test_gaps_at_either_end_and_between_are_named(self):
+        self.assertEqual(couch_files.missing_ranges([]), ["00000000-ffffffff"])
+        self.assertEqual(
+            couch_files.missing_ranges(["10000000-1fffffff", "30000000-efffffff"]),
+            ["00000000-0fffffff", "20000000-2fffffff", "f0000000-ffffffff"],
+        )
+
+
+if __name__ == "__main__":
+    unittest.main()
