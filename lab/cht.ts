@@ -31,7 +31,12 @@ async function load(images: readonly string[], logged: Logged): Promise<void> {
 }
 
 /** Deploys the CHT where it is missing, starts it, and waits until its database answers through nginx. */
-export async function ensureCht(images: ServiceImages, present: boolean, progress: Progress, logged: Logged): Promise<void> {
+export async function ensureCht(
+  images: ServiceImages,
+  present: boolean,
+  progress: Progress,
+  logged: Logged,
+): Promise<void> {
   await progress.step(present ? "looking at the CHT" : "deploying the CHT", async () => {
     if (!present) await load([images.nginx, images.couchdb], logged);
     await logged.run("cht", "docker", ["exec", containerOf("cht"), "deploy-cht", images.nginx, images.couchdb], {

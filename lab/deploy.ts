@@ -3,7 +3,7 @@ import { appendFileSync, existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Logged, lastLines } from "../toolchain/command";
 import { labFolder } from "../toolchain/paths";
-import { Problem, plain, type Progress } from "../toolchain/progress";
+import { Problem, type Progress, plain } from "../toolchain/progress";
 import { pulumi } from "../toolchain/pulumi";
 import { containerOf, exec } from "./machines";
 

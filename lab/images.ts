@@ -155,9 +155,7 @@ async function bootstrap(progress: Progress, logged: Logged): Promise<void> {
           "Install it (on Debian and Ubuntu: `sudo apt-get install mmdebstrap debian-archive-keyring`), or run this as root.",
       );
     }
-    await progress.step("installing mmdebstrap", () =>
-      aptInstall(logged, ["mmdebstrap", "debian-archive-keyring"]),
-    );
+    await progress.step("installing mmdebstrap", () => aptInstall(logged, ["mmdebstrap", "debian-archive-keyring"]));
   }
   const folder = join(labFolder, "build");
   mkdirSync(folder, { recursive: true });

@@ -2,18 +2,15 @@
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { labFolder } from "../toolchain/paths";
+import { livingProcess } from "../toolchain/process";
 import { Problem } from "../toolchain/progress";
 
 const file = join(labFolder, "lock");
 
 /** A process's number with the time it started, so that a number used again isn't taken for the same process. */
 function identity(pid: number): string | undefined {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
-    return `${pid} ${stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19]}`;
-  } catch {
-    return undefined;
-  }
+  const found = livingProcess(pid);
+  return found && `${pid} ${found.started}`;
 }
 
 /** Takes the lock, or throws a `Problem` when another process that lives has it. Returns what gives it back. */

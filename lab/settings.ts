@@ -33,8 +33,11 @@ export function labSettings(machines: Record<Machine, Reached>, identityFile: st
 export function mergeSettings(text: string, settings: Record<string, unknown>, newPassphrase = false): string {
   const document: Document = parseDocument(text);
   if (document.errors.length > 0) {
-    throw new Problem(`Pulumi.lab.yaml can't be read: ${document.errors[0]?.message.split("\n")[0]}. Mend or remove it.`);
+    throw new Problem(
+      `Pulumi.lab.yaml can't be read: ${document.errors[0]?.message.split("\n")[0]}. Mend or remove it.`,
+    );
   }
+  const before = JSON.stringify(document.toJS());
   if (!isMap(document.contents)) document.contents = document.createNode({});
   if (newPassphrase) {
     document.delete("encryptionsalt");
@@ -65,6 +68,6 @@ export function mergeSettings(text: string, settings: Record<string, unknown>, n
       document.setIn(path, document.createNode(value));
     }
   }
-  const merged = document.toString({ lineWidth: 0 });
-  return merged === text ? text : merged;
+  // What says the same already is left as it is written.
+  return JSON.stringify(document.toJS()) === before ? text : document.toString({ lineWidth: 0 });
 }

@@ -8,7 +8,7 @@ export interface Archive {
   name: string;
   files: number;
   originalSize: number;
-  deduplicatedSize: number;
+  compressedSize: number;
 }
 
 /** How many files an archive holds of what a restore needs, by the words of an operator. */
@@ -64,13 +64,13 @@ async function firstArchive(): Promise<{ archive: Archive; holdings: Holdings } 
   if (first === undefined) return undefined;
   const list = await exec("cht", `${borg} borg list --format '{type} {path}{NL}' "$repository::${first.name}"`);
   const paths = list.stdout.split("\n").flatMap((line) => (line.startsWith("- ") ? [line.slice(2)] : []));
-  const { nfiles, original_size, deduplicated_size } = first.stats;
+  const { nfiles, original_size, compressed_size } = first.stats;
   return {
     archive: {
       name: first.name,
       files: nfiles,
       originalSize: original_size,
-      deduplicatedSize: deduplicated_size,
+      compressedSize: compressed_size,
     },
     holdings: holdings(paths),
   };
@@ -78,7 +78,7 @@ async function firstArchive(): Promise<{ archive: Archive; holdings: Holdings } 
 
 interface BorgArchive {
   name: string;
-  stats: { nfiles: number; original_size: number; deduplicated_size: number };
+  stats: { nfiles: number; original_size: number; compressed_size: number };
 }
 
 /** The text at the end. */
@@ -104,11 +104,15 @@ export async function summary(lab: {
     lines.push(
       "",
       `First archive: ${archive.name}`,
-      `  ${archive.files} files, ${size(archive.originalSize)}; ${size(archive.deduplicatedSize)} on the server, encrypted`,
+      `  ${archive.files} files, ${size(archive.originalSize)}; ${size(archive.compressedSize)} compressed and encrypted`,
       ...first.holdings.map(([what, files]) => `  ${String(files).padStart(4)}  ${what}`),
     );
   }
-  lines.push("", "Time", ...lab.timings.map(({ step, milliseconds }) => `  ${duration(milliseconds).padStart(10)}  ${step}`));
+  lines.push(
+    "",
+    "Time",
+    ...lab.timings.map(({ step, milliseconds }) => `  ${duration(milliseconds).padStart(10)}  ${step}`),
+  );
   const next = lab.deployed
     ? [
         ["npm run pulumi -- preview --stack lab", "whether a machine has drifted"],

@@ -35,7 +35,8 @@ void main("lab", async () => {
     return 0;
   }
   const unknown = args.find((arg) => arg !== "--no-deploy");
-  if (unknown !== undefined) throw new Problem(`${unknown} is no option of this. \`npm run lab -- --help\` lists them.`);
+  if (unknown !== undefined)
+    throw new Problem(`${unknown} is no option of this. \`npm run lab -- --help\` lists them.`);
   const deploys = !args.includes("--no-deploy");
   if (deploys && !existsSync(join(project, "index.ts"))) throw new Problem("index.ts, the program, is missing.");
 

@@ -56,7 +56,7 @@ export function mistakesIn(
   const parsed = schema.safeParse(given);
   if (parsed.success) return [];
   const unknown: { meant: string | undefined; line: string }[] = [];
-  const others: { at: string; line: string }[] = [];
+  const others: { at: string; line: string; missing?: boolean }[] = [];
   for (const { path, ...issue } of parsed.error.issues) {
     const at = written(path);
     if (issue.code === "unrecognized_keys") {
@@ -66,13 +66,16 @@ export function mistakesIn(
       const record = core(schemaAt(schema, path.slice(0, -1))) as z.ZodRecord;
       others.push({ at, line: `${at}: the name must be ${textsOf(record.keyType as z.ZodType).allowed}` });
     } else {
-      const value = found(valueAt(given, path), hidden(path));
-      others.push({ at, line: `${at}: ${value}; ${mustBe(schemaAt(schema, path))}` });
+      const value = valueAt(given, path);
+      const line = `${at}: ${found(value, hidden(path))}; ${mustBe(schemaAt(schema, path))}`;
+      others.push({ at, line, missing: value === undefined });
     }
   }
   // A misspelt name is one mistake, not a second one because the right name is missing.
   const meant = new Set(unknown.map((mistake) => mistake.meant));
-  return [...unknown, ...others.filter((mistake) => !meant.has(mistake.at))].map((mistake) => mistake.line);
+  return [...unknown, ...others.filter((mistake) => !(mistake.missing && meant.has(mistake.at)))].map(
+    (mistake) => mistake.line,
+  );
 }
 
 /** What a setting's value must be, with an example. */

@@ -1,1 +1,1 @@
-@node --require tsx/cjs "%~dp0main.ts" %*
+@node --require "%~dp0..\toolchain\typescript.cjs" "%~dp0main.ts" %*

@@ -259,6 +259,11 @@ export function serve(): void {
   process.on("SIGINT", stop);
   process.on("SIGTERM", stop);
   process.on("exit", () => machines.close());
+  // An engine that was killed can't end its plugins; without it, this process has nobody to serve.
+  const engine = process.ppid;
+  setInterval(() => {
+    if (process.ppid !== engine) stop();
+  }, 1000).unref();
 
   const implementation: grpc.UntypedServiceImplementation = {};
   for (const [name, handler] of Object.entries(handlers(machines.get))) {

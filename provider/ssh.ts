@@ -211,9 +211,15 @@ export class Machine {
           ),
         );
       });
-      child.stdout.once("data", () => resolve());
+      child.stdout.once("data", () => {
+        resolve();
+        // One that worked and was lost is made anew; one that never worked isn't tried again and again: each try would
+        // wait as long, and sshd shuts out an address with many refused logins (PerSourcePenalties, OpenSSH 9.8).
+        child.on("close", () => {
+          this.master = undefined;
+        });
+      });
       child.on("close", () => {
-        this.master = undefined;
         reject(new Refused(explainConnectionFailure(this.name, this.settings, stderr)));
       });
     });

@@ -9,6 +9,7 @@ import { existsSync, mkdirSync, openSync, readFileSync, rmSync, writeFileSync } 
 import { join } from "node:path";
 import { Logged, run } from "./command";
 import { labFolder } from "./paths";
+import { livingProcess } from "./process";
 import { Problem, type Progress } from "./progress";
 
 const record = join(labFolder, "engine.json");
@@ -33,10 +34,7 @@ export interface Situation {
   systemd: boolean;
 }
 
-export type Plan =
-  | { use: true }
-  | { install: string[]; start: "systemd" | "dockerd" }
-  | { refuse: string };
+export type Plan = { use: true } | { install: string[]; start: "systemd" | "dockerd" } | { refuse: string };
 
 /** Decides where the engine comes from. */
 export function plan(now: Situation): Plan {
@@ -54,7 +52,10 @@ export function plan(now: Situation): Plan {
   }
   const debian = now.distribution.includes("debian") || now.distribution.includes("ubuntu");
   if (missing && !debian) {
-    return { refuse: "a Docker engine is needed. Install your distribution's (it is called docker or moby-engine) and start it." };
+    return {
+      refuse:
+        "a Docker engine is needed. Install your distribution's (it is called docker or moby-engine) and start it.",
+    };
   }
   return {
     // Newer releases have the client in a package of its own, which docker.io only recommends.
@@ -93,17 +94,6 @@ async function situation(): Promise<Situation> {
   };
 }
 
-/** The program's name of a living process, or undefined. One that has ended and that nobody waited for is dead. */
-function processName(pid: number): string | undefined {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
-    const end = stat.lastIndexOf(")");
-    return stat[end + 2] === "Z" ? undefined : stat.slice(stat.indexOf("(") + 1, end);
-  } catch {
-    return undefined;
-  }
-}
-
 /**
  * A killed engine leaves its pid file behind. When another program has got that number since, the engine
  * takes it for itself and refuses to start; so a pid file that names anything else is removed.
@@ -111,7 +101,7 @@ function processName(pid: number): string | undefined {
 function removeStalePidFile(file: string, program: string): void {
   if (!existsSync(file)) return;
   const pid = Number(readFileSync(file, "utf8").trim());
-  if (processName(pid) !== program) rmSync(file, { force: true });
+  if (livingProcess(pid)?.name !== program) rmSync(file, { force: true });
 }
 
 function startDockerd(): number {
@@ -165,7 +155,7 @@ export async function ensureEngine(progress: Progress): Promise<void> {
     } else {
       const pid = startDockerd();
       remember({ by: "dockerd", pid });
-      if (await waitForAnswer(60_000, () => processName(pid) === "dockerd")) return;
+      if (await waitForAnswer(60_000, () => livingProcess(pid)?.name === "dockerd")) return;
     }
     const log = join(labFolder, "log", "engine.log");
     const words = existsSync(log) ? readFileSync(log, "utf8").trim().split("\n").slice(-4).join("\n  ") : "";
@@ -210,10 +200,10 @@ export async function stopEngine(): Promise<boolean> {
   if (started === undefined) return false;
   if (started.by === "systemd") {
     await run("systemctl", ["stop", "docker.service", "docker.socket"], { timeoutMs: 60_000 });
-  } else if (processName(started.pid) === "dockerd") {
+  } else if (livingProcess(started.pid)?.name === "dockerd") {
     process.kill(started.pid, "SIGTERM");
     const end = Date.now() + 30_000;
-    while (processName(started.pid) === "dockerd" && Date.now() < end) {
+    while (livingProcess(started.pid)?.name === "dockerd" && Date.now() < end) {
       await new Promise((wake) => setTimeout(wake, 100));
     }
   }

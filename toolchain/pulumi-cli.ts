@@ -2,7 +2,17 @@
  * The Pulumi CLI: the one on PATH; else the one that npm's official package `pulumi` downloads; else one built
  * from Go modules, which needs nothing but the module proxy. What was got once is kept in the user's cache.
  */
-import { accessSync, constants, existsSync, mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  accessSync,
+  constants,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { homedir } from "node:os";
 import { delimiter, dirname, join } from "node:path";
 import { Logged, run } from "./command";
@@ -154,7 +164,9 @@ async function ensureGo(progress: Progress, logged: Logged): Promise<void> {
   const version = await run("go", ["env", "GOVERSION"], { env: { ...process.env, GOTOOLCHAIN: "local" } });
   const ids = existsSync("/etc/os-release") ? distribution(readFileSync("/etc/os-release", "utf8")) : [];
   const debian = ids.includes("debian") || ids.includes("ubuntu");
-  const policy = debian ? await run("apt-cache", ["policy", "golang-go"], { env: { ...process.env, LC_ALL: "C" } }) : undefined;
+  const policy = debian
+    ? await run("apt-cache", ["policy", "golang-go"], { env: { ...process.env, LC_ALL: "C" } })
+    : undefined;
   const decision = goPlan({
     installed: version.code === 0 ? version.stdout.trim() : undefined,
     root: process.getuid?.() === 0,
@@ -163,7 +175,9 @@ async function ensureGo(progress: Progress, logged: Logged): Promise<void> {
   });
   if (decision === "use") return;
   if (decision !== "install") throw new Problem(decision.refuse);
-  await progress.step("installing Go (apt-get install golang-go)", () => aptInstall(logged, ["golang-go", "ca-certificates"]));
+  await progress.step("installing Go (apt-get install golang-go)", () =>
+    aptInstall(logged, ["golang-go", "ca-certificates"]),
+  );
 }
 
 async function fromGo(progress: Progress, logged: Logged): Promise<Cli> {
@@ -184,12 +198,7 @@ async function fromGo(progress: Progress, logged: Logged): Promise<Cli> {
   await progress.step(`building the Pulumi CLI ${goVersion} from Go modules`, async () => {
     const version = `-X github.com/pulumi/pulumi/sdk/v3/go/common/version.Version=v${goVersion}`;
     await build("cli", "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi", "pulumi", version);
-    await build(
-      "language-host",
-      `github.com/pulumi/pulumi/sdk/v3/nodejs/cmd/${languageHost}`,
-      languageHost,
-      version,
-    );
+    await build("language-host", `github.com/pulumi/pulumi/sdk/v3/nodejs/cmd/${languageHost}`, languageHost, version);
   });
   rmSync(folder, { recursive: true, force: true });
   renameSync(made, folder);

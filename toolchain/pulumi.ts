@@ -9,10 +9,11 @@ import { mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { hostname } from "node:os";
 import { delimiter, join } from "node:path";
 import { type Result, type RunOptions, run } from "./command";
-import { type Cli, ensureCli, findCli } from "./pulumi-cli";
-import { labFolder, project } from "./paths";
 import { main } from "./main";
+import { labFolder, project } from "./paths";
+import { livingProcess } from "./process";
 import { Progress } from "./progress";
+import { type Cli, ensureCli, findCli } from "./pulumi-cli";
 
 /** The stack that the arguments or the environment name, or undefined. */
 export function namedStack(args: readonly string[], env: NodeJS.ProcessEnv): string | undefined {
@@ -44,16 +45,6 @@ export function cliEnvironment(stack: string | undefined, cli: Cli, env: NodeJS.
   };
 }
 
-/** A process with this number lives. */
-function alive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === "EPERM";
-  }
-}
-
 /** A CLI that was killed leaves its lock on the lab's stack behind; it is removed when its process is gone. */
 export function removeStaleLocks(state: string = join(labFolder, "state")): void {
   const folder = join(state, ".pulumi", "locks");
@@ -66,7 +57,7 @@ export function removeStaleLocks(state: string = join(labFolder, "state")): void
   for (const name of names.filter((each) => each.endsWith(".json"))) {
     try {
       const lock = JSON.parse(readFileSync(join(folder, name), "utf8")) as { pid: number; hostname: string };
-      if (lock.hostname === hostname() && !alive(lock.pid)) rmSync(join(folder, name));
+      if (lock.hostname === hostname() && livingProcess(lock.pid) === undefined) rmSync(join(folder, name));
     } catch {
       // Another process has just removed it, or it isn't a lock that this code knows: Pulumi will say so.
     }

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { exec, type Machine, output, waitFor } from "../../lab/machines";
+import { run } from "../../toolchain/command";
 import { project } from "../../toolchain/paths";
 import { cliEnvironment } from "../../toolchain/pulumi";
 import { findCli } from "../../toolchain/pulumi-cli";
@@ -240,8 +241,7 @@ describe("drift between the stack and the machines", function () {
   it("a repository that stays away is replaced by a new one, and no archive of the old one is touched", async () => {
     const before = JSON.parse(await mustSucceed("stack", "output", "--json")).repositoryId;
     await output("server", `mv ${server}/repository ${server}/elsewhere`);
-    const digest = `find ${server}/elsewhere/data -type f -exec sha256sum {} + | sort | sha256sum`;
-    const kept = await output("server", digest);
+    const kept = await output("server", `cd ${server}/elsewhere && find data -type f -exec sha256sum {} +`);
     await up();
     const after = JSON.parse(await mustSucceed("stack", "output", "--json")).repositoryId;
     assert.notEqual(after, before);
@@ -252,7 +252,7 @@ describe("drift between the stack and the machines", function () {
     assert.ok(other.some(({ name, properties }) => name === "borg-repository" && properties.includes("identity")));
     await up();
     assert.equal(JSON.parse(await mustSucceed("stack", "output", "--json")).repositoryId, before);
-    assert.equal(await output("server", digest.replace("elsewhere", "repository")), kept);
+    await output("server", `cd ${server}/repository && sha256sum --check --quiet -`, { stdin: kept });
     await assertNoDrift();
   });
 
@@ -276,6 +276,11 @@ describe("drift between the stack and the machines", function () {
     );
     process.kill(-(child.pid as number), "SIGKILL");
     assert.ok(halfWay, "the up never came to its middle");
+    const left = () => run("sh", ["-c", `ps -eo args | grep -c '[h]ost-ssh-'`]);
+    assert.ok(
+      await waitFor(async () => (await left()).stdout.trim() === "0", 10_000),
+      "connections outlive the engine",
+    );
     await assert.rejects(assertNoDrift());
     await up();
     await assertNoDrift();

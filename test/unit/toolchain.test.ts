@@ -1,0 +1,161 @@
+import assert from "node:assert/strict";
+import { describe, it } from "mocha";
+import { lastLines } from "../../toolchain/command";
+import { distribution, plan, type Situation } from "../../toolchain/engine";
+import { cacheFolder } from "../../toolchain/paths";
+import { duration, Progress, plain } from "../../toolchain/progress";
+import { cliEnvironment, namedStack } from "../../toolchain/pulumi";
+import { goPlan, isAtLeast } from "../../toolchain/pulumi-cli";
+
+describe("the Docker engine", () => {
+  const bare: Situation = {
+    answers: false,
+    elsewhere: false,
+    root: true,
+    client: false,
+    dockerd: false,
+    iptables: false,
+    distribution: ["debian"],
+    systemd: false,
+  };
+  const installed = { client: true, dockerd: true, iptables: true };
+
+  it("that runs is used", () => {
+    assert.deepEqual(plan({ ...bare, ...installed, answers: true, root: false }), { use: true });
+  });
+
+  it("is installed and started as root on Debian, Ubuntu and what is like them", () => {
+    const expected = { install: ["docker.io", "iptables", "docker-cli?"], start: "dockerd" };
+    assert.deepEqual(plan(bare), expected);
+    assert.deepEqual(plan({ ...bare, distribution: ["linuxmint", "ubuntu"] }), expected);
+  });
+
+  it("is only started where it is installed, by systemd where that is the init", () => {
+    assert.deepEqual(plan({ ...bare, ...installed }), { install: [], start: "dockerd" });
+    assert.deepEqual(plan({ ...bare, ...installed, systemd: true }), { install: [], start: "systemd" });
+  });
+
+  it("is completed where only the client or only the engine is there", () => {
+    assert.ok("install" in plan({ ...bare, client: true }));
+    const onlyEngine = plan({ ...bare, dockerd: true, iptables: true, answers: true });
+    assert.deepEqual("install" in onlyEngine && onlyEngine.install.length, 3);
+  });
+
+  it("is refused in one sentence that says what to do", () => {
+    const refusals: [Partial<Situation>, RegExp][] = [
+      [{ elsewhere: true }, /DOCKER_HOST names doesn't answer/],
+      [{ root: false }, /Install one .* or run this as root/],
+      [{ root: false, ...installed }, /isn't running, or this user may not use it/],
+      [{ distribution: ["fedora"] }, /Install your distribution's/],
+    ];
+    for (const [change, words] of refusals) {
+      const decision = plan({ ...bare, ...change });
+      assert.ok("refuse" in decision);
+      assert.match(decision.refuse, words);
+    }
+  });
+
+  it("reads the distribution's names", () => {
+    const text = 'PRETTY_NAME="Linux Mint 22"\nID=linuxmint\nID_LIKE="ubuntu debian"\nVERSION_ID="22"\n';
+    assert.deepEqual(distribution(text), ["linuxmint", "ubuntu", "debian"]);
+  });
+});
+
+describe("the Pulumi CLI", () => {
+  it("compares versions by their numbers", () => {
+    for (const [a, b, expected] of [
+      ["v3.227.0", "3.227.0", true],
+      ["v3.230.0", "3.227.0", true],
+      ["v3.99.0", "3.227.0", false],
+      ["4", "3.227.0", true],
+      ["go1.26.8", "1.21", true],
+      ["go1.19", "1.21", false],
+      ["no version", "1.21", false],
+    ] as const) {
+      assert.equal(isAtLeast(a, b), expected, `${a} and ${b}`);
+    }
+  });
+
+  it("is built where Go is there or can be installed", () => {
+    const none = { installed: undefined, root: true, debian: true, offered: "2:1.24~2" };
+    assert.equal(goPlan({ ...none, installed: "go1.26.8" }), "use");
+    assert.equal(goPlan(none), "install");
+    assert.equal(goPlan({ ...none, installed: "go1.19" }), "install");
+  });
+
+  it("is refused in one sentence where neither is so", () => {
+    const none = { installed: undefined, root: true, debian: true, offered: "2:1.19~1" };
+    const cases = [none, { ...none, offered: "2:1.24~2", root: false }, { ...none, installed: "go1.19" }];
+    for (const now of cases) {
+      const decision = goPlan(now);
+      assert.ok(typeof decision === "object");
+      assert.match(decision.refuse, /Install it .*, or Go 1\.21 or newer/);
+    }
+    const old = goPlan({ ...none, installed: "go1.19" });
+    assert.match(typeof old === "object" ? old.refuse : "", /go1\.19 is too old/);
+  });
+
+  it("knows the stack that is named", () => {
+    for (const args of [
+      ["up", "--stack", "lab"],
+      ["-s", "lab", "up"],
+      ["up", "--stack=lab"],
+      ["up", "-slab"],
+      ["up", "-s=lab"],
+    ]) {
+      assert.equal(namedStack(args, { PULUMI_STACK: "prod" }), "lab", args.join(" "));
+    }
+    assert.equal(namedStack(["up"], { PULUMI_STACK: "prod" }), "prod");
+    assert.equal(namedStack(["up"], {}), undefined);
+    assert.equal(namedStack(["config", "set", "x", "--", "--stack", "lab"], {}), undefined);
+  });
+
+  it("gets the lab's state and passphrase for the stack lab alone", () => {
+    const cli = { command: "/opt/p/bin/pulumi", folder: "/opt/p/bin" };
+    const user = { PATH: "/bin", PULUMI_CONFIG_PASSPHRASE: "mine", PULUMI_BACKEND_URL: "s3://mine" };
+    const prod = cliEnvironment("prod", cli, user);
+    assert.equal(prod.PULUMI_CONFIG_PASSPHRASE, "mine");
+    assert.equal(prod.PULUMI_BACKEND_URL, "s3://mine");
+    assert.equal(prod.PATH, "/opt/p/bin:/bin");
+    const lab = cliEnvironment("lab", cli, user);
+    assert.equal(lab.PULUMI_CONFIG_PASSPHRASE, undefined);
+    assert.match(lab.PULUMI_CONFIG_PASSPHRASE_FILE ?? "", /\/\.lab\/passphrase$/);
+    assert.match(lab.PULUMI_BACKEND_URL ?? "", /^file:\/\/\/.*\/\.lab\/state$/);
+  });
+
+  it("is kept in the user's cache", () => {
+    assert.equal(cacheFolder({ XDG_CACHE_HOME: "/c" }), "/c/cht-backup");
+    assert.match(cacheFolder({}), /\/\.cache\/cht-backup$/);
+  });
+});
+
+describe("progress", () => {
+  it("writes times as people say them", () => {
+    assert.equal(duration(0), "0.0 s");
+    assert.equal(duration(9940), "9.9 s");
+    assert.equal(duration(9960), "10 s");
+    assert.equal(duration(59_600), "1 min 0 s");
+    assert.equal(duration(65_000), "1 min 5 s");
+  });
+
+  it("writes one line for a step that worked, none for one that failed", async () => {
+    const lines: string[] = [];
+    const progress = new Progress((line) => lines.push(line));
+    assert.equal(await progress.step("works", async () => 7), 7);
+    await assert.rejects(
+      progress.step("fails", async () => {
+        throw new Error("no");
+      }),
+    );
+    assert.deepEqual(lines, ["· works … 0.0 s"]);
+    assert.deepEqual(
+      progress.timings.map(({ step }) => step),
+      ["works"],
+    );
+  });
+
+  it("quotes the last lines that say something, without colours", () => {
+    assert.equal(lastLines("a\n\n\u001b[31mb\u001b[0m  \nc\n", 2), "  b\n  c");
+    assert.equal(plain("\u001b[1;31mred\u001b[0m"), "red");
+  });
+});
