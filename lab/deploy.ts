@@ -49,7 +49,8 @@ export async function deploy(progress: Progress): Promise<void> {
     if (!existsSync(state)) await mustWork(["stack", "init", "lab", "--no-select"]);
     const text = await mustWork(["up", "--stack", "lab", "--yes", "--skip-preview", "--color", "never"]);
     appendFileSync(log, "\n");
-    progress.note(`${changes(text)} resources changed`);
+    const changed = changes(text);
+    progress.note(changed === 1 ? "1 resource changed" : `${changed} resources changed`);
   });
 }
 

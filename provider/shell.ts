@@ -59,15 +59,19 @@ export function actionScript(call: ShellCall): string {
   return `{\nset -eu\nexport LC_ALL=C\n${definitions([call])}\n${invocation(call)}\nexit 0\n}\n`;
 }
 
+/** The line after the last answer of a batch; no answer looks like it. */
+export const END_OF_BATCH = ".";
+
 /**
- * The text that makes several reads in one round trip. Each answers with one line: its output and, after it,
- * its exit code, in base64. A read that fails doesn't keep the others from answering.
+ * The text that makes several reads in one round trip, for a shell that gets one such text after the other. Each read
+ * answers with one line: its output and, after it, its exit code, in base64. A read that fails doesn't keep the others
+ * from answering, and none can take a part of the text for its input.
  */
 export function batchScript(calls: ShellCall[]): string {
   const reads = calls.map(
-    (call) => `{ ( set -eu; ${invocation(call)} ) 2>&1; printf '\\n%s' "$?"; } | base64 -w0; echo`,
+    (call) => `{ ( set -eu; ${invocation(call)} ) 2>&1 </dev/null; printf '\\n%s' "$?"; } | base64 -w0; echo`,
   );
-  return `{\nexport LC_ALL=C\n${definitions(calls)}\n${reads.join("\n")}\nexit 0\n}\n`;
+  return `{\nexport LC_ALL=C\n${definitions(calls)}\n${reads.join("\n")}\necho ${END_OF_BATCH}\n}\n`;
 }
 
 /** One read's answer. */
@@ -78,7 +82,7 @@ export interface Answer {
 
 /** Takes the output of {@link batchScript} apart. Throws where the number of answers is not `expected`. */
 export function parseBatch(output: string, expected: number): Answer[] {
-  const lines = output.split("\n").filter((line) => line !== "");
+  const lines = output.split("\n").filter((line) => line !== "" && line !== END_OF_BATCH);
   if (lines.length !== expected) {
     throw new Error(`expected ${expected} answers, got ${lines.length}`);
   }

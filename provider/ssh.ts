@@ -8,7 +8,7 @@ import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Machine as MachineSettings } from "./connection";
 import { Refused } from "./refused";
-import { type Answer, actionScript, batchScript, parseBatch, type ShellCall } from "./shell";
+import { type Answer, actionScript, batchScript, END_OF_BATCH, parseBatch, type ShellCall } from "./shell";
 
 /** Sessions at once over one connection; sshd's own limit (`MaxSessions`) is 10, and the master holds one. */
 const SESSIONS = 6;
@@ -80,6 +80,13 @@ interface Waiting {
   reject: (error: unknown) => void;
 }
 
+/** The batch of reads that the machine is working on. */
+interface Asked {
+  printed: string;
+  resolve: (printed: string) => void;
+  reject: (error: unknown) => void;
+}
+
 /** A machine and its one connection, made at the first use. */
 export class Machine {
   private readonly directory = mkdtempSync(join(tmpdir(), "host-ssh-"));
@@ -87,6 +94,8 @@ export class Machine {
   private master: Promise<void> | undefined;
   private masterProcess: ChildProcess | undefined;
   private waiting: Waiting[] = [];
+  private gathering = false;
+  private asked: Asked | undefined;
   private running = 0;
   private readonly queue: (() => void)[] = [];
 
@@ -106,7 +115,9 @@ export class Machine {
   read(call: ShellCall): Promise<Answer> {
     return new Promise((resolve, reject) => {
       this.waiting.push({ call, resolve, reject });
-      if (this.waiting.length === 1) setTimeout(() => void this.flush(), GATHER);
+      if (this.gathering) return;
+      this.gathering = true;
+      setTimeout(() => void this.answer(), GATHER);
     });
   }
 
@@ -130,21 +141,31 @@ export class Machine {
     rmSync(this.directory, { recursive: true, force: true });
   }
 
-  private async flush(): Promise<void> {
-    const batch = this.waiting;
-    this.waiting = [];
-    try {
-      const result = await this.shell(batchScript(batch.map((entry) => entry.call)));
-      if (result.code !== 0) {
-        throw new Refused(`${this.name}: ${result.stderr.trim() || `exit code ${result.code}`}`);
+  /** Asks for what is waiting, and for what comes meanwhile, until nothing waits. */
+  private async answer(): Promise<void> {
+    while (this.waiting.length > 0) {
+      const batch = this.waiting;
+      this.waiting = [];
+      try {
+        const answers = parseBatch(await this.ask(batchScript(batch.map((entry) => entry.call))), batch.length);
+        batch.forEach((entry, index) => {
+          entry.resolve(answers[index] as Answer);
+        });
+      } catch (error) {
+        for (const entry of batch) entry.reject(error);
       }
-      const answers = parseBatch(result.stdout, batch.length);
-      batch.forEach((entry, index) => {
-        entry.resolve(answers[index] as Answer);
-      });
-    } catch (error) {
-      for (const entry of batch) entry.reject(error);
     }
+    this.gathering = false;
+  }
+
+  /** Has the connection's own shell run a batch. It is there already, which saves a session, `sudo` and a shell. */
+  private async ask(script: string): Promise<string> {
+    this.master ??= this.connect();
+    await this.master;
+    return new Promise((resolve, reject) => {
+      this.asked = { printed: "", resolve, reject };
+      this.masterProcess?.stdin?.write(script);
+    });
   }
 
   private async shell(script: string): Promise<Result> {
@@ -153,25 +174,14 @@ export class Machine {
     await this.turn();
     try {
       const result = await run(
-        [
-          "-S",
-          this.socket(),
-          "-o",
-          "ControlMaster=no",
-          ...this.base,
-          this.settings.sudo ? "exec sudo -n sh -s" : "exec sh -s",
-        ],
+        ["-S", this.socket(), "-o", "ControlMaster=no", ...this.base, this.remoteShell()],
         script,
       );
       if (result.code === 255) {
         this.master = undefined;
         throw new Refused(explainConnectionFailure(this.name, this.settings, result.stderr));
       }
-      if (result.code !== 0 && /^sudo: /m.test(result.stderr)) {
-        throw new Refused(
-          `${this.name}: the login may not use sudo without a password. Allow that, or set host:machines.${this.name}.user to root`,
-        );
-      }
+      if (result.code !== 0) this.refuseWithoutSudo(result.stderr);
       return result;
     } finally {
       this.running--;
@@ -188,18 +198,30 @@ export class Machine {
     return join(this.directory, "connection");
   }
 
+  private remoteShell(): string {
+    return this.settings.sudo ? "exec sudo -n sh -s" : "exec sh -s";
+  }
+
+  private refuseWithoutSudo(stderr: string): void {
+    if (!/^sudo: /m.test(stderr)) return;
+    throw new Refused(
+      `${this.name}: the login may not use sudo without a password. Allow that, or set host:machines.${this.name}.user to root`,
+    );
+  }
+
   /**
-   * Opens the connection that all operations share. Its remote side reads from us until we are gone: when
-   * this process ends, however it ends, so does the connection.
+   * Opens the connection that all operations share. Its remote side is the shell that answers reads. It reads from us
+   * until we are gone: when this process ends, however it ends, so does the connection.
    */
   private connect(): Promise<void> {
     return new Promise((resolve, reject) => {
-      const child = spawn("ssh", ["-M", "-S", this.socket(), ...this.base, "echo ready; exec cat >/dev/null"], {
+      const child = spawn("ssh", ["-M", "-S", this.socket(), ...this.base, `echo ready; ${this.remoteShell()}`], {
         stdio: ["pipe", "pipe", "pipe"],
         detached: true,
       });
       this.masterProcess = child;
       let stderr = "";
+      let ready = false;
       child.stderr.on("data", (data) => {
         stderr += data;
       });
@@ -211,16 +233,32 @@ export class Machine {
           ),
         );
       });
-      child.stdout.once("data", () => {
-        resolve();
-        // One that worked and was lost is made anew; one that never worked isn't tried again and again: each try would
-        // wait as long, and sshd shuts out an address with many refused logins (PerSourcePenalties, OpenSSH 9.8).
-        child.on("close", () => {
-          this.master = undefined;
-        });
+      child.stdout.setEncoding("utf8").on("data", (data: string) => {
+        if (!ready) {
+          ready = true;
+          resolve();
+          return;
+        }
+        const { asked } = this;
+        if (asked === undefined) return;
+        asked.printed += data;
+        if (!asked.printed.endsWith(`\n${END_OF_BATCH}\n`)) return;
+        this.asked = undefined;
+        asked.resolve(asked.printed);
       });
       child.on("close", () => {
-        reject(new Refused(explainConnectionFailure(this.name, this.settings, stderr)));
+        // One that worked and was lost is made anew; one that never worked isn't tried again and again: each try would
+        // wait as long, and sshd shuts out an address with many refused logins (PerSourcePenalties, OpenSSH 9.8).
+        if (ready) this.master = undefined;
+        const { asked } = this;
+        this.asked = undefined;
+        try {
+          this.refuseWithoutSudo(stderr);
+          throw new Refused(explainConnectionFailure(this.name, this.settings, stderr));
+        } catch (error) {
+          reject(error);
+          asked?.reject(error);
+        }
       });
     });
   }

@@ -2,6 +2,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { createWriteStream, mkdirSync } from "node:fs";
 import { join } from "node:path";
+import { descendants } from "./process";
 import { Problem, plain } from "./progress";
 
 export interface Result {
@@ -97,14 +98,25 @@ export function run(program: string, args: readonly string[], options: RunOption
 /**
  * Ends everything that `run` started, waits for it, and lets nothing new start.
  * @param signal What to send, or undefined where the programs have got a signal already (Ctrl-C on a terminal).
- * @param limitMs After this time they are killed.
+ * @param limitMs After this time they are killed, with what they started.
  */
 export async function stopRunning(signal: NodeJS.Signals | undefined, limitMs: number): Promise<void> {
   stopping = true;
   if (signal !== undefined) for (const child of running) child.kill(signal);
   const end = Date.now() + limitMs;
   while (running.size > 0 && Date.now() < end) await new Promise((wake) => setTimeout(wake, 50));
-  for (const child of running) child.kill("SIGKILL");
+  for (const child of running) {
+    // A program that is killed can't end its own helpers.
+    const helpers = child.pid === undefined ? [] : descendants(child.pid);
+    child.kill("SIGKILL");
+    for (const pid of helpers) {
+      try {
+        process.kill(pid, "SIGKILL");
+      } catch {
+        // It has ended by itself.
+      }
+    }
+  }
 }
 
 /** The last lines of a program's output that say something, for an error message. */

@@ -43,7 +43,7 @@ export function onInterrupt(words: string, cleanUp: () => void): void {
     firstAt = Date.now();
     process.stderr.write("\nstopping…\n");
     // On a terminal everything in the foreground has got the signal; a second one would cut Pulumi short.
-    await stopRunning(signal === "SIGINT" && process.stdin.isTTY ? undefined : "SIGINT", 20_000);
+    await stopRunning(signal === "SIGINT" && process.stdin.isTTY ? undefined : "SIGINT", 30_000);
     cleanUp();
     process.stderr.write(`${words}\n`);
     process.exit(codes[signal]);

@@ -254,7 +254,8 @@ _REASONS = (
         "the repository was set back to an older state, or is a copy",
     ),
     (
-        r"Connection closed|Is borg working on the server|Broken pipe|kex_exchange_identification",
+        r"Connection closed|remote host is broken|Is borg working on the server|Broken [Pp]ipe"
+        r"|kex_exchange_identification",
         "the backup server ended the connection",
     ),
 )

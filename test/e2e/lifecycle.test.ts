@@ -15,8 +15,13 @@ const state = join(labFolder, "lifecycle-state");
 const settingsFile = join(folder, "Pulumi.lifecycle.yaml");
 
 function engine(...args: string[]): Promise<Result> {
+  return engineFor("everything", ...args);
+}
+
+function engineFor(program: "everything" | "refused", ...args: string[]): Promise<Result> {
   const env = {
     ...process.env,
+    LIFECYCLE: program,
     PULUMI_BACKEND_URL: `file://${state}`,
     PULUMI_CONFIG_PASSPHRASE_FILE: passphraseFile,
     PULUMI_STACK: "lifecycle",
@@ -62,6 +67,7 @@ describe("every resource of the plugin, from nothing to gone", function () {
   let driftInWords = "";
   let unchanged: Change[] = [];
   let deployment = "";
+  let refused: Result;
 
   before(async () => {
     rmSync(state, { recursive: true, force: true });
@@ -77,6 +83,7 @@ describe("every resource of the plugin, from nothing to gone", function () {
     const salt = readFileSync(settingsFile, "utf8");
     writeFileSync(settingsFile, salt + stringify({ config: { "host:machines": machines } }));
 
+    refused = await engineFor("refused", "up", "--yes", "--skip-preview");
     stages.set("before", await look());
     await preview();
     stages.set("after a preview", await look());
@@ -136,6 +143,11 @@ describe("every resource of the plugin, from nothing to gone", function () {
     });
   }
 
+  it("a package that the distribution has only in an older version is refused with the reason, and not installed", () => {
+    assert.notEqual(refused.code, 0);
+    assert.match(refused.stdout, /server: Debian GNU\/Linux 13 .* offers tree \S+, but 99 or newer is needed/);
+    assert.doesNotMatch(stages.get("before")?.get("packages") ?? "", /^installed/);
+  });
   it("a preview shows the changed lines of a file", () => assert.match(driftInWords, /-.*four/));
   it("a secret is nowhere in clear: neither in the state nor in a preview", () => {
     assert.doesNotMatch(deployment, new RegExp(secretText));

@@ -1,0 +1,393 @@
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { exec, kill, output, start, waitFor } from "../../lab/machines";
+import type { Result } from "../../toolchain/command";
+import {
+  alertService,
+  assertComplete,
+  assertFailed,
+  backUp,
+  container,
+  data,
+  during,
+  location,
+  programs,
+  python,
+  type Report,
+  type Run,
+  recovery,
+  repository,
+  service,
+  settings,
+  startBackup,
+  state,
+  withPassphrase,
+} from "./backup";
+import { chtAnswers, healthyLab } from "./hooks";
+
+const scratch = "/var/tmp/adversity-test";
+const alerts = "/run/adversity-test-alerts";
+const listener = "adversity-test-alerts.service";
+const secret = "not-for-the-journal";
+const address = `json://cht:${secret}@cht-backup-lab-server:8098/alerts`;
+
+const shard = (range: string) => `${data}/shards/${range}/medic.1795302615.couch`;
+const first = "00000000-15555554";
+const second = "15555555-2aaaaaa9";
+const third = "2aaaaaaa-3ffffffe";
+const view = (range: string) =>
+  `${data}/.shards/${range}/medic.1795302615_design/mrview/ff81c5aaa2423a01783e280daebe36c0.view`;
+/** What is copied first of all. */
+const firstRead = view(first);
+/** Something large and new, copied before everything else, so that there is a middle of an upload. */
+const bulk = `${data}/.shards/00-bulk`;
+const makeBulk = `head -c 300M /dev/urandom >${bulk} && chown 5984:5984 ${bulk}`;
+
+/** Runs `when_read.py`: something happens on the CHT machine at the moment when borg opens a file. */
+function whenRead(path: string, ...action: string[]): Promise<Result> {
+  return python("cht", "when_read.py", [path, ...action]);
+}
+
+/** Waits until the server has got some ten megabytes, and is in the middle of an upload. */
+async function received(): Promise<void> {
+  await output(
+    "server",
+    `set -e
+size() { du -sk ${repository}/data | cut -f 1; }
+before=$(size)
+for i in $(seq 3000); do
+  if [ "$(size)" -gt $((before + 10240)) ]; then exit 0; fi
+  sleep 0.02
+done
+echo 'nothing was uploaded within a minute' >&2; exit 1`,
+  );
+}
+
+/** A backup to which something happens in the middle of its upload. */
+async function interrupted(happens: () => Promise<unknown>): Promise<Run> {
+  return during("cht", makeBulk, `rm -f ${bulk}`, async () => {
+    const uploading = received();
+    const running = await startBackup();
+    await uploading;
+    await happens();
+    return running.finished();
+  });
+}
+
+async function listen(): Promise<void> {
+  const source = readFileSync(join(__dirname, "machine", "alert_listener.py"), "utf8");
+  const script = `set -e
+cat >/run/adversity-test-alerts.py
+systemctl stop ${listener} 2>/dev/null || true
+systemd-run --quiet --collect --unit=${listener} python3 /run/adversity-test-alerts.py 8098 ${alerts}`;
+  await output("server", script, { stdin: source });
+}
+
+interface Alert {
+  title: string;
+  message: string;
+}
+
+/** Asserts that the alert about a failure reached the listener, and takes it away. */
+async function assertAlert(reason: RegExp): Promise<void> {
+  let seen: Alert[] = [];
+  const came = await waitFor(async () => {
+    seen = (await output("server", `cat ${alerts}`))
+      .split("\n")
+      .filter(Boolean)
+      .map((line) => JSON.parse(line));
+    return seen.length > 0;
+  }, 30_000);
+  assert.ok(came, "no alert came");
+  assert.equal(seen.length, 1);
+  assert.match(seen[0]?.title ?? "", /^CHT backup lab failed on cht$/);
+  assert.match(seen[0]?.message ?? "", reason);
+  await output("server", `: >${alerts}`);
+}
+
+/** Extracts some files of an archive on the CHT machine to an empty place. @returns the place */
+async function extract(archive: string, ...paths: string[]): Promise<string> {
+  const { passphrase } = await recovery();
+  const relative = paths.map((path) => `'${path.slice(1)}'`).join(" ");
+  const script = withPassphrase(`
+export BORG_BASE_DIR=${scratch}/borg
+rm -rf ${scratch}/place; mkdir -p ${scratch}/place; cd ${scratch}/place
+borg extract '${location}::${archive}' ${relative}`);
+  await output("cht", script, { stdin: `${passphrase}\n` });
+  return `${scratch}/place`;
+}
+
+const sha256 = async (path: string) => (await output("cht", `sha256sum '${path}'`)).slice(0, 64);
+
+/** Documents in a database file by its newest header. */
+async function documents(path: string): Promise<number> {
+  const script = `cd ${programs}/bin && ${programs}/venv/bin/python -B -c 'import couch_files, sys; print(couch_files.database_counts(sys.argv[1])["documents"])' '${path}'`;
+  return Number(await output("cht", script));
+}
+
+/** Files of CouchDB are as they were before the test. */
+const restore = `cp -a ${scratch}/couchdb/. ${data}/`;
+
+describe("a backup in adversity", function () {
+  this.timeout(180_000);
+
+  before(async () => {
+    await healthyLab();
+    await output("cht", `set -e; rm -rf ${scratch}; mkdir -p ${scratch}; cp -a ${data} ${scratch}/couchdb`);
+    await listen();
+    await output("server", `: >${alerts}`);
+    await output("cht", `cat >${settings}/alerts`, { stdin: `${address}\n` });
+  });
+
+  after(async () => {
+    await exec("cht", `: >${settings}/alerts; ${restore}; rm -rf ${scratch}`);
+    await exec("server", `systemctl stop ${listener}; rm -f ${alerts} /run/adversity-test-alerts.py`);
+  });
+
+  describe("while CouchDB works", () => {
+    afterEach(() => output("cht", restore));
+
+    it("a database that grows while it is read is saved as far as it was, up to a whole header", async () => {
+      const path = shard(first);
+      assert.equal((await python("cht", "grow.py", [path, "16"])).code, 0);
+      const expected = await documents(path);
+      const writer = whenRead(path, "append");
+      const report = assertComplete(await backUp());
+      const { code, stdout, stderr } = await writer;
+      assert.equal(code, 0, stderr);
+      assert.ok(Number(stdout) > 0);
+      assert.equal(report.borgExitCode, 100, "borg didn't see the file change");
+      const copy = `${await extract(report.archive as string, path)}${path}`;
+      const size = Number(await output("cht", `stat -c %s ${copy}`));
+      assert.ok(size >= 16 * 1024 * 1024);
+      const asFar = `head -c ${size} ${path} | sha256sum | cut -c 1-64`;
+      assert.equal(await output("cht", asFar), await sha256(copy));
+      assert.equal(await documents(copy), expected);
+    });
+
+    it("a compaction that swaps files behind its back gives it the new ones, and nothing is missing", async () => {
+      const [one, other] = [shard(first), shard(second)];
+      // As CouchDB: the compacted data beside the file, then under its name; the second is a step further.
+      await output(
+        "cht",
+        `set -e
+cp -a ${one} ${one}.compact.data; touch ${one}.compact.meta
+cp -a ${other} ${other}.compact`,
+      );
+      const swap = `
+mv ${one}.compact.data ${one}.compact; rm ${one}.compact.meta
+mv ${one} ${data}/.delete/one; mv ${one}.compact ${one}; rm ${data}/.delete/one
+mv ${other} ${data}/.delete/other; mv ${other}.compact ${other}; rm ${data}/.delete/other`;
+      const swapped = whenRead(firstRead, "run", swap);
+      const report = assertComplete(await backUp());
+      assert.equal((await swapped).code, 0, (await swapped).stderr);
+      assert.deepEqual(report.notes, [`${other}.compact went away during the backup`]);
+      assert.equal(report.borgExitCode, 107);
+      const place = await extract(report.archive as string, one, other);
+      for (const path of [one, other]) assert.equal(await sha256(`${place}${path}`), await sha256(path));
+    });
+
+    it("a compaction that swaps a file while it is read leaves the archive with a whole one", async () => {
+      const path = shard(first);
+      assert.equal((await python("cht", "grow.py", [path, "16"])).code, 0);
+      await output("cht", `cp -a ${path} ${scratch}/grown`);
+      const compacted = `${scratch}/couchdb${path.slice(data.length)}`;
+      const swapped = whenRead(
+        path,
+        "run",
+        `mv ${path} ${data}/.delete/x; cp -a ${compacted} ${path}; rm ${data}/.delete/x`,
+      );
+      const report = assertComplete(await backUp());
+      assert.equal((await swapped).code, 0, (await swapped).stderr);
+      const copy = `${await extract(report.archive as string, path)}${path}`;
+      assert.equal(await sha256(copy), await sha256(`${scratch}/grown`));
+      assert.equal(await documents(copy), await documents(path));
+    });
+
+    it("views that are dropped before it comes to them are a note, not a failure", async () => {
+      const dropped = whenRead(firstRead, "run", `rm ${view(third)}`);
+      const report = assertComplete(await backUp());
+      assert.equal((await dropped).code, 0, (await dropped).stderr);
+      assert.deepEqual(report.notes, [`${view(third)} went away during the backup`]);
+    });
+
+    it("a database's file that is lost before it comes to it makes it fail, with the archive of the rest kept", async () => {
+      const lost = whenRead(firstRead, "run", `rm ${shard(third)}`);
+      const run = await backUp();
+      assert.equal((await lost).code, 0, (await lost).stderr);
+      const reason = /medic: no shard for 2aaaaaaa-3ffffffe; CouchDB would silently recreate it empty/;
+      assertFailed(run, 1, reason);
+      await assertAlert(reason);
+      await output("cht", restore);
+      assertComplete(await backUp());
+    });
+  });
+
+  describe("while parts of the CHT are down", () => {
+    it("with CouchDB stopped, saves everything and counts the documents in the files", async () => {
+      const id = await container("couchdb");
+      const run = await during("cht", `docker stop --time 5 ${id}`, `docker start ${id}`, backUp);
+      const report = assertComplete(run);
+      assert.deepEqual(report.notes, ["CouchDB is stopped; counts are from the files"]);
+      const manifest = "/run/cht-backup/lab/collect/manifest-before.json";
+      const place = await extract(report.archive as string, manifest);
+      const { counts } = JSON.parse(await output("cht", `cat ${place}${manifest}`));
+      assert.equal(counts.source, "files");
+      assert.equal(counts.databases.medic.documents, 419);
+      await chtAnswers();
+    });
+
+    it("with Docker stopped, saves what is in files and fails, naming what is missing", async () => {
+      const stop = "systemctl stop docker.socket docker.service";
+      const run = await during("cht", stop, "systemctl start docker.socket docker.service", backUp);
+      await chtAnswers();
+      const reason = /Docker doesn't answer, so the certificate and versions are missing/;
+      const report = assertFailed(run, 1, reason);
+      await assertAlert(reason);
+      const credentials = "/var/lib/docker/volumes/cht_cht-credentials/_data";
+      const place = await extract(report.archive as string, credentials, data);
+      assert.equal(await documents(`${place}${shard(first)}`), await documents(shard(first)));
+      assert.notEqual(await output("cht", `ls ${place}${credentials}`), "");
+      assertComplete(await backUp());
+    });
+
+    it("with a volume missing, saves the rest and fails, naming the volume", async () => {
+      const volume = "/var/lib/docker/volumes/cht_cht-credentials/_data";
+      const run = await during("cht", `mv ${volume} ${volume}.away`, `mv ${volume}.away ${volume}`, backUp);
+      const reason = /the volume cht_cht-credentials is missing/;
+      assertFailed(run, 1, reason);
+      await assertAlert(reason);
+      assertComplete(await backUp());
+    });
+
+    it("with CouchDB's disk not mounted, refuses rather than saving an empty directory", async () => {
+      const run = await during("cht", `mount -t tmpfs none ${data}`, `umount ${data}`, backUp);
+      const reason = /couchdb has no _dbs\.couch and no shards.*is its disk mounted\?/;
+      assertFailed(run, 2, reason);
+      await assertAlert(reason);
+      assertComplete(await backUp());
+    });
+  });
+
+  describe("while the server has trouble", () => {
+    it("can't be reached: fails, naming that, and leaves the last success in the report", async () => {
+      const before = assertComplete(await backUp());
+      const run = await during(
+        "server",
+        "systemctl stop ssh.socket ssh.service",
+        "systemctl start ssh.service",
+        backUp,
+      );
+      const reason = /the backup server can't be reached/;
+      const report = assertFailed(run, 2, reason);
+      assert.equal(report.lastSuccessAt, before.lastSuccessAt);
+      await assertAlert(reason);
+      assertComplete(await backUp());
+    });
+
+    it("its disk is full: fails, naming that, however full it is; works again once there is space", async () => {
+      const spare = 620; // MiB; borg keeps 500 of them free
+      const reason = /the backup server's disk is full/;
+      const mount = `
+size=$(( $(du -sm ${repository} | cut -f 1) + ${spare} ))
+mkdir -p ${scratch}
+mount -t tmpfs -o size=\${size}m,mode=0700 none ${scratch}
+cp -a ${repository}/. ${scratch}/
+chown --reference=${repository} ${scratch}
+mount --bind ${scratch} ${repository}`;
+      // What was stored meanwhile stays: the directory below gets what the disk held.
+      const unmount = `
+rm -f ${repository}/ballast
+umount ${repository}
+find ${repository} -mindepth 1 -delete
+cp -a ${scratch}/. ${repository}/
+umount ${scratch}
+rmdir ${scratch}`;
+      await during("server", mount, unmount, async () => {
+        await during("cht", makeBulk, `rm -f ${bulk}`, async () => {
+          // Less would be left than borg was told to keep.
+          assertFailed(await backUp(), 2, reason);
+          await assertAlert(reason);
+          // Full in the middle of the upload.
+          const ballast = `fallocate -l $(( ($(df --output=avail -m ${repository} | tail -n 1) - 40) ))M ${repository}/ballast`;
+          await output("server", ballast);
+          assertFailed(await backUp(), 2, reason);
+          await assertAlert(reason);
+          // Not one byte left.
+          await output("server", `cat /dev/zero >${repository}/more 2>/dev/null || true`);
+          assertFailed(await backUp(), 2, reason);
+          await assertAlert(reason);
+        });
+        await output("server", `rm ${repository}/ballast ${repository}/more`);
+        assertComplete(await backUp());
+      });
+      assertComplete(await backUp());
+    });
+
+    it("loses power in the middle of an upload: fails, and the next run finds no lock", async () => {
+      const run = await interrupted(async () => {
+        await kill("server");
+        await start("server");
+      });
+      assertFailed(run, 2, /the backup server (ended the connection|can't be reached)/);
+      await listen();
+      assertComplete(await backUp());
+    });
+
+    it("has its borg killed in the middle of an upload: fails, and the next run works", async () => {
+      const run = await interrupted(() => output("server", "pkill -KILL -u cht-backup-lab -x borg"));
+      const reason = /the backup server (ended the connection|can't be reached)/;
+      assertFailed(run, 2, reason);
+      await assertAlert(reason);
+      assertComplete(await backUp());
+    });
+  });
+
+  describe("when it is ended itself in the middle of an upload", () => {
+    it("by an administrator: fails, says so, and the next run works", async () => {
+      const run = await interrupted(async () => {
+        const twice = `${programs}/venv/bin/python -B ${programs}/bin/backup.py ${settings}/settings.json`;
+        const second = await exec("cht", twice);
+        assert.equal(second.code, 2);
+        assert.match(second.stderr, /another backup of lab is running/);
+        await output("cht", `systemctl stop ${service}`);
+      });
+      assertFailed(run, 2, /stopped by SIGTERM/);
+      await assertAlert(/stopped by SIGTERM/);
+      assert.equal(await output("cht", "pgrep -x borg || true"), "");
+      assertComplete(await backUp());
+    });
+
+    it("by the kernel: the unit fails, the alert says how, and the next run works", async () => {
+      const before = JSON.parse(await output("cht", `cat ${state}/last-backup.json`)) as Report;
+      const run = await interrupted(() => output("cht", `systemctl kill --signal=KILL --kill-whom=all ${service}`));
+      assert.equal(run.activeState, "failed");
+      assert.equal(run.result, "signal");
+      assert.equal(run.report, undefined);
+      await assertAlert(/the unit ended with signal/);
+      const report = assertComplete(await backUp());
+      assert.ok((report.lastSuccessAt ?? 0) > (before.lastSuccessAt ?? 0));
+    });
+
+    it("by a power failure of the CHT's machine: nothing is left in the next run's way", async () => {
+      await during("cht", makeBulk, `rm -f ${bulk}`, async () => {
+        const uploading = received();
+        await startBackup();
+        await uploading;
+        await kill("cht");
+        await start("cht");
+      });
+      await chtAnswers();
+      assertComplete(await backUp());
+    });
+  });
+
+  describe("when it raises the alarm", () => {
+    it("what it does to raise the alarm never puts the address into the journal", async () => {
+      const journal = await output("cht", `journalctl --no-pager --output=cat --unit=${alertService}`);
+      assert.match(journal, /1 alert\(s\) delivered/);
+      assert.ok(!journal.includes(secret));
+    });
+  });
+});
