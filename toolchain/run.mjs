@@ -35,7 +35,10 @@ function dependenciesAreCurrent() {
   return existsSync(installed) && statSync(installed).mtimeMs + 2000 >= statSync(lock).mtimeMs;
 }
 
+const exitCodes = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 };
+
 async function installDependencies() {
+  let stoppedBy;
   const start = Date.now();
   const elapsed = () => `${Math.round((Date.now() - start) / 1000)} s`;
   console.error("· installing the dependencies (npm ci)");
@@ -47,10 +50,24 @@ async function installDependencies() {
       // What npm says is not the output of the file that runs afterwards.
       stdio: ["ignore", 2, 2],
     });
+    // npm undoes its work before it ends; another run that began meanwhile would be in its way. Mostly it has got
+    // Ctrl-C itself.
+    const stop = (signal) => {
+      stoppedBy ??= signal;
+      setTimeout(() => npm.kill("SIGTERM"), 1000).unref();
+    };
+    for (const signal of Object.keys(exitCodes)) process.on(signal, stop);
     npm.on("error", (error) => fail(`npm can't be run (${error.code}): it comes with Node.`));
-    npm.on("close", (exit, signal) => done(signal ? 130 : exit));
+    npm.on("close", (exit) => {
+      for (const signal of Object.keys(exitCodes)) process.off(signal, stop);
+      done(exit ?? 1);
+    });
   });
   clearInterval(tick);
+  if (stoppedBy !== undefined) {
+    console.error("Stopped. The next run installs the dependencies again.");
+    process.exit(exitCodes[stoppedBy]);
+  }
   if (code !== 0) {
     fail("the dependencies could not be installed; npm's words are above. The next run tries again.");
   }
