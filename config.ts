@@ -171,7 +171,7 @@ export const settingsSchema = z.strictObject({
     .meta({
       description:
         "Where a failed backup is reported: addresses of apprise (mail, SMS, chat and many more). They hold " +
-        "passwords, so each is a secret: `pulumi config set --secret --path 'cht-backup:alerts[0]' ADDRESS`.",
+        "passwords, so each is a secret: `pulumi config set --secret --path 'cht-backup:alerts[0]'` asks for it.",
       allowed: "a list of secret addresses",
       example: '[{ secure: "…" }]',
     }),
@@ -318,7 +318,7 @@ function furtherMistakes(given: Record<string, unknown>, stack: string, secret: 
   if (Array.isArray(alerts) && alerts.length > 0 && !secret.has("cht-backup:alerts")) {
     lines.push(
       "cht-backup:alerts: found in clear; must be secret, for instance " +
-        "`pulumi config set --secret --path 'cht-backup:alerts[0]' ADDRESS`",
+        "`pulumi config set --secret --path 'cht-backup:alerts[0]'`",
     );
   }
   if (given["cht-backup:passphrase"] !== undefined && !secret.has("cht-backup:passphrase")) {
