@@ -45,5 +45,9 @@ export const repository = backups.location;
 export const repositoryId = backups.repositoryId;
 export const commands = commandsToKnow(deployment, machines.cht);
 /** Both are needed to read any archive. Keep them away from both machines. */
-export const recovery = pulumi.secret({ passphrase: backups.passphrase, key: backups.exportedKey });
+export const recovery = pulumi.secret({
+  passphrase: backups.passphrase,
+  key: backups.exportedKey,
+  formerKeys: backups.formerKeys,
+});
 export const kept = keptByDestroy(deployment, dataDirectory);

@@ -30,6 +30,8 @@ export class BorgRepository extends pulumi.ComponentResource {
   readonly repositoryId: pulumi.Output<string>;
   /** The repository's key, wrapped by the passphrase; a secret. */
   readonly exportedKey: pulumi.Output<string>;
+  /** Keys of repositories that were in its place before, by their ids; a secret. */
+  readonly formerKeys: pulumi.Output<Record<string, string>>;
   /** The passphrase; a secret. */
   readonly passphrase: pulumi.Output<string>;
   /** What else on the CHT machine builds on, so that it needn't wait for the repository: borg, the settings' directory. */
@@ -109,6 +111,7 @@ export class BorgRepository extends pulumi.ComponentResource {
 
     this.repositoryId = made.repositoryId;
     this.exportedKey = made.exportedKey;
+    this.formerKeys = made.formerKeys;
     this.passphrase = passphrase.passphrase;
     this.foundations = [borg, directory];
     this.registerOutputs({ location: this.location, repositoryId: this.repositoryId });

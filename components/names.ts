@@ -47,5 +47,5 @@ export function serverNames(deployment: string, dataDirectory: string): ServerNa
 
 /** The only command that the key of the CHT machine may run on the server. */
 export function serveCommand(repository: string): string {
-  return `borg serve --append-only --restrict-to-repository ${repository}`;
+  return `/usr/bin/borg serve --append-only --restrict-to-repository ${repository}`;
 }

@@ -1,7 +1,7 @@
 import * as pulumi from "@pulumi/pulumi";
 import * as host from "../provider";
 import { renderHostFile } from "./host-files";
-import { serverNames } from "./names";
+import { serveCommand, serverNames } from "./names";
 
 export interface OffsiteServerArgs {
   /** Name of the machine in `host:machines`. It exists already. */
@@ -11,6 +11,17 @@ export interface OffsiteServerArgs {
   dataDirectory: string;
   /** Disk space held back, in MiB. */
   reserveMebibytes: number;
+}
+
+/**
+ * A command that succeeds when sshd would really give that account nothing but the forced command. The file alone proves
+ * nothing: an earlier `Match` wins over a later one, and a sshd_config without `Include` reads neither.
+ */
+function loginLimitsHold(user: string, repository: string): string {
+  const sshd = "/usr/sbin/sshd";
+  const effective = `${sshd} -T -C user=${user},host=x,addr=192.0.2.1`;
+  const forced = `forcecommand ${serveCommand(repository)}`;
+  return `${sshd} -t && { ${effective} | grep -qixF '${forced}' || { echo 'another setting of sshd takes the forced command from ${user}'; false; }; }`;
 }
 
 /**
@@ -50,7 +61,7 @@ export class OffsiteServer extends pulumi.ComponentResource {
           SERVER_USER: user,
           REPOSITORY_PATH: repository,
         }),
-        validate: "/usr/sbin/sshd -t",
+        validate: loginLimitsHold(user, repository),
         reload: "ssh.service",
       },
       { ...child, dependsOn: [account, borg] },

@@ -6,6 +6,7 @@ import { labFolder } from "../toolchain/paths";
 import { Problem, type Progress } from "../toolchain/progress";
 import type { Images } from "./images";
 import {
+  type AnyMachine,
   addressOf,
   containerOf,
   dockerVolume,
@@ -30,7 +31,7 @@ export interface Reached {
   hostKey: string;
 }
 
-const users: Record<Machine, string> = { cht: "ubuntu", server: "root" };
+const users: Record<AnyMachine, string> = { cht: "ubuntu", server: "root", restore: "ubuntu" };
 
 /** Whether all machines are there, running or not. */
 export async function machinesExist(): Promise<boolean> {
@@ -58,10 +59,15 @@ async function ensureNetwork(logged: Logged): Promise<void> {
   await logged.run("machines", "docker", ["network", "create", "--label", label, network]);
 }
 
-async function create(machine: Machine, image: string, logged: Logged): Promise<void> {
-  const volumes = machine === "cht" ? ["--volume", `${dockerVolume}:/var/lib/docker`] : [];
-  if (machine === "cht" && (await run("docker", ["volume", "inspect", dockerVolume])).code !== 0) {
-    await logged.run("machines", "docker", ["volume", "create", "--label", label, dockerVolume]);
+/** Makes a machine from an image. `volume` is where its Docker engine keeps its data, if it has one. */
+export async function create(
+  machine: AnyMachine,
+  image: string,
+  volume: string | undefined,
+  logged: Logged,
+): Promise<void> {
+  if (volume !== undefined && (await run("docker", ["volume", "inspect", volume])).code !== 0) {
+    await logged.run("machines", "docker", ["volume", "create", "--label", label, volume]);
   }
   await logged.run("machines", "docker", [
     "create",
@@ -83,13 +89,13 @@ async function create(machine: Machine, image: string, logged: Logged): Promise<
     "--tmpfs=/tmp",
     // A part of the control group tree of its own; the machine's first process makes it fit for systemd.
     "--cgroupns=private",
-    ...volumes,
+    ...(volume === undefined ? [] : ["--volume", `${volume}:/var/lib/docker`]),
     image,
   ]);
 }
 
 /** Lets the operator's key in, for the machine's user. */
-async function authorize(machine: Machine): Promise<void> {
+export async function authorize(machine: AnyMachine): Promise<void> {
   const user = users[machine];
   const key = readFileSync(`${identityFile}.pub`, "utf8");
   const script = `
@@ -154,7 +160,8 @@ export async function ensureMachines(
       machines.map(async (machine, index) => {
         if (states[index] === undefined) {
           if (images === undefined) throw new Problem(`there is no image for the machine ${machine}`);
-          await create(machine, machine === "cht" ? images.cht : images.machine, logged);
+          const isCht = machine === "cht";
+          await create(machine, isCht ? images.cht : images.machine, isCht ? dockerVolume : undefined, logged);
         }
         if (states[index] === "paused") await logged.run("machines", "docker", ["unpause", containerOf(machine)]);
         await logged.run("machines", "docker", ["start", containerOf(machine)]);

@@ -3,7 +3,7 @@ import { spawn } from "node:child_process";
 import type { Logged } from "../toolchain/command";
 import type { Progress } from "../toolchain/progress";
 import type { Images } from "./images";
-import { containerOf, exec, output } from "./machines";
+import { type AnyMachine, containerOf, exec, output } from "./machines";
 
 type ServiceImages = Pick<Images, "nginx" | "couchdb">;
 
@@ -22,10 +22,10 @@ echo "$nginx $couchdb"`,
   return found.code === 0 && nginx && couchdb ? { nginx, couchdb } : undefined;
 }
 
-/** Copies images into the machine's engine. */
-async function load(images: readonly string[], logged: Logged): Promise<void> {
+/** Copies images into a machine's engine. */
+export async function load(machine: AnyMachine, images: readonly string[], logged: Logged): Promise<void> {
   const save = spawn("docker", ["save", ...images], { stdio: ["ignore", "pipe", "ignore"] });
-  await logged.run("cht-images", "docker", ["exec", "-i", containerOf("cht"), "docker", "load"], {
+  await logged.run("cht-images", "docker", ["exec", "-i", containerOf(machine), "docker", "load"], {
     stdin: save.stdout,
   });
 }
@@ -38,7 +38,7 @@ export async function ensureCht(
   logged: Logged,
 ): Promise<void> {
   await progress.step(present ? "looking at the CHT" : "deploying the CHT", async () => {
-    if (!present) await load([images.nginx, images.couchdb], logged);
+    if (!present) await load("cht", [images.nginx, images.couchdb], logged);
     await logged.run("cht", "docker", ["exec", containerOf("cht"), "deploy-cht", images.nginx, images.couchdb], {
       timeoutMs: 180_000,
     });
@@ -46,7 +46,7 @@ export async function ensureCht(
 }
 
 /** What the CHT's database says it holds: documents by database. */
-export async function documentCounts(): Promise<Record<string, number>> {
+export async function documentCounts(machine: AnyMachine = "cht"): Promise<Record<string, number>> {
   const script = `
 . /home/ubuntu/cht/upgrade-service/.env
 # The password goes by standard input: a process list must not show it.
@@ -59,5 +59,5 @@ def get(path):
 print(json.dumps({name: get(name)["doc_count"] for name in get("_all_dbs")}))
 END
 `;
-  return JSON.parse(await output("cht", script)) as Record<string, number>;
+  return JSON.parse(await output(machine, script)) as Record<string, number>;
 }

@@ -5,9 +5,11 @@ import { Problem } from "../toolchain/progress";
 /** `cht` holds the CHT deployment, `server` takes its backups. */
 export const machines = ["cht", "server"] as const;
 export type Machine = (typeof machines)[number];
+/** Also the one that a test restores to: it makes it, and removes it in the end. */
+export type AnyMachine = Machine | "restore";
 
 /** The container of a machine. */
-export function containerOf(machine: Machine): string {
+export function containerOf(machine: AnyMachine): string {
   return `cht-backup-lab-${machine}`;
 }
 
@@ -25,7 +27,7 @@ export interface ExecOptions {
 }
 
 /** Runs a shell script as root on a machine. Never throws for what the script does: look at the code. */
-export function exec(machine: Machine, script: string, options: ExecOptions = {}): Promise<Result> {
+export function exec(machine: AnyMachine, script: string, options: ExecOptions = {}): Promise<Result> {
   const timeoutMs = options.timeoutMs ?? 300_000;
   const container = containerOf(machine);
   if (options.stdin === undefined) {
@@ -35,7 +37,7 @@ export function exec(machine: Machine, script: string, options: ExecOptions = {}
 }
 
 /** Runs a shell script that must succeed and returns what it printed, without the last line's end. */
-export async function output(machine: Machine, script: string, options: ExecOptions = {}): Promise<string> {
+export async function output(machine: AnyMachine, script: string, options: ExecOptions = {}): Promise<string> {
   const result = await exec(machine, script, options);
   if (result.code !== 0) {
     const words = (result.stderr || result.stdout).trim().split("\n").slice(-5).join("\n  ");
@@ -55,7 +57,7 @@ export async function waitFor(condition: () => Promise<boolean>, limit: number):
 }
 
 /** Waits until systemd on a machine has started everything and sshd listens. */
-export async function waitUntilUp(machine: Machine, limit = 60_000): Promise<void> {
+export async function waitUntilUp(machine: AnyMachine, limit = 60_000): Promise<void> {
   const up = await waitFor(async () => {
     const state = await exec(machine, "systemctl is-system-running; systemctl is-active ssh.service", {
       timeoutMs: 10_000,
@@ -76,30 +78,30 @@ async function docker(...args: string[]): Promise<void> {
 }
 
 /** Starts a machine and waits until it is up. Its address may have changed: see `addressOf`. */
-export async function start(machine: Machine): Promise<void> {
+export async function start(machine: AnyMachine): Promise<void> {
   await docker("start", containerOf(machine));
   await waitUntilUp(machine);
 }
 
 /** Shuts a machine down as its administrator would. */
-export async function stop(machine: Machine): Promise<void> {
+export async function stop(machine: AnyMachine): Promise<void> {
   await docker("stop", "--time", "60", containerOf(machine));
 }
 
 /** Takes a machine's power away. */
-export async function kill(machine: Machine): Promise<void> {
+export async function kill(machine: AnyMachine): Promise<void> {
   await docker("kill", containerOf(machine));
 }
 
 /** The machine's address in the lab's network; this computer reaches it too. */
-export async function addressOf(machine: Machine): Promise<string> {
+export async function addressOf(machine: AnyMachine): Promise<string> {
   const format = `{{with index .NetworkSettings.Networks "${network}"}}{{.IPAddress}}{{end}}`;
   const result = await run("docker", ["inspect", "--format", format, containerOf(machine)]);
   return result.stdout.trim();
 }
 
 /** `running`, `exited`…, or undefined when there is no such container. */
-export async function stateOf(machine: Machine): Promise<string | undefined> {
+export async function stateOf(machine: AnyMachine): Promise<string | undefined> {
   const result = await run("docker", ["inspect", "--format", "{{.State.Status}}", containerOf(machine)]);
   return result.code === 0 ? result.stdout.trim() : undefined;
 }

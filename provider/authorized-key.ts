@@ -78,12 +78,12 @@ export const authorizedKey: Kind = {
     const observed = observeKeys(text.join("\n"), publicKey);
     return { inputs: { ...inputs, ...observed, protection: `${file} in ${directory}` }, outputs: {} };
   },
-  async apply(machines, inputs) {
+  async apply(machines, inputs, before) {
     const { machine, user, ...key } = inputs as AuthorizedKeyInputs;
     await machines(machine).act({
       library: "authorized_key",
       name: "authorized_key_apply",
-      arguments: [user, encode(formatLine(key))],
+      arguments: [user, encode(formatLine(key)), `${before === undefined}`],
     });
     return {};
   },

@@ -1,3 +1,4 @@
+import { isUtf8 } from "node:buffer";
 import { readFileSync } from "node:fs";
 import { z } from "zod";
 import { Refused } from "./refused";
@@ -12,6 +13,7 @@ interface FileInputs extends Inputs {
   group: string;
   validate: string;
   reload: string;
+  valid: boolean;
 }
 
 /**
@@ -21,10 +23,10 @@ interface FileInputs extends Inputs {
  */
 export function parseFile(answer: Answer, where: string) {
   if (answer.exitCode !== 0) throw new Refused(`${where} can't be read: ${answer.output.trim()}`);
-  const [facts = "", content = ""] = answer.output.split("\n");
+  const [facts = "", content = "", validity] = answer.output.split("\n");
   const [kind, mode, owner, group] = facts.split(" ");
   if (kind === "missing") return undefined;
-  if (kind === "file") return { content: decode(content), mode, owner, group };
+  if (kind === "file") return { content: decode(content), mode, owner, group, valid: validity !== "invalid" };
   return { content: kind === "link" ? `(a link to ${decode(content).trim()})` : "(not a regular file)" };
 }
 
@@ -40,6 +42,8 @@ export const file: Kind = {
     group: accountName.default("root"),
     validate: oneLine.or(z.literal("")).default(""),
     reload: oneLine.or(z.literal("")).default(""),
+    // Observed, not chosen: `validate` still succeeds. Another file may have taken the effect from this one.
+    valid: z.literal(true).default(true),
   }),
   identity: ["machine", "path"],
   verify(inputs, unknown) {
@@ -48,8 +52,8 @@ export const file: Kind = {
     }
     if (inputs.source === undefined || unknown.has("source")) return [];
     try {
-      readFileSync(inputs.source as string);
-      return [];
+      if (isUtf8(readFileSync(inputs.source as string))) return [];
+      return [{ property: "source", reason: `${inputs.source} is not a text in UTF-8` }];
     } catch (error) {
       return [
         { property: "source", reason: `${inputs.source} can't be read (${(error as NodeJS.ErrnoException).code})` },
@@ -61,8 +65,8 @@ export const file: Kind = {
     return source === undefined ? inputs : { ...inputs, content: readFileSync(source as string, "utf8") };
   },
   async read(machines, inputs) {
-    const { machine, path } = inputs as FileInputs;
-    const answer = await machines(machine).read({ library: "file", name: "file_read", arguments: [path] });
+    const { machine, path, validate } = inputs as FileInputs;
+    const answer = await machines(machine).read({ library: "file", name: "file_read", arguments: [path, validate] });
     const found = parseFile(answer, `${machine}: ${path}`);
     return found && { inputs: { ...inputs, ...found }, outputs: {} };
   },

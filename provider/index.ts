@@ -8,6 +8,11 @@
  */
 import * as pulumi from "@pulumi/pulumi";
 
+/** A replacement takes the old one's place on the machine, so the old one must go first, however it was asked for. */
+function inPlace(opts: pulumi.CustomResourceOptions = {}): pulumi.CustomResourceOptions {
+  return { deleteBeforeReplace: true, ...opts };
+}
+
 /** What every resource of the plugin has in common. */
 export interface OnMachine {
   /** Name of the machine, a key of the setting `host:machines`. */
@@ -32,9 +37,9 @@ export interface FileArgs extends OnMachine, Ownership {
   /** A file on the operator's machine, relative to the project, whose text is taken. */
   source?: pulumi.Input<string>;
   /**
-   * A shell command run on the machine once the new file is in place, which must succeed; where it
-   * fails, the file that was there before is put back and the command's words are the error.
-   * Default: none. Example: `"sshd -t"`.
+   * A shell command that must succeed on the machine while the file is in place, and changes nothing. It runs after the
+   * file was written (where it fails, the file that was there before is put back and its words are the error) and at
+   * each look (where it fails, that is drift). Default: none. Example: `"sshd -t"`.
    */
   validate?: pulumi.Input<string>;
   /** Systemd unit to reload after the file changed or was removed. Default: none. Example: `"ssh.service"`. */
@@ -45,7 +50,7 @@ export interface FileArgs extends OnMachine, Ownership {
 export class File extends pulumi.CustomResource {
   declare readonly path: pulumi.Output<string>;
   constructor(name: string, args: FileArgs, opts?: pulumi.CustomResourceOptions) {
-    super("host:index:File", name, { ...args }, opts);
+    super("host:index:File", name, { ...args }, inPlace(opts));
   }
 }
 
@@ -58,7 +63,7 @@ export interface DirectoryArgs extends OnMachine, Ownership {
 export class Directory extends pulumi.CustomResource {
   declare readonly path: pulumi.Output<string>;
   constructor(name: string, args: DirectoryArgs, opts?: pulumi.CustomResourceOptions) {
-    super("host:index:Directory", name, { ...args }, opts);
+    super("host:index:Directory", name, { ...args }, inPlace(opts));
   }
 }
 
@@ -75,7 +80,7 @@ export interface PackagesArgs extends OnMachine {
 /** Packages of the machine's distribution. Deleting the resource leaves them installed: others may use them. */
 export class Packages extends pulumi.CustomResource {
   constructor(name: string, args: PackagesArgs, opts?: pulumi.CustomResourceOptions) {
-    super("host:index:Packages", name, { ...args }, opts);
+    super("host:index:Packages", name, { ...args }, inPlace(opts));
   }
 }
 
@@ -92,7 +97,7 @@ export interface UserArgs extends OnMachine {
 export class User extends pulumi.CustomResource {
   declare readonly user: pulumi.Output<string>;
   constructor(name: string, args: UserArgs, opts?: pulumi.CustomResourceOptions) {
-    super("host:index:User", name, { ...args }, opts);
+    super("host:index:User", name, { ...args }, inPlace(opts));
   }
 }
 
@@ -108,7 +113,7 @@ export class SshKey extends pulumi.CustomResource {
   /** The public key in OpenSSH's form: `ssh-ed25519 AAAA… comment`. */
   declare readonly publicKey: pulumi.Output<string>;
   constructor(name: string, args: SshKeyArgs, opts?: pulumi.CustomResourceOptions) {
-    super("host:index:SshKey", name, { ...args, publicKey: undefined }, opts);
+    super("host:index:SshKey", name, { ...args, publicKey: undefined }, inPlace(opts));
   }
 }
 
@@ -117,7 +122,7 @@ export class SshHostKey extends pulumi.CustomResource {
   /** The host key in OpenSSH's form without a comment: `ssh-ed25519 AAAA…`. */
   declare readonly publicKey: pulumi.Output<string>;
   constructor(name: string, args: OnMachine, opts?: pulumi.CustomResourceOptions) {
-    super("host:index:SshHostKey", name, { ...args, publicKey: undefined }, opts);
+    super("host:index:SshHostKey", name, { ...args, publicKey: undefined }, inPlace(opts));
   }
 }
 
@@ -136,7 +141,7 @@ export interface AuthorizedKeyArgs extends OnMachine {
  */
 export class AuthorizedKey extends pulumi.CustomResource {
   constructor(name: string, args: AuthorizedKeyArgs, opts?: pulumi.CustomResourceOptions) {
-    super("host:index:AuthorizedKey", name, { ...args }, opts);
+    super("host:index:AuthorizedKey", name, { ...args }, inPlace(opts));
   }
 }
 
@@ -156,14 +161,17 @@ export interface UnitArgs extends OnMachine {
 /** A systemd unit of our own: installed, and where asked enabled and active. */
 export class Unit extends pulumi.CustomResource {
   constructor(name: string, args: UnitArgs, opts?: pulumi.CustomResourceOptions) {
-    super("host:index:Unit", name, { ...args }, opts);
+    super("host:index:Unit", name, { ...args }, inPlace(opts));
   }
 }
 
 export interface PassphraseArgs extends OnMachine {
   /** Absolute path of the file that holds the passphrase on the machine, mode `0600`, owned by root. */
   path: pulumi.Input<string>;
-  /** The passphrase. Default: the one in the file, else a new one of 160 random bits. */
+  /**
+   * The passphrase. Default: the one in the file, else a new one of 160 random bits. A file that holds another one is
+   * never written over by a stack that didn't make it; one that a stack exchanges stays beside it as `PATH.former`.
+   */
   value?: pulumi.Input<string>;
 }
 
@@ -200,7 +208,7 @@ export interface SpaceReserveArgs extends OnMachine {
  */
 export class SpaceReserve extends pulumi.CustomResource {
   constructor(name: string, args: SpaceReserveArgs, opts?: pulumi.CustomResourceOptions) {
-    super("host:index:SpaceReserve", name, { ...args }, opts);
+    super("host:index:SpaceReserve", name, { ...args }, inPlace(opts));
   }
 }
 
@@ -215,7 +223,7 @@ export interface PythonEnvironmentArgs extends OnMachine {
 export class PythonEnvironment extends pulumi.CustomResource {
   declare readonly path: pulumi.Output<string>;
   constructor(name: string, args: PythonEnvironmentArgs, opts?: pulumi.CustomResourceOptions) {
-    super("host:index:PythonEnvironment", name, { ...args, digest: undefined }, opts);
+    super("host:index:PythonEnvironment", name, { ...args, digest: undefined }, inPlace(opts));
   }
 }
 
@@ -245,14 +253,16 @@ export class BorgRepository extends pulumi.CustomResource {
   declare readonly repositoryId: pulumi.Output<string>;
   /** The key as `borg key export` writes it, wrapped by the passphrase; a secret. Belongs in a recovery kit. */
   declare readonly exportedKey: pulumi.Output<string>;
+  /** Exported keys of repositories that were here before, by their ids; a secret. */
+  declare readonly formerKeys: pulumi.Output<Record<string, string>>;
   constructor(name: string, args: BorgRepositoryArgs, opts?: pulumi.CustomResourceOptions) {
     super(
       "host:index:BorgRepository",
       name,
-      { ...args, repositoryId: undefined, exportedKey: undefined },
+      { ...args, repositoryId: undefined, exportedKey: undefined, formerKeys: undefined },
       {
         ...opts,
-        additionalSecretOutputs: ["passphrase", "exportedKey"],
+        additionalSecretOutputs: ["passphrase", "exportedKey", "formerKeys"],
         retainOnDelete: true,
       },
     );

@@ -8,6 +8,13 @@ interface PackagesInputs extends Inputs {
   minimum: Record<string, string>;
 }
 
+/** Lowest versions as the shell functions take them: `NAME=VERSION` with blanks between. */
+function leastVersions(minimum: Record<string, string>): string {
+  return Object.entries(minimum)
+    .map(([name, version]) => `${name}=${version}`)
+    .join(" ");
+}
+
 /** Packages of the distribution: see `Packages` in `index.ts`. */
 export const packages: Kind = {
   inputs: z.strictObject({
@@ -17,8 +24,12 @@ export const packages: Kind = {
   }),
   identity: ["machine"],
   async read(machines, inputs) {
-    const { machine, packages } = inputs as PackagesInputs;
-    const answer = await machines(machine).read({ library: "packages", name: "packages_read", arguments: packages });
+    const { machine, packages, minimum } = inputs as PackagesInputs;
+    const answer = await machines(machine).read({
+      library: "packages",
+      name: "packages_read",
+      arguments: [leastVersions(minimum), ...packages],
+    });
     const versions = new Map(answer.output.split("\n").map((line) => line.split(" ") as [string, string]));
     return {
       inputs: { ...inputs, packages: packages.filter((name) => versions.has(name)) },
@@ -27,11 +38,10 @@ export const packages: Kind = {
   },
   async apply(machines, inputs) {
     const { machine, packages, minimum } = inputs as PackagesInputs;
-    const least = Object.entries(minimum).map(([name, version]) => `${name}=${version}`);
     await machines(machine).act({
       library: "packages",
       name: "packages_apply",
-      arguments: [least.join(" "), ...packages],
+      arguments: [leastVersions(minimum), ...packages],
     });
     const observed = await this.read(machines, inputs, {});
     return observed?.outputs ?? {};

@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { z } from "zod";
 import { parseFile } from "./file";
+import { Refused } from "./refused";
 import { absolutePath, type Inputs, type Kind, type Machines, machineName } from "./resource";
 import { encode } from "./shell";
 
@@ -33,8 +34,16 @@ export function newPassphrase(bytes: Uint8Array = randomBytes(20)): string {
 }
 
 async function inFile(machines: Machines, { machine, path }: PassphraseInputs) {
-  const answer = await machines(machine).read({ library: "file", name: "file_read", arguments: [path] });
+  const answer = await machines(machine).read({ library: "file", name: "file_read", arguments: [path, ""] });
   return parseFile(answer, `${machine}: ${path}`);
+}
+
+async function write(machines: Machines, { machine }: PassphraseInputs, path: string, value: string): Promise<void> {
+  await machines(machine).act({
+    library: "file",
+    name: "file_apply",
+    arguments: [path, "0600", "root", "root", encode(`${value}\n`), "", ""],
+  });
 }
 
 /** A passphrase: see `Passphrase` in `index.ts`. */
@@ -44,7 +53,7 @@ export const passphrase: Kind = {
     path: absolutePath,
     value: z
       .string()
-      .regex(/^[^\n\r]{12,}$/, "must be one line of 12 characters or more")
+      .regex(/^[^\n\r]{16,}$/, "must be one line of 16 characters or more")
       .optional(),
     // Observed, not chosen.
     mode: z.literal("0600").default("0600"),
@@ -67,15 +76,17 @@ export const passphrase: Kind = {
   async apply(machines, inputs, before) {
     const wanted = inputs as PassphraseInputs;
     const found = await inFile(machines, wanted);
-    const value =
-      wanted.value ??
-      (before?.outputs.passphrase as string | undefined) ??
-      (found?.content.trimEnd() || newPassphrase());
-    await machines(wanted.machine).act({
-      library: "file",
-      name: "file_apply",
-      arguments: [wanted.path, "0600", "root", "root", encode(`${value}\n`), "", ""],
-    });
+    const inUse = found?.content.trimEnd() ?? "";
+    const known = before?.outputs.passphrase as string | undefined;
+    const value = wanted.value ?? known ?? (inUse || newPassphrase());
+    if (known === undefined && inUse !== "" && inUse !== value) {
+      throw new Refused(
+        `${wanted.machine}: ${wanted.path} holds another passphrase than cht-backup:passphrase, perhaps the only one that ` +
+          "opens the archives there are. Take the setting out to keep it, or move the file away",
+      );
+    }
+    if (known !== undefined && known !== value) await write(machines, wanted, `${wanted.path}.former`, known);
+    await write(machines, wanted, wanted.path, value);
     return { passphrase: value };
   },
   async remove() {

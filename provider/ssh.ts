@@ -12,6 +12,8 @@ import { type Answer, actionScript, batchScript, END_OF_BATCH, parseBatch, type 
 
 /** Sessions at once over one connection; sshd's own limit (`MaxSessions`) is 10, and the master holds one. */
 const SESSIONS = 6;
+/** How long a batch of reads may take, in milliseconds: a look that hangs must fail the preview, not hold it for ever. */
+const LIMIT = 120_000;
 /** How long reads are gathered before they go out together, in milliseconds: the engine asks in bursts. */
 const GATHER = 4;
 
@@ -25,6 +27,11 @@ export function connectionArguments(machine: MachineSettings, knownHosts: string
     "ForwardAgent=no",
     "ForwardX11=no",
     "ClearAllForwardings=yes",
+    // What an operator's own configuration may say for logins by hand, and what would keep a root login open here.
+    "ControlPersist=no",
+    "RemoteCommand=none",
+    "RequestTTY=no",
+    "PermitLocalCommand=no",
     "LogLevel=ERROR",
   ];
   if (knownHosts === undefined) {
@@ -162,10 +169,21 @@ export class Machine {
   private async ask(script: string): Promise<string> {
     this.master ??= this.connect();
     await this.master;
-    return new Promise((resolve, reject) => {
-      this.asked = { printed: "", resolve, reject };
-      this.masterProcess?.stdin?.write(script);
-    });
+    const limit = setTimeout(() => {
+      this.asked?.reject(
+        new Refused(`${this.name} (${this.settings.address}): gave no answer within ${LIMIT / 1000} s`),
+      );
+      this.asked = undefined;
+      this.masterProcess?.kill();
+    }, LIMIT);
+    try {
+      return await new Promise((resolve, reject) => {
+        this.asked = { printed: "", resolve, reject };
+        this.masterProcess?.stdin?.write(script);
+      });
+    } finally {
+      clearTimeout(limit);
+    }
   }
 
   private async shell(script: string): Promise<Result> {

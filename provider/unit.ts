@@ -26,7 +26,12 @@ export function observeUnit(answer: Answer, wanted: UnitInputs): UnitInputs | un
   const observed: UnitInputs = {
     ...wanted,
     content: decode(content),
-    overrides: (facts.get("DropInPaths") ?? "").split(" ").filter((path) => path !== ""),
+    // Drop-ins for this unit that an administrator made; those for every unit, or of a package, aren't about it.
+    overrides: (facts.get("DropInPaths") ?? "")
+      .split(" ")
+      .filter(
+        (path) => /^\/(etc|run)\/systemd\/system(\.control)?\//.test(path) && path.includes(`/${wanted.unit}.d/`),
+      ),
     reloaded: facts.get("NeedDaemonReload") !== "yes",
   };
   if (wanted.enabled !== undefined) {

@@ -5,7 +5,9 @@
 import {
   accessSync,
   constants,
+  copyFileSync,
   existsSync,
+  linkSync,
   mkdirSync,
   readFileSync,
   renameSync,
@@ -108,7 +110,22 @@ export async function findCli(): Promise<Cli | undefined> {
     const folder = executable(join(dirname(command), languageHost)) ? dirname(command) : host && dirname(host);
     if (folder && isAtLeast(await versionOf(command), minimumVersion)) return { command, folder };
   }
-  return complete(npmFolder()) ?? complete(goFolder());
+  const downloaded = complete(npmFolder());
+  if (downloaded !== undefined) return downloaded;
+  const built = complete(goFolder());
+  if (built !== undefined) wrapLanguageHost(built.folder);
+  return built;
+}
+
+/** Puts the script before the built language host that gives it its options: see there. Done once. */
+function wrapLanguageHost(folder: string): void {
+  const host = join(folder, languageHost);
+  if (existsSync(`${host}-built`)) return;
+  // In this order and by renaming: another process may be starting it now.
+  const script = `${host}.${process.pid}`;
+  copyFileSync(join(project, "toolchain", "go", languageHost), script);
+  linkSync(host, `${host}-built`);
+  renameSync(script, host);
 }
 
 /** The CLI, got in the first way that works. */
@@ -204,5 +221,6 @@ async function fromGo(progress: Progress, logged: Logged): Promise<Cli> {
   renameSync(made, folder);
   const cli = complete(folder);
   if (cli === undefined) throw new Problem(`the Pulumi CLI was built, but ${folder} doesn't hold it.`);
+  wrapLanguageHost(folder);
   return cli;
 }

@@ -11,6 +11,7 @@ const Module = require("node:module");
 const { dirname, join } = require("node:path");
 
 const cache = join(dirname(__dirname), "node_modules", ".cache", "cht-backup-typescript");
+const sdk = join("node_modules", "@pulumi", "pulumi");
 /** Part of the digest: another way to translate is another result. */
 const options = { loader: "ts", format: "cjs", target: "node20", sourcemap: "inline" };
 
@@ -44,6 +45,27 @@ Module._extensions[".ts"] = (module, file) => {
 
 // Stack traces then name lines of the TypeScript files.
 require("source-map-support").install({ retrieveFile: (file) => translated.get(file) ?? null });
+
+/** A module that is loaded when something in it is used. */
+function later(load) {
+  let loaded;
+  // `__esModule` is what TypeScript's `import * as` asks for first; without it, it would copy everything.
+  const get = (_, name) => {
+    if (name === "__esModule") return true;
+    loaded ??= load();
+    return loaded[name];
+  };
+  return new Proxy({}, { get });
+}
+
+// Pulumi's SDK loads these two when it starts, and uses them to turn functions into text, which nothing here asks for.
+// They take two thirds of the SDK's start.
+const seldomUsed = new Set(["@npmcli/arborist", "typescript"]);
+const load = Module._load;
+Module._load = (request, parent, isMain) =>
+  seldomUsed.has(request) && parent?.filename.includes(sdk)
+    ? later(() => load(request, parent, isMain))
+    : load(request, parent, isMain);
 
 // Keeps what V8 makes of every file, those of packages too. Node 22 and newer have it.
 Module.enableCompileCache?.(join(cache, "v8"));

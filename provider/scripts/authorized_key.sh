@@ -19,9 +19,15 @@ authorized_key_read() {
   cat "$authorized_key_path"
 }
 
-# authorized_key_apply USER LINE: LINE is base64.
+# authorized_key_apply USER LINE FIRST: LINE is base64. FIRST is true when a stack that hasn't made the file takes it over:
+# then one that holds another key is somebody else's.
 authorized_key_apply() {
   authorized_key_path=$(authorized_key_file "$1")
+  authorized_key_own=$(printf '%s' "$2" | base64 -d | sed 's/.*" //' | cut -d' ' -f2)
+  if [ "$3" = true ] && [ -s "$authorized_key_path" ] && grep -v '^#' "$authorized_key_path" | grep -qvF "$authorized_key_own"; then
+    echo "$authorized_key_path lets another key in: another stack or machine has a deployment of this name. Choose another name, or remove that file to take the deployment over" >&2
+    return 1
+  fi
   authorized_key_directory=$(dirname "$authorized_key_path")
   mkdir -p "$authorized_key_directory"
   chown root:root "$authorized_key_directory"

@@ -16,6 +16,10 @@ directory_read() {
 
 # directory_apply PATH MODE OWNER GROUP
 directory_apply() {
+  if [ -L "$1" ]; then
+    echo "$1 is a link to $(readlink "$1"); give the place it leads to instead, or mount the disk there" >&2
+    return 1
+  fi
   if [ -e "$1" ] && [ ! -d "$1" ]; then
     echo "$1 is there already and is not a directory; move it away" >&2
     return 1

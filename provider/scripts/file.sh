@@ -1,13 +1,14 @@
 # shellcheck shell=sh
 # A regular file.
 
-# file_read PATH: a line with kind, mode, owner and group; then the content in base64.
+# file_read PATH VALIDATE: a line with kind, mode, owner and group; the content in base64; whether VALIDATE succeeds.
 file_read() {
   if [ -L "$1" ]; then
     printf 'link - - -\n%s' "$(readlink "$1" | base64 -w0)"
   elif [ -f "$1" ]; then
     stat -c 'file %04a %U %G' "$1"
     base64 -w0 <"$1"
+    if [ -n "$2" ] && ! sh -c "$2" >/dev/null 2>&1; then printf '\ninvalid'; fi
   elif [ -e "$1" ]; then
     printf 'other - - -\n'
   else
@@ -26,31 +27,35 @@ file_write() {
     return 1
   fi
   file_new=$(umask 077 && mktemp "$(dirname "$1")/.new-XXXXXXXX")
+  # shellcheck disable=SC2064
+  trap "rm -f '$file_new'" EXIT HUP INT TERM
   printf '%s' "$5" | base64 -d >"$file_new"
-  chown "$3:$4" "$file_new" || { rm -f "$file_new"; return 1; }
+  chown "$3:$4" "$file_new"
   chmod "$2" "$file_new"
   mv -fT "$file_new" "$1"
 }
 
-# file_apply PATH MODE OWNER GROUP CONTENT VALIDATE RELOAD: as file_write; where VALIDATE fails, what was there comes back.
+# file_apply PATH MODE OWNER GROUP CONTENT VALIDATE RELOAD: as file_write; where VALIDATE or the reload fails, what was
+# there comes back, so that the next run finds it still to be done.
 file_apply() {
-  if [ -n "$6" ]; then
-    file_old=
-    if [ -e "$1" ]; then
-      file_old=$(umask 077 && mktemp "$(dirname "$1")/.old-XXXXXXXX")
-      cp -p "$1" "$file_old"
-    fi
+  if [ -z "$6$7" ]; then
     file_write "$1" "$2" "$3" "$4" "$5"
-    if ! file_words=$(sh -c "$6" 2>&1); then
-      if [ -n "$file_old" ]; then mv -fT "$file_old" "$1"; else rm -f "$1"; fi
-      printf '%s was not changed, because `%s` refused the new one: %s\n' "$1" "$6" "$file_words" >&2
-      return 1
-    fi
-    if [ -n "$file_old" ]; then rm -f "$file_old"; fi
-  else
-    file_write "$1" "$2" "$3" "$4" "$5"
+    return
   fi
-  file_reload "$7"
+  file_old=
+  if [ -e "$1" ]; then
+    file_old=$(umask 077 && mktemp "$(dirname "$1")/.old-XXXXXXXX")
+    cp -pT "$1" "$file_old"
+  fi
+  file_write "$1" "$2" "$3" "$4" "$5"
+  if file_words=$({ [ -z "$6" ] || sh -c "$6"; } 2>&1) && file_words=$(file_reload "$7" 2>&1); then
+    if [ -n "$file_old" ]; then rm -f "$file_old"; fi
+    return
+  fi
+  if [ -n "$file_old" ]; then mv -fT "$file_old" "$1"; else rm -f "$1"; fi
+  file_reload "$7" 2>/dev/null || true
+  printf '%s was not changed, because it was refused: %s\n' "$1" "$file_words" >&2
+  return 1
 }
 
 # file_remove PATH RELOAD

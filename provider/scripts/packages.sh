@@ -1,8 +1,17 @@
 # shellcheck shell=sh
 # Packages of Debian and Ubuntu.
 
-# packages_read NAME...: a line `NAME VERSION` for each that is installed.
+# packages_read MINIMUM NAME...: a line `NAME VERSION` for each that is installed and new enough, see packages_apply.
 packages_read() {
+  packages_minimum=$1
+  shift
+  packages_installed "$@" | while read -r packages_name packages_version; do
+    if packages_suits "$packages_name" "$packages_version"; then echo "$packages_name $packages_version"; fi
+  done
+}
+
+# packages_installed NAME...: a line `NAME VERSION` for each that is installed.
+packages_installed() {
   dpkg-query -W -f '${db:Status-Status} ${Package} ${Version}\n' "$@" 2>/dev/null | sed -n 's/^installed //p' || true
 }
 
@@ -15,11 +24,11 @@ packages_apply() {
     return 1
   fi
   # Resources of one stack ask at the same time, and apt doesn't wait for the lock of its lists.
-  exec 9>/run/lock/host-packages
+  exec 9>/run/host-packages.lock
   flock -w 900 9
   # The lists may be missing or old, but a machine without a network that has everything already needs none.
   for packages_name in "$@"; do
-    if ! packages_suits "$packages_name" "$(packages_installed "$packages_name")"; then
+    if ! packages_suits "$packages_name" "$(packages_installed "$packages_name" | cut -d' ' -f2)"; then
       packages_update=yes
     fi
   done
@@ -47,10 +56,6 @@ packages_apply() {
   done
   DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l packages_quietly \
     apt-get -qq -o DPkg::Lock::Timeout=300 -o DPkg::Options::=--force-confold --no-install-recommends install -y "$@"
-}
-
-packages_installed() {
-  packages_read "$1" | cut -d' ' -f2
 }
 
 packages_wanted() {

@@ -1,34 +1,55 @@
 # shellcheck shell=sh
 # A virtual environment with locked packages. Its requirements file is written last: without it, it isn't complete.
 
-# python_environment_digest PATH: one digest over all files but the interpreter's own caches.
+# python_environment_digest PATH: one digest over all files and links but the interpreter's own caches.
 python_environment_digest() {
-  (cd "$1" && find . -type f ! -path '*/__pycache__/*' -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -d' ' -f1)
+  (
+    cd "$1"
+    {
+      find . -type f ! -path '*/__pycache__/*' -print0 | sort -z | xargs -0 sha256sum
+      find . -type l -printf '%p %l\n' | sort
+    } | sha256sum | cut -d' ' -f1
+  )
 }
 
-# python_environment_read PATH: the digest; then the requirements in base64. Nothing where it isn't complete.
+# python_environment_read PATH: the digest; then the requirements in base64. Nothing where it isn't complete,
+# or where the interpreter no longer finds its packages: after an upgrade of the system's Python it looks elsewhere.
 python_environment_read() {
-  if [ -f "$1/requirements.txt" ] && [ -x "$1/bin/python3" ] && "$1/bin/python3" -I -c '' 2>/dev/null; then
+  if [ -f "$1/requirements.txt" ] && "$1/bin/python3" -I -c 'import pip' 2>/dev/null; then
     python_environment_digest "$1"
     base64 -w0 <"$1/requirements.txt"
   fi
 }
 
-# python_environment_apply PATH REQUIREMENTS: REQUIREMENTS is base64.
+# python_environment_apply PATH REQUIREMENTS: REQUIREMENTS is base64. Everything is fetched before the old environment
+# goes: without a network it stays as it is.
 python_environment_apply() {
-  rm -rf "$1"
   mkdir -p "$(dirname "$1")"
+  python_environment_fetched=$(mktemp -d "$(dirname "$1")/.fetched-XXXXXXXX")
+  # shellcheck disable=SC2064
+  trap "rm -rf '$python_environment_fetched'" EXIT HUP INT TERM
+  printf '%s' "$2" | base64 -d >"$python_environment_fetched/requirements.txt"
+  python_environment_step python3 -m venv "$python_environment_fetched/venv"
+  python_environment_pip "$python_environment_fetched/venv" download --quiet --no-cache-dir --only-binary :all: \
+    --require-hashes --requirement "$python_environment_fetched/requirements.txt" --dest "$python_environment_fetched/wheels"
+  rm -rf "$1"
   python_environment_step python3 -m venv "$1"
-  printf '%s' "$2" | base64 -d >"$1/.requirements"
-  python_environment_step "$1/bin/python3" -I -m pip install --quiet --disable-pip-version-check --no-input \
-    --no-cache-dir --no-compile --require-hashes --requirement "$1/.requirements"
-  mv "$1/.requirements" "$1/requirements.txt"
+  python_environment_pip "$1" install --quiet --no-compile --no-index --find-links "$python_environment_fetched/wheels" \
+    --require-hashes --requirement "$python_environment_fetched/requirements.txt"
+  mv "$python_environment_fetched/requirements.txt" "$1/requirements.txt"
   python_environment_digest "$1"
 }
 
 # python_environment_remove PATH
 python_environment_remove() {
   if [ -f "$1/pyvenv.cfg" ]; then rm -rf "$1"; fi
+}
+
+# python_environment_pip ENVIRONMENT ARGUMENT...
+python_environment_pip() {
+  python_environment_in=$1
+  shift
+  python_environment_step "$python_environment_in/bin/python3" -I -m pip --disable-pip-version-check --no-input "$@"
 }
 
 python_environment_step() {

@@ -14,9 +14,11 @@ space_reserve_apply() {
     return 1
   fi
   space_reserve_new=$(umask 077 && mktemp "$(dirname "$1")/.new-XXXXXXXX")
-  if ! fallocate -l "$2MiB" "$space_reserve_new" 2>/dev/null; then
-    dd if=/dev/zero of="$space_reserve_new" bs=1M count="$2" status=none || { rm -f "$space_reserve_new"; return 1; }
-  fi
+  # shellcheck disable=SC2064
+  trap "rm -f '$space_reserve_new'" EXIT HUP INT TERM
+  # Where space can't be reserved as such, only bytes that don't compress hold it.
+  fallocate -l "$2MiB" "$space_reserve_new" 2>/dev/null ||
+    dd if=/dev/urandom of="$space_reserve_new" bs=1M count="$2" status=none
   mv -fT "$space_reserve_new" "$1"
 }
 

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { chtNames, serverNames } from "../../components/names";
-import { containerOf, exec, type Machine, output } from "../../lab/machines";
+import { type AnyMachine, containerOf, exec, type Machine, output } from "../../lab/machines";
 import { type Result, run } from "../../toolchain/command";
 import { mustSucceed } from "./stack";
 
@@ -138,7 +138,7 @@ borg list --short '${location}'`);
 }
 
 /** Runs a Python file of `test/e2e/machine` on a machine, with its arguments and what it reads. */
-export function python(machine: Machine, file: string, args: string[] = [], stdin = ""): Promise<Result> {
+export function python(machine: AnyMachine, file: string, args: string[] = [], stdin = ""): Promise<Result> {
   const source = readFileSync(join(__dirname, "machine", file), "utf8");
   return run("docker", ["exec", "-i", containerOf(machine), "python3", "-c", source, ...args], {
     stdin,

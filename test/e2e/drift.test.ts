@@ -167,6 +167,22 @@ const meddlings: Meddling[] = [
     repaired: "getent passwd cht-backup-lab | grep -q ':/bin/sh$'",
   },
   {
+    what: "the user joins a group that may more",
+    machine: "server",
+    script: "usermod --append --groups adm cht-backup-lab",
+    shownAs: "server-user",
+    in: "groups",
+    repaired: "! id -nG cht-backup-lab | grep -q adm",
+  },
+  {
+    what: "the user's home is handed to it",
+    machine: "server",
+    script: `chown cht-backup-lab ${server}`,
+    shownAs: "server-user",
+    in: "homeProtection",
+    repaired: `[ "$(stat -c %U ${server})" = root ]`,
+  },
+  {
     what: "the space held back is given away",
     machine: "server",
     script: `rm ${server}/reserve`,
@@ -245,6 +261,8 @@ describe("drift between the stack and the machines", function () {
     await up();
     const after = JSON.parse(await mustSucceed("stack", "output", "--json")).repositoryId;
     assert.notEqual(after, before);
+    const { recovery } = JSON.parse(await mustSucceed("stack", "output", "--json", "--show-secrets"));
+    assert.match(recovery.formerKeys[before], new RegExp(`^BORG_KEY ${before}`), "the old repository's key was lost");
     await assertNoDrift();
     // The old one again: an operator found the disk.
     await output("server", `rm -rf ${server}/repository && mv ${server}/elsewhere ${server}/repository`);
@@ -253,6 +271,42 @@ describe("drift between the stack and the machines", function () {
     await up();
     assert.equal(JSON.parse(await mustSucceed("stack", "output", "--json")).repositoryId, before);
     await output("server", `cd ${server}/repository && sha256sum --check --quiet -`, { stdin: kept });
+    await assertNoDrift();
+  });
+
+  it("a key of the repository that was exchanged over the append-only way shows, and comes back", async () => {
+    const script = (passphrases: string) =>
+      `BORG_BASE_DIR=/var/lib/cht-backup/lab/borg BORG_RSH='ssh -F ${settings}/ssh_config' ${passphrases} borg key change-passphrase ssh://offsite${server}/repository`;
+    await output(
+      "cht",
+      script(`BORG_PASSPHRASE="$(cat ${settings}/passphrase)" BORG_NEW_PASSPHRASE=an-attacker-chose-this`),
+    );
+    const changes = await previewChanges();
+    assert.deepEqual(changes, [{ name: "borg-repository", operation: "update", properties: ["key"] }]);
+    await up();
+    await assertNoDrift();
+    await output("cht", "systemctl start cht-backup-lab.service");
+  });
+
+  it("a login limit that another file of sshd's takes away shows, and isn't called repaired while it is so", async () => {
+    const earlier = "/etc/ssh/sshd_config.d/00-earlier.conf";
+    await output("server", `printf 'Match User cht-backup-lab\n  ForceCommand /bin/sh\nMatch all\n' >${earlier}`);
+    const changes = await previewChanges();
+    const repair = await labStack("up", "--yes", "--skip-preview");
+    await output("server", `rm ${earlier}`);
+    assert.deepEqual(changes, [{ name: "server-login-limits", operation: "update", properties: ["valid"] }]);
+    assert.notEqual(repair.code, 0);
+    assert.match(repair.stdout, /another setting of sshd takes the forced command from cht-backup-lab/);
+    await up();
+    await assertNoDrift();
+  });
+
+  it("a resource that is replaced is there afterwards", async () => {
+    const urn = JSON.parse(await mustSucceed("stack", "export")).deployment.resources.find(({ urn }: { urn: string }) =>
+      urn.endsWith("::nightly-backup-timer"),
+    ).urn;
+    await mustSucceed("up", "--yes", "--skip-preview", "--replace", urn);
+    await output("cht", "systemctl is-active cht-backup-lab.timer && systemctl is-enabled cht-backup-lab.timer");
     await assertNoDrift();
   });
 

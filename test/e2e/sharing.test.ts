@@ -99,6 +99,27 @@ describe("two deployments on one server", function () {
     await assertNoDrift();
   });
 
+  it("a stack that has nothing to do with a deployment of this name can't take it over", async () => {
+    // Prod's file copied for a training machine: same deployment, same server, another key.
+    const keys = "/srv/cht-backup/second/.ssh/authorized_keys";
+    const foreign =
+      'restrict,command="/usr/bin/borg serve" ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDOyFo85EhjxcKPwy3PVRUkg9DAcyF83jITBCUDpWyHv prod';
+    await output("server", `mkdir -p $(dirname ${keys}) && echo '${foreign}' >${keys}`);
+    await output("cht", "cp -p /etc/cht-backup/second/passphrase /root/passphrase-of-second");
+    await assert.rejects(second("up", "--yes", "--skip-preview", ...withSettings), /lets another key in/);
+    assert.equal(await output("server", `cat ${keys}`), foreign);
+
+    await second("config", "set", "--secret", "cht-backup:passphrase", "believed to be the right one", ...withSettings);
+    await second("destroy", "--yes", "--skip-preview", ...withSettings);
+    await assert.rejects(second("up", "--yes", "--skip-preview", ...withSettings), /holds another passphrase/);
+    await output(
+      "cht",
+      "cmp /etc/cht-backup/second/passphrase /root/passphrase-of-second && rm /root/passphrase-of-second",
+    );
+    await output("server", `rm ${keys}`);
+    await second("destroy", "--yes", "--skip-preview", ...withSettings);
+  });
+
   it("the output of the stack says what a destroy would leave, and where", async () => {
     const { kept } = JSON.parse(await mustSucceed("stack", "output", "--json"));
     assert.match(

@@ -200,7 +200,10 @@ describe("the program", function () {
     "server-login-limits": {
       machine: "server",
       path: "/etc/ssh/sshd_config.d/50-cht-backup-moh.conf",
-      validate: "/usr/sbin/sshd -t",
+      validate:
+        "/usr/sbin/sshd -t && { /usr/sbin/sshd -T -C user=cht-backup-moh,host=x,addr=192.0.2.1 | " +
+        "grep -qixF 'forcecommand /usr/bin/borg serve --append-only --restrict-to-repository /mnt/backup/moh/repository' || " +
+        "{ echo 'another setting of sshd takes the forced command from cht-backup-moh'; false; }; }",
       reload: "ssh.service",
     },
     "server-lock-cleanup": { machine: "server", path: "/etc/tmpfiles.d/cht-backup-moh.conf" },
@@ -210,7 +213,7 @@ describe("the program", function () {
       machine: "server",
       user: "cht-backup-moh",
       publicKey: "ssh-ed25519 AAAAclient cht-backup-moh",
-      command: "borg serve --append-only --restrict-to-repository /mnt/backup/moh/repository",
+      command: "/usr/bin/borg serve --append-only --restrict-to-repository /mnt/backup/moh/repository",
     },
     "cht-borg": { machine: "cht", packages: ["borgbackup"], minimum: { borgbackup: "1.2.8" } },
     "cht-settings-directory": { machine: "cht", path: "/etc/cht-backup/moh", mode: "0700" },
@@ -283,7 +286,7 @@ describe("the program", function () {
         "server-login-limits",
         [
           /^Match User cht-backup-moh$/m,
-          /^ +ForceCommand borg serve --append-only --restrict-to-repository \/mnt\/backup\/moh\/repository$/m,
+          /^ +ForceCommand \/usr\/bin\/borg serve --append-only --restrict-to-repository \/mnt\/backup\/moh\/repository$/m,
         ],
       ],
     ];

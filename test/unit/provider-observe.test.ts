@@ -63,7 +63,13 @@ describe("what the plugin sees on a machine", () => {
     });
     it("comes with its text, mode and owner", () => {
       const answer = { output: `file 0640 root adm\n${encode("grüezi\n")}`, exitCode: 0 };
-      assert.deepEqual(parseFile(answer, "x"), { content: "grüezi\n", mode: "0640", owner: "root", group: "adm" });
+      assert.deepEqual(parseFile(answer, "x"), {
+        content: "grüezi\n",
+        mode: "0640",
+        owner: "root",
+        group: "adm",
+        valid: true,
+      });
     });
     it("is told apart from a link to one", () => {
       assert.deepEqual(parseFile({ output: `link - - -\n${encode("/etc/passwd\n")}`, exitCode: 0 }, "x"), {
@@ -96,11 +102,12 @@ describe("what the plugin sees on a machine", () => {
       assert.deepEqual(observeUnit(answer(facts), wanted), wanted);
     });
     it("shows that it is stopped, disabled and overridden", () => {
-      const facts = "ActiveState=inactive;NeedDaemonReload=yes;UnitFileState=disabled;DropInPaths=/etc/a.d/x.conf;";
+      const facts =
+        "ActiveState=inactive;NeedDaemonReload=yes;UnitFileState=disabled;DropInPaths=/etc/systemd/system/a.timer.d/x.conf /run/systemd/system/timer.d/all.conf;";
       const observed = observeUnit(answer(facts), wanted);
       assert.deepEqual(
         [observed?.active, observed?.enabled, observed?.reloaded, observed?.overrides],
-        [false, false, false, ["/etc/a.d/x.conf"]],
+        [false, false, false, ["/etc/systemd/system/a.timer.d/x.conf"]],
       );
     });
     it("shows the word for a state that is neither yes nor no", () => {
@@ -126,25 +133,43 @@ describe("what the plugin sees on a machine", () => {
       appendOnly: true,
       additionalFreeSpace: "500M",
       identity: "as initialised",
+      key: "as exported",
     };
-    const stored = `id ${id}\nappend_only 1\nadditional_free_space 500M\nkey stored`;
+    const stored = `id ${id}\nappend_only 1\nadditional_free_space 500M\nkey k1`;
 
     it("is as wanted when both machines know it so", () => {
-      assert.deepEqual(observeRepository(stored, `${id} 5`, id, wanted), wanted);
+      assert.deepEqual(observeRepository(stored, `${id} 5`, { repositoryId: id, storedKey: "k1" }, wanted), wanted);
     });
     it("that was moved away is missing", () => {
-      assert.equal(observeRepository("", `${id} 5`, id, wanted).identity, "missing");
+      assert.equal(observeRepository("", `${id} 5`, { repositoryId: id, storedKey: "k1" }, wanted).identity, "missing");
     });
     it("that was exchanged is another one", () => {
       const other = stored.replace(/a{64}/, "b".repeat(64));
-      assert.match(observeRepository(other, `${id} 5`, id, wanted).identity, /^another repository/);
+      assert.match(
+        observeRepository(other, `${id} 5`, { repositoryId: id, storedKey: "k1" }, wanted).identity,
+        /^another repository/,
+      );
+    });
+    it("whose key was exchanged says so", () => {
+      assert.equal(
+        observeRepository(stored.replace("k1", "k2"), "", { repositoryId: id, storedKey: "k1" }, wanted).key,
+        "exchanged",
+      );
     });
     it("that isn't encrypted as wanted says how it is", () => {
-      assert.equal(observeRepository(stored, `${id} 2`, id, wanted).encryption, "none");
+      assert.equal(
+        observeRepository(stored, `${id} 2`, { repositoryId: id, storedKey: "k1" }, wanted).encryption,
+        "none",
+      );
     });
     it("whose own lock was taken off says so", () => {
       assert.equal(
-        observeRepository(stored.replace("append_only 1", "append_only 0"), "", id, wanted).appendOnly,
+        observeRepository(
+          stored.replace("append_only 1", "append_only 0"),
+          "",
+          { repositoryId: id, storedKey: "k1" },
+          wanted,
+        ).appendOnly,
         false,
       );
     });

@@ -1,0 +1,295 @@
+import contextlib
+import io
+import os
+import shutil
+import subprocess
+import tempfile
+import unittest
+from pathlib import Path
+
+from fixture import couchdb
+
+import backup
+import couch_files
+import restore
+import verify
+
+RANGE = "55555554-6aaaaaa8"
+SHARD = f"shards/{RANGE}/medic.1795302615.couch"
+
+
+class CopyOfADeployment(unittest.TestCase):
+    """A deployment with files of a real CouchDB, its manifest as a backup makes it, and a copy of it all."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.certificates = tempfile.TemporaryDirectory()
+        for name in ("one", "other"):
+            subprocess.run(
+                ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc",
+                 "-days", "2", "-subj", "/CN=test", "-keyout", f"{cls.certificates.name}/{name}-key.pem",
+                 "-out", f"{cls.certificates.name}/{name}-cert.pem"],
+                check=True, capture_output=True,
+            )  # fmt: skip
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.certificates.cleanup()
+
+    def setUp(self):
+        self.scratch, self.data = couchdb()
+        self.addCleanup(self.scratch.cleanup)
+        top = self.data.parent
+        self.home, self.volume, self.collected = (
+            top / "home",
+            top / "volumes" / "cht_cht-ssl",
+            top / "collect",
+        )
+        for folder in (self.home / "compose", self.home / "upgrade-service", self.volume, self.collected):
+            folder.mkdir(parents=True)
+        (self.home / "compose" / "cht-core.yml").write_text("services: {}\n")
+        self.env = self.home / "upgrade-service" / ".env"
+        self.env.write_text("COUCHDB_PASSWORD=right\n")
+        for name in ("cert", "key"):
+            for folder in (self.volume, self.collected):
+                shutil.copy(f"{self.certificates.name}/one-{name}.pem", folder / f"{name}.pem")
+        settings = {"deployment": "t", "chtHome": str(self.home), "composeProject": "cht", "repository": "r"}
+        made = backup.Backup({**settings, "couchdbData": [str(self.data)]}, "", True)
+        made.data = [str(self.data)]
+        made.places = {
+            "couchdb": made.data,
+            "composeFiles": [str(self.home / "compose" / "cht-core.yml")],
+            "environment": str(self.env),
+            "volumes": {"cht_cht-ssl": str(self.volume)},
+            "certificate": str(self.collected / "cert.pem"),
+            "key": str(self.collected / "key.pem"),
+        }
+        made.paths = [str(self.data), *sorted(str(path) for path in self.data.rglob("*"))]
+        made.paths += [str(path) for path in (self.volume, *self.volume.iterdir(), *self.collected.iterdir())]
+        made.paths += [*made.places["composeFiles"], made.places["environment"]]
+        self.before, self.after = made.manifest_before(), made.manifest_after()
+        self.assertEqual(self.before["problems"], [])
+        base = tempfile.TemporaryDirectory()
+        self.addCleanup(base.cleanup)
+        shutil.copytree(top, base.name + str(top), symlinks=True)
+        self.copy = verify.Copy({"": base.name})
+
+    def at(self, path):
+        return Path(self.copy.at(str(path)))
+
+    def verify(self, dropped=()):
+        return verify.verify(self.before, self.after, self.copy, list(dropped))
+
+    def problems(self):
+        return "\n".join(self.verify().problems)
+
+
+class Verification(CopyOfADeployment):
+    def test_a_right_copy_is_right_and_it_is_said_what_was_checked(self):
+        verdict = self.verify()
+        self.assertEqual(verdict.problems, [])
+        self.assertEqual(
+            [line.split(":")[0] for line in verdict.checked],
+            ["files", "checksums", "headers", "counts", "TLS"],
+        )
+        self.assertIn("7 databases with 863 documents", verdict.checked[3])
+
+    def test_messages_name_places_as_they_were_backed_up(self):
+        self.at(self.data / SHARD).unlink()
+        self.at(self.env).unlink()
+        self.assertNotIn(self.copy.bases[""], self.problems())
+
+    def test_a_missing_shard(self):
+        self.at(self.data / SHARD).unlink()
+        self.assertIn(f"{SHARD}: missing; CouchDB would silently recreate it empty", self.problems())
+
+    def test_a_shard_that_is_cut_off_at_its_end(self):
+        shard = self.at(self.data / SHARD)
+        whole = couch_files.database_counts(str(shard))["updateSequence"]
+        content = shard.read_bytes()
+        for end in range(len(content), 0, -couch_files.BLOCK):
+            shard.write_bytes(content[:end])
+            with contextlib.suppress(couch_files.Unreadable):
+                if couch_files.database_counts(str(shard))["updateSequence"] < whole:
+                    break
+        self.assertRegex(self.problems(), rf"{SHARD}: (cut off or damaged|none of its)")
+
+    def test_a_shard_whose_end_is_overwritten(self):
+        shard = self.at(self.data / SHARD)
+        shard.write_bytes(b"\0" * shard.stat().st_size)
+        self.assertIn("none of its", self.problems())
+
+    def test_an_empty_shard_as_couchdb_would_recreate_it(self):
+        empty = self.at(next(path for path in self.data.glob("shards/*/_replicator.*.couch")))
+        shutil.copy(empty, self.at(self.data / SHARD))
+        self.assertIn("cut off or damaged", self.problems())
+
+    def test_a_view_ahead_of_its_shard_is_dropped_and_without_that_an_error(self):
+        view = next(path for path in couch_files.scan(str(self.data))["views"] if f"/{RANGE}/" in path)
+        empty = self.at(next(path for path in self.data.glob(f"shards/{RANGE}/_replicator.*.couch")))
+        shutil.copy(empty, self.at(self.data / SHARD))
+        self.assertIn(f"{view}: ahead of its shard", self.problems())
+        dropped = verify.drop_views_ahead(self.copy, [str(self.data)])
+        self.assertIn(f"{self.data}/{view}", dropped)
+        self.assertFalse(self.at(self.data / view).exists())
+        self.assertFalse([line for line in self.verify(dropped).problems if ".view" in line])
+
+    def test_a_missing_view_is_no_error(self):
+        view = next(iter(couch_files.scan(str(self.data))["views"]))
+        self.at(self.data / view).unlink()
+        verdict = self.verify()
+        self.assertEqual(verdict.problems, [])
+        self.assertIn("builds this view anew", verdict.notes[0])
+
+    def test_the_list_of_databases_is_missing(self):
+        self.at(self.data / "_dbs.couch").unlink()
+        self.assertIn("_dbs.couch: missing", self.problems())
+
+    def test_a_file_of_another_archive(self):
+        other = self.data / "shards" / RANGE / "stranger.1.couch"
+        shutil.copy(self.at(self.data / SHARD), self.at(other))
+        self.assertIn(f"{other}: is not in the manifest, so it comes from elsewhere", self.problems())
+        self.assertIn("stranger: was not backed up", self.problems())
+
+    def test_the_manifests_of_two_archives(self):
+        self.after["archive"] = "t-2020-01-01T00:00:00Z"
+        self.assertIn("are of two archives", self.problems())
+
+    def test_a_wrong_env(self):
+        self.at(self.env).write_text("COUCHDB_PASSWORD=wrong\n")
+        self.assertRegex(self.problems(), r"\.env: its content is not what was backed up \(.*can't log in")
+
+    def test_a_missing_certificate(self):
+        self.at(self.collected / "cert.pem").unlink()
+        self.assertRegex(self.problems(), r"cert\.pem: missing \(browsers and phones")
+
+    def test_an_archive_that_never_held_a_certificate(self):
+        self.before["places"]["certificate"] = None
+        self.assertIn("the archive holds no TLS certificate", self.problems())
+
+    def test_a_key_that_belongs_to_another_certificate(self):
+        shutil.copy(f"{self.certificates.name}/other-key.pem", self.at(self.collected / "key.pem"))
+        self.assertIn("certificate and key don't belong together", self.problems())
+
+    def test_another_mode_and_another_owner(self):
+        self.at(self.env).chmod(0o666)
+        self.before["files"][str(self.data)]["uid"] += 1
+        self.assertIn("has mode 0666, but had", self.problems())
+        self.assertIn(f"{self.data}: belongs to", self.problems())
+
+    def test_a_file_that_went_away_during_the_backup_is_not_missed(self):
+        self.before["files"][str(self.data / "x.couch.compact")] = {"kind": "vanished"}
+        self.assertEqual(self.problems(), "")
+
+
+class Choosing(unittest.TestCase):
+    names = ["t-2026-11-20T02:00:00Z", "t-2026-11-22T02:00:00Z", "t-2026-11-21T02:00:00Z", "by hand"]
+
+    def test_the_newest_comes_first(self):
+        self.assertEqual(restore.candidates(self.names, None, None)[0], "t-2026-11-22T02:00:00Z")
+
+    def test_as_of_a_time_the_newest_begun_by_then(self):
+        for time, day in (
+            ("2026-11-21T02:00:00Z", 21),
+            ("2026-11-21T01:59:59Z", 20),
+            ("2027-01-01T00:00:00Z", 22),
+        ):
+            self.assertEqual(restore.candidates(self.names, None, time)[0], f"t-2026-11-{day}T02:00:00Z")
+        with self.assertRaisesRegex(restore.Refused, "the oldest is t-2026-11-20"):
+            restore.candidates(self.names, None, "2026-11-20T01:00:00Z")
+
+    def test_by_name_any(self):
+        self.assertEqual(restore.candidates(self.names, "by hand", None), ["by hand"])
+        with self.assertRaisesRegex(restore.Refused, "no archive t-x"):
+            restore.candidates(self.names, "t-x", None)
+        with self.assertRaisesRegex(restore.Refused, "holds no archive"):
+            restore.candidates([], None, None)
+
+    def test_directories_that_are_put_in_place_as_a_whole(self):
+        places = {
+            "composeFiles": ["/srv/cht/compose/a.yml"],
+            "environment": "/srv/cht/upgrade-service/.env",
+            "couchdb": ["/srv/cht/couchdb", "/disk2/couchdb"],
+            "volumes": {"my_cht_cht-ssl": "/v"},
+        }
+        self.assertEqual(restore.targets_of(places), ["/srv/cht", "/disk2/couchdb"])
+        self.assertEqual(restore.project_of(places), "my_cht")
+        copy = verify.Copy({"": "/rest", "/srv/cht": "/srv/.cht.restoring"})
+        self.assertEqual(copy.at("/srv/cht/couchdb/x"), "/srv/.cht.restoring/srv/cht/couchdb/x")
+        self.assertEqual(copy.at("/srv/chtother"), "/rest/srv/chtother")
+
+
+class PuttingInPlace(unittest.TestCase):
+    def setUp(self):
+        scratch = tempfile.TemporaryDirectory()
+        self.addCleanup(scratch.cleanup)
+        self.top = Path(scratch.name)
+
+    def test_a_place_that_holds_something_is_seen(self):
+        for name, make in (
+            ("absent", lambda path: None),
+            ("empty", lambda path: path.mkdir()),
+            ("disk", lambda path: (path / "lost+found").mkdir(parents=True)),
+        ):
+            make(self.top / name)
+            self.assertFalse(restore.Place(str(self.top / name)).occupied(), name)
+        (self.top / "used").mkdir()
+        (self.top / "used" / "x").touch()
+        (self.top / "file").touch()
+        self.assertTrue(restore.Place(str(self.top / "used")).occupied())
+        self.assertTrue(restore.Place(str(self.top / "file")).occupied())
+
+    def test_a_switch_that_was_interrupted_anywhere_is_finished_by_the_next(self):
+        for interrupted_after in range(4):
+            work = self.top / str(interrupted_after)
+            steps = []
+            for name in ("one", "two"):
+                for folder, text in ((f".{name}", "new"), (name, "old")):
+                    (work / folder).mkdir(parents=True)
+                    (work / folder / "file").write_text(text)
+                steps.append(
+                    {"from": f"{work}/.{name}", "to": f"{work}/{name}", "aside": f"{work}/{name}.old"}
+                )
+            renames = [
+                (step[source], step[target])
+                for step in steps
+                for source, target in (("to", "aside"), ("from", "to"))
+            ]
+            for source, target in renames[:interrupted_after]:
+                os.rename(source, target)
+            journal = work / "switch.json"
+            journal.write_text(restore.json.dumps({"archive": "a", "steps": steps, "bases": []}))
+            with contextlib.redirect_stdout(io.StringIO()):
+                restore.finish_switch(str(journal))
+            for name in ("one", "two"):
+                self.assertEqual((work / name / "file").read_text(), "new")
+                self.assertEqual((work / f"{name}.old" / "file").read_text(), "old")
+            self.assertFalse(journal.exists())
+
+    def test_only_a_file_with_its_time_set_was_extracted_in_full(self):
+        path = self.top / "x.couch"
+        path.write_text("abc")
+        os.utime(path, ns=(0, 1_700_000_000_123_456_789))
+        item = {"size": 3, "isomtime": "2023-11-14T22:13:20.123457+00:00"}
+        self.assertTrue(restore._complete(str(path), item))
+        self.assertTrue(restore._complete(str(path), {**item, "isomtime": "2023-11-14T22:13:20.123457"}))
+        self.assertFalse(restore._complete(str(path), {**item, "size": 4}))
+        os.utime(path)
+        self.assertFalse(restore._complete(str(path), item))
+        self.assertFalse(restore._complete(str(self.top / "absent"), item))
+
+
+class Words(unittest.TestCase):
+    def test_a_damaged_repository_is_named_in_plain_words(self):
+        line = "Data integrity error: Segment entry checksum mismatch [segment 3, offset 8]"
+        self.assertIn("the repository is damaged", restore.explain(2, [line]))
+        self.assertIn("can't be reached", restore.explain(2, ["ssh: connect to host x: Connection refused"]))
+
+    def test_times_are_for_people(self):
+        self.assertEqual(
+            [restore.duration(s) for s in (1.24, 59, 61, 7260)], ["1.2 s", "59 s", "1 min 1 s", "2 h 1 min"]
+        )
+
+
+if __name__ == "__main__":
+    unittest.main()
