@@ -32,14 +32,14 @@ describe("the commands in the documents", function () {
   });
 
   it("how it works: what was backed up can be got out again", async () => {
-    await output("cht", "rm -rf /var/tmp/home /var/tmp/var && systemctl start cht-backup-lab.service");
+    await output("cht", "rm -rf /var/tmp/restored && systemctl start cht-backup-lab.service");
     for (const command of commands("docs/how-it-works.md")) {
       const done = await exec("cht", command);
       assert.equal(done.code, 0, `${command}: ${done.stderr}`);
     }
     await output(
       "cht",
-      "diff -r /home/ubuntu/cht/couchdb /var/tmp/home/ubuntu/cht/couchdb && rm -rf /var/tmp/home /var/tmp/var /var/tmp/run",
+      "diff -r /home/ubuntu/cht/couchdb /var/tmp/restored/home/ubuntu/cht/couchdb && rm -rf /var/tmp/restored",
     );
   });
 });
