@@ -171,18 +171,6 @@ class Docker:
     def mountpoint(self, volume: str) -> str:
         return self._run("volume", "inspect", "--format", "{{.Mountpoint}}", volume).strip()
 
-    def compose_version(self) -> str | None:
-        for command in (["docker", "compose"], ["docker-compose"]):
-            try:
-                done = subprocess.run(
-                    [*command, "version", "--short"], capture_output=True, text=True, check=True,
-                    timeout=DOCKER_TIMEOUT, stdin=subprocess.DEVNULL,
-                )  # fmt: skip
-                return done.stdout.strip()
-            except (OSError, subprocess.SubprocessError):
-                continue
-        return None
-
 
 def _reason(error: BaseException) -> str:
     """One line of what a program or the system said."""
@@ -268,6 +256,10 @@ class Backup:
         home = self.settings["chtHome"].rstrip("/")
         project = self.settings["composeProject"]
         compose_files, env_file = self._configuration_files(home)
+        # Both take a while to start, and nothing waits for them until the end.
+        threads = concurrent.futures.ThreadPoolExecutor(2)
+        borg, compose = threads.submit(borg_version), threads.submit(compose_version)
+        threads.shutdown(wait=False)
         docker = Docker()
         containers: list[dict[str, Any]] = []
         if docker.stopped:
@@ -325,10 +317,10 @@ class Backup:
         ]
         self.versions = {
             "cht": plan.cht_version({of["service"]: of["image"] for of in containers}),
-            "borg": borg_version(),
+            "borg": borg.result(),
             "borgmatic": borgmatic_version(),
             "docker": docker.version,
-            "compose": None if docker.stopped else docker.compose_version(),
+            "compose": None if docker.stopped else compose.result(),
         }
         running = [of for of in couchdb if of["running"]]
         self.couchdb_addresses = [address for of in running for address in of["addresses"]]
@@ -528,16 +520,17 @@ class Backup:
 
     # ---- storing ----------------------------------------------------------------------------------------
 
-    def store(self) -> tuple[int | None, list[str], dict[str, Any] | None]:
-        """Run `borgmatic create` over the listed paths. Returns borg's exit code, its warnings and errors,
-        and its statistics when it gave any.
+    def store(self) -> tuple[int | None, list[str], list[dict[str, Any]]]:
+        """Run `borgmatic create` over the listed paths, and `repo-list` after it in the same start, which
+        takes borgmatic a second otherwise. Returns borg's exit code, its warnings and errors, and what both
+        printed: statistics and the list of archives; nothing when one of them failed.
 
         borg gets the list on its standard input: so each path is copied once and in our order. (With
         directories as roots, borg would store a file again that a compaction swapped meanwhile.)
         """
         reader, writer = os.pipe()
         try:
-            self.child = self._borgmatic("create", "--json", stdin=reader)
+            self.child = self._borgmatic("create", "--json", "repo-list", "--json", stdin=reader)
         finally:
             os.close(reader)
         done = threading.Event()
@@ -554,11 +547,11 @@ class Backup:
             for thread in watchers:
                 if thread.ident is not None:
                     thread.join()
-        statistics = None
-        with contextlib.suppress(ValueError, LookupError, TypeError):
-            statistics = json.loads(output)[0]
+        printed = []
+        with contextlib.suppress(ValueError):
+            printed = json.loads(output)
         code, lines = read_borgmatic(self.child.returncode, errors)
-        return code, lines, statistics
+        return code, lines, printed
 
     def _borgmatic(
         self, action: str, *arguments: str, stdin: Any = subprocess.DEVNULL
@@ -672,6 +665,10 @@ class Backup:
         except (ValueError, LookupError, TypeError):
             code, lines = read_borgmatic(self.child.returncode, errors)
             raise NoBackup(f"the new archive can't be looked up: {plan.explain(code, lines)}") from None
+        return self.among(archives)
+
+    def among(self, archives: list[dict[str, Any]]) -> dict[str, Any] | None:
+        """The archive of this run among those that borg lists."""
         return next((of for of in archives if of["name"] == self.archive), None)
 
     # ---- the run ----------------------------------------------------------------------------------------
@@ -685,12 +682,13 @@ class Backup:
         )
         before = self.manifest_before()
         write_atomically(self.places["manifestBefore"], json.dumps(before, indent=1) + "\n", 0o600)
-        code, lines, statistics = self.store()
+        code, lines, printed = self.store()
         self.borg_exit_code = code
         answer = plan.read_answer(code, lines)
         if not answer.may_have_archive:
             raise NoBackup(answer.problems[0])
-        archive = self.look_up()
+        listed = next((of["archives"] for of in printed if "archives" in of), None)
+        archive = self.look_up() if listed is None else self.among(listed)
         if archive is None:
             raise NoBackup(
                 f"borg ended with {code}, but there is no archive {self.archive}: {plan.explain(code, lines)}"
@@ -702,7 +700,7 @@ class Backup:
                 self.problem(f"{path} is not in the archive: it was being replaced when borg came to it")
             else:
                 self.notes.append(f"{path} went away during the backup")
-        figures = (statistics or {}).get("archive", {}).get("stats", {})
+        figures = next((of["archive"]["stats"] for of in printed if "archive" in of), {})
         stored = figures.get("nfiles")
         expected = len(self.sizes) + 2 - len(answer.vanished)
         if stored is not None and stored < expected:
@@ -787,6 +785,19 @@ def borg_version() -> str:
         return done.stdout.strip().removeprefix("borg ")
     except (OSError, subprocess.SubprocessError) as error:
         raise NoBackup(f"borg doesn't work: {_reason(error)}") from error
+
+
+def compose_version() -> str | None:
+    for command in (["docker", "compose"], ["docker-compose"]):
+        try:
+            done = subprocess.run(
+                [*command, "version", "--short"], capture_output=True, text=True, check=True,
+                timeout=DOCKER_TIMEOUT, stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+            return done.stdout.strip()
+        except (OSError, subprocess.SubprocessError):
+            continue
+    return None
 
 
 def read_borgmatic(exit_code: int, errors: str) -> tuple[int | None, list[str]]:
