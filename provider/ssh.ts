@@ -104,6 +104,7 @@ export class Machine {
   private gathering = false;
   private asked: Asked | undefined;
   private running = 0;
+  private readonly explained = new Set<string>();
   private readonly queue: (() => void)[] = [];
 
   constructor(
@@ -159,7 +160,7 @@ export class Machine {
           entry.resolve(answers[index] as Answer);
         });
       } catch (error) {
-        for (const entry of batch) entry.reject(error);
+        for (const entry of batch) entry.reject(this.once(error));
       }
     }
     this.gathering = false;
@@ -205,6 +206,15 @@ export class Machine {
       this.running--;
       this.queue.shift()?.();
     }
+  }
+
+  /** A machine that can't be reached is explained to the first resource that asks; the others only refer to that. */
+  private once(error: unknown): unknown {
+    if (!(error instanceof Refused) || !this.explained.has(error.message)) {
+      if (error instanceof Refused) this.explained.add(error.message);
+      return error;
+    }
+    return new Refused(`${this.name}: can't be reached, see the first error`);
   }
 
   private async turn(): Promise<void> {

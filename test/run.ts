@@ -1,11 +1,12 @@
 /** `npm test`: every check of the project, one after the other, with one count at the end. */
 import { type ChildProcess, spawn } from "node:child_process";
-import { createHash } from "node:crypto";
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, relative } from "node:path";
 import { parseArgs } from "node:util";
-import { cacheFolder, project } from "../toolchain/paths";
+import { labFolder, project } from "../toolchain/paths";
+import { Problem } from "../toolchain/progress";
+import { pythonEnvironment } from "../toolchain/python";
 
 const help = `Usage: npm test [-- OPTIONS]
 
@@ -27,9 +28,6 @@ interface Counts {
 
 const passed: Counts = { passed: 1, failed: 0 };
 const failed: Counts = { passed: 0, failed: 1 };
-
-/** A problem with what a check needs; its message is all that is shown. */
-class Unmet extends Error {}
 
 let child: ChildProcess | undefined;
 let stopped: NodeJS.Signals | undefined;
@@ -96,35 +94,8 @@ let environment: Promise<string> | undefined;
 
 /** The Python environment with the linters, made once and kept in the user's cache. */
 function lintEnvironment(): Promise<string> {
-  environment ??= makeLintEnvironment();
+  environment ??= pythonEnvironment("lint", "toolchain/lint-requirements.txt");
   return environment;
-}
-
-async function makeLintEnvironment(): Promise<string> {
-  const lock = join(project, "toolchain", "lint-requirements.txt");
-  const python = await start("python3", ["--version"]);
-  if (python.code !== 0) throw new Unmet("Python 3.10 or newer is needed: install python3 and python3-venv.");
-  const hash = createHash("sha256").update(readFileSync(lock)).update(python.output).digest("hex").slice(0, 12);
-  const folder = join(cacheFolder(), `lint-${hash}`);
-  const complete = join(folder, "complete");
-  if (existsSync(complete)) return folder;
-  process.stdout.write("  installing the linters\n");
-  // What an interrupted run left is not to be trusted.
-  rmSync(folder, { recursive: true, force: true });
-  let made = await start("python3", ["-m", "venv", folder]);
-  if (made.code !== 0 && process.getuid?.() === 0 && existsSync("/usr/bin/apt-get")) {
-    process.stdout.write("  installing python3-venv (apt-get install), which makes Python environments\n");
-    await start("apt-get", ["update", "-q"]);
-    await start("apt-get", ["install", "-y", "-q", "python3-venv"], { env: { DEBIAN_FRONTEND: "noninteractive" } });
-    rmSync(folder, { recursive: true, force: true });
-    made = await start("python3", ["-m", "venv", folder]);
-  }
-  if (made.code !== 0) throw new Unmet(`no Python environment can be made: install python3-venv.\n${made.output}`);
-  const options = ["--disable-pip-version-check", "--quiet", "--require-hashes", "--no-deps", "--only-binary", ":all:"];
-  const installed = await start(join(folder, "bin", "pip"), ["install", ...options, "--requirement", lock]);
-  if (installed.code !== 0) throw new Unmet(`the linters can't be installed:\n${installed.output}`);
-  writeFileSync(complete, "");
-  return folder;
 }
 
 const ruff = async (...args: string[]) => check(join(await lintEnvironment(), "bin", "ruff"), [...args, "."]);
@@ -156,7 +127,7 @@ async function pythonTests(pattern: string | undefined): Promise<Counts> {
 /** Runs mocha's tests in a folder. With `--dry-run` no test and no hook runs, and the counts say how many there are. */
 async function mocha(folder: string, pattern: string | undefined, dryRun = false): Promise<Counts> {
   if (!projectFiles().some((name) => name.startsWith(`${folder}/`) && name.endsWith(".test.ts"))) {
-    throw new Unmet(`there is no test in ${folder}.`);
+    throw new Problem(`there is no test in ${folder}.`);
   }
   const scratch = mkdtempSync(join(tmpdir(), "cht-backup-test-"));
   try {
@@ -199,13 +170,41 @@ const checks: Check[] = [
   { name: "end-to-end tests", holdsTests: true, needsLab: true, run: endToEnd },
 ];
 
-/** The tests in test/e2e find the lab as `npm run lab` leaves it, which is a promise of its own and counts as one. */
+/**
+ * The tests in test/e2e find the lab as `npm run lab` leaves it. That this works, that a second run finds everything, and
+ * that `npm run lab:down` leaves nothing are promises too, and count as one test each. A lab that was there stays.
+ */
 async function endToEnd(pattern: string | undefined): Promise<Counts> {
   if (pattern !== undefined && (await mocha("test/e2e", pattern, true)).passed === 0) return { passed: 0, failed: 0 };
+  const wasThere = existsSync(labFolder);
   const lab = await start(process.execPath, ["toolchain/run.mjs", "lab/up.ts"], { show: true });
-  if (lab.code !== 0) throw new Unmet("the lab can't be set up; its words are above.");
-  const counts = await mocha("test/e2e", pattern);
-  return { ...counts, passed: counts.passed + 1 };
+  if (lab.code !== 0) throw new Problem("the lab can't be set up; its words are above.");
+  const counts = [passed, await secondLab(), await mocha("test/e2e", pattern)];
+  if (!wasThere) counts.push(await labDown());
+  return counts.reduce((sum, one) => ({ passed: sum.passed + one.passed, failed: sum.failed + one.failed }));
+}
+
+async function secondLab(): Promise<Counts> {
+  const { code, output } = await start(process.execPath, ["toolchain/run.mjs", "lab/up.ts"]);
+  if (code === 0 && /^ +0 resources changed$/m.test(output) && !/making the first backup|image/.test(output))
+    return passed;
+  process.stdout.write(`a second run of the lab made something anew:\n${output}`);
+  return failed;
+}
+
+async function labDown(): Promise<Counts> {
+  const { code } = await start(process.execPath, ["toolchain/run.mjs", "lab/down.ts"], { show: true });
+  // An engine that was started for the lab is stopped with it; then there is nothing to ask.
+  const lists = [
+    ["ps", "--all", "--quiet", "--filter", "name=cht-backup-lab"],
+    ["volume", "ls", "--quiet", "--filter", "name=cht-backup-lab"],
+    ["images", "--quiet", "--filter", "reference=cht-backup-lab*"],
+  ];
+  const left = await Promise.all(lists.map(async (list) => start("docker", list)));
+  const found = left.filter((list) => list.code === 0 && list.output.trim() !== "").map((list) => list.output);
+  if (code === 0 && found.length === 0 && !existsSync(labFolder)) return passed;
+  process.stdout.write(`lab:down left something:\n${found.join("")}`);
+  return failed;
 }
 
 async function runChecks(chosen: Check[], pattern: string | undefined): Promise<Counts> {
@@ -217,7 +216,7 @@ async function runChecks(chosen: Check[], pattern: string | undefined): Promise<
     process.stdout.write(`== ${name}\n`);
     const begin = Date.now();
     const counts = await run(inName ? undefined : pattern).catch((error: Error) => {
-      process.stdout.write(`${error instanceof Unmet ? error.message : error.stack}\n`);
+      process.stdout.write(`${error instanceof Problem ? error.message : error.stack}\n`);
       return failed;
     });
     total.passed += counts.passed;

@@ -1,12 +1,13 @@
 # shellcheck shell=sh
 # A virtual environment with locked packages. Its requirements file is written last: without it, it isn't complete.
 
-# python_environment_digest PATH: one digest over all files and links but the interpreter's own caches.
+# python_environment_digest PATH: one digest over all files and links. The interpreter's caches count too: they are made
+# with the environment, and what is in them runs.
 python_environment_digest() {
   (
     cd "$1"
     {
-      find . -type f ! -path '*/__pycache__/*' -print0 | sort -z | xargs -0 sha256sum
+      find . -type f -print0 | sort -z | xargs -0 sha256sum
       find . -type l -printf '%p %l\n' | sort
     } | sha256sum | cut -d' ' -f1
   )
@@ -15,7 +16,7 @@ python_environment_digest() {
 # python_environment_read PATH: the digest; then the requirements in base64. Nothing where it isn't complete,
 # or where the interpreter no longer finds its packages: after an upgrade of the system's Python it looks elsewhere.
 python_environment_read() {
-  if [ -f "$1/requirements.txt" ] && "$1/bin/python3" -I -c 'import pip' 2>/dev/null; then
+  if [ -f "$1/requirements.txt" ] && "$1/bin/python3" -I -B -c 'import pip' 2>/dev/null; then
     python_environment_digest "$1"
     base64 -w0 <"$1/requirements.txt"
   fi
@@ -34,7 +35,7 @@ python_environment_apply() {
     --require-hashes --requirement "$python_environment_fetched/requirements.txt" --dest "$python_environment_fetched/wheels"
   rm -rf "$1"
   python_environment_step python3 -m venv "$1"
-  python_environment_pip "$1" install --quiet --no-compile --no-index --find-links "$python_environment_fetched/wheels" \
+  python_environment_pip "$1" install --quiet --no-index --find-links "$python_environment_fetched/wheels" \
     --require-hashes --requirement "$python_environment_fetched/requirements.txt"
   mv "$python_environment_fetched/requirements.txt" "$1/requirements.txt"
   python_environment_digest "$1"

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { authorize, create, identityFile } from "../../lab/boot";
@@ -39,6 +39,18 @@ describe("a restore", function () {
   let older: string;
   let keys: string;
 
+  /** Runs the command of docs/restore.md that has these words in it, on the lab. */
+  function documented(words: string): Promise<Result> {
+    const lines = readFileSync(join(project, "docs", "restore.md"), "utf8").split("\n");
+    const line = lines.find((each) => each.startsWith("npm run ") && each.includes(words));
+    assert.ok(line, words);
+    const [, , , , , to, ...login] = destination;
+    const command = line
+      .replace("--stack prod", "--stack lab")
+      .replace("root@new.example.org", [to, ...login].join(" "));
+    return run("sh", ["-c", command.replace("npm run", "npm run -s")], { cwd: project, timeoutMs: 100_000 });
+  }
+
   /** Runs the command as an operator does. */
   function restore(...args: string[]): Promise<Result> {
     return run("npm", ["run", "-s", "restore", "--", ...destination, ...args], { cwd: project, timeoutMs: 100_000 });
@@ -73,7 +85,7 @@ describe("a restore", function () {
   /** What a restore may leave neither on the server nor on the machine, however it ended. */
   async function assertTidy(): Promise<void> {
     assert.equal(await output("server", authorizedKeys), keys);
-    const left = "ls -A /var/lib/cht-restore/lab | grep -E 'key|ssh|hosts|bin|borg' || true; pgrep -x borg || true";
+    const left = "ls -A /var/lib/cht-restore/lab | grep run || true; pgrep -x borg || true";
     assert.equal(await output("restore", left), "");
   }
 
@@ -87,12 +99,12 @@ describe("a restore", function () {
     assert.equal(first.finished, true);
     assert.deepEqual(first.problems, []);
     assert.deepEqual(first.documents, await documentCounts());
-    const table = await run("npm", ["run", "-s", "archives", "--", "--stack", "lab", "--last", "1"], { cwd: project });
+    const table = await documented("archives");
     assert.match(table.stdout, new RegExp(`^${archive} .* MB, 863 documents\n.*medic 419`));
   });
 
   it("says beforehand what it would do, how much room and how long it takes, and does nothing", async () => {
-    const { code, stdout, stderr } = await restore("--dry-run");
+    const { code, stdout, stderr } = await documented("--dry-run");
     assert.equal(code, 0, stderr);
     assert.match(stdout, new RegExp(`archive ${archive}, begun`));
     assert.match(stdout, /files, [\d.]+ MB; about .* at/);
@@ -113,11 +125,17 @@ find ${staging} -type f ! -newermt 2026-11-21T12:00Z | wc -l`;
     const extracted = Number(await output("restore", suspend, { timeoutMs: 60_000 }));
     assert.ok(extracted > 5 && extracted < 100, `${extracted} files`);
     const added = (await output("server", authorizedKeys)).replace(keys, "").trim();
-    assert.match(added, /^restrict,expiry-time="\d{12}",command="borg serve --append-only --restrict-to-repository /);
+    assert.match(
+      added,
+      /^restrict,expiry-time="\d{12}",command="\S*borg serve --append-only --restrict-to-repository /,
+    );
     const search = `IFS= read -r word; cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n' | grep -cF "$word"`;
     assert.equal((await exec("restore", search, { stdin: `${passphrase}\n` })).stdout.trim(), "0");
+    const second = await restore();
+    assert.equal(second.code, 2);
+    assert.match(second.stderr, /another restore is running on this machine/);
     // As Ctrl-C does: to the program itself, which npm waits for.
-    const program = await run("pgrep", ["-f", "^node toolchain/run.mjs operations/restore.ts"]);
+    const program = await run("pgrep", ["-f", `^node toolchain/run.mjs operations/restore.ts.*${destination[5]}`]);
     process.kill(Number(program.stdout.trim().split("\n").at(-1)), "SIGINT");
     const { code, stderr } = await running;
     assert.equal(code, 130, stderr);
@@ -146,7 +164,7 @@ echo "\${file#${staging}}"`;
 
   it("then works with the same command, and starts the CHT", async () => {
     const begin = Date.now();
-    const { code, stdout, stderr } = await restore("--start");
+    const { code, stdout, stderr } = await documented("--start");
     assert.equal(code, 0, stdout + stderr);
     const right = [...stdout.matchAll(/^right: (\w+)/gm)].map(([, what]) => what);
     assert.deepEqual(right, ["files", "checksums", "headers", "counts", "TLS", "login", "CouchDB", "TLS"]);

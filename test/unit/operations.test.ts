@@ -1,0 +1,100 @@
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, statSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { table } from "../../operations/archives";
+import { readOptions } from "../../operations/main";
+import { parseDestination, quote } from "../../operations/remote";
+import { writeFiles } from "../../operations/repository";
+import { asOf } from "../../operations/restore";
+
+describe("an SSH destination", () => {
+  it("is user, host and port, with ssh's defaults", () => {
+    const { address, user, port, sudo } = parseDestination("ubuntu@new.example.org:2222");
+    assert.deepEqual(
+      { address, user, port, sudo },
+      { address: "new.example.org", user: "ubuntu", port: 2222, sudo: true },
+    );
+    assert.deepEqual(
+      ["host", "ssh://root@host", "root@[2001:db8::1]"].map((text) => {
+        const machine = parseDestination(text);
+        return [machine.address, machine.user, machine.port, machine.sudo];
+      }),
+      [
+        ["host", "root", undefined, false],
+        ["host", "root", undefined, false],
+        ["2001:db8::1", "root", undefined, false],
+      ],
+    );
+  });
+
+  it("that is none is refused in one line", () => {
+    for (const wrong of ["", "-oProxyCommand=x", "a b", "root@host:99999", "root@-x"]) {
+      assert.throws(
+        () => parseDestination(wrong),
+        /^Error: .* is no SSH destination.*\[user@\]host\[:port\][^\n]*$/,
+        wrong,
+      );
+    }
+  });
+});
+
+describe("the time of --as-of", () => {
+  it("is UTC in the archives' form; a date alone is its end", () => {
+    assert.equal(asOf("2026-11-21"), "2026-11-21T23:59:59Z");
+    assert.equal(asOf("2026-11-21T14:00Z"), "2026-11-21T14:00:00Z");
+    assert.equal(asOf("2026-11-21 14:00+03:00"), "2026-11-21T11:00:00Z");
+    for (const wrong of ["yesterday", "2026-13-45", "21.11.2026", "5"])
+      assert.throws(() => asOf(wrong), /it must be a time/);
+  });
+});
+
+describe("the list of archives", () => {
+  it("names counts, what is missing, and what can't be restored", () => {
+    const whole = { finished: true, files: 2, size: 2_800_000, documents: { medic: 419, _users: 3 }, problems: [] };
+    const text = table({
+      archives: [
+        { name: "t-2", time: null, ...whole },
+        { name: "t-1", time: null, ...whole, problems: ["the certificate is missing"] },
+        { name: "t-0", time: null, finished: false },
+      ],
+      more: 4,
+    });
+    assert.match(text, /^t-2 {2}2 files, 2\.8 MB, 422 documents\n {4}medic 419, _users 3\n/);
+    assert.match(text, /INCOMPLETE: the certificate is missing\nt-0 {2}UNFINISHED/);
+    assert.match(text, /and 4 older/);
+    assert.match(table({ archives: [], more: 0 }), /holds no archive/);
+  });
+});
+
+describe("what is sent to a machine", () => {
+  it("is quoted for its shell", () => {
+    assert.equal(quote("/var/lib/x-1.py"), "/var/lib/x-1.py");
+    assert.equal(quote("it's $HOME"), `'it'\\''s $HOME'`);
+    assert.equal(quote(""), "''");
+  });
+
+  it("arrives as it was, for nobody else to read", () => {
+    const folder = mkdtempSync(join(tmpdir(), "cht-backup-files-"));
+    try {
+      const text = 'it\'s\n"$HOME" \\ `x` ü\n';
+      execFileSync("sh", ["-s"], { input: writeFiles(folder, { "bin/a.py": text, b: "" }) });
+      assert.equal(readFileSync(join(folder, "bin", "a.py"), "utf8"), text);
+      assert.equal(statSync(join(folder, "bin", "a.py")).mode & 0o777, 0o600);
+      assert.equal(readFileSync(join(folder, "b"), "utf8"), "");
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+});
+
+describe("an operator's wrong option", () => {
+  it("is one line that names it", () => {
+    assert.throws(
+      () => readOptions({ stack: { type: "string" } }, ["--stak", "x"]),
+      /^Error: Unknown option '--stak'.*--help/,
+    );
+    assert.throws(() => readOptions({ stack: { type: "string" } }, ["x"]), /'x'/);
+  });
+});
