@@ -26,6 +26,8 @@ from typing import Any, BinaryIO
 import xxhash
 
 BLOCK = 4096
+# Nearly always the newest header is in the last blocks of a file; there may be thousands of files.
+FIRST_CHUNK = 16 * BLOCK
 CHUNK = 256 * BLOCK
 CHECKSUM = 16
 # A real header has some hundred bytes, a view's some thousand. The limit keeps garbage from filling memory.
@@ -173,8 +175,10 @@ def newest_header(path: str) -> Header:
 
 def _header_blocks(file: BinaryIO, size: int) -> Iterator[int]:
     end = -(-size // BLOCK) * BLOCK
+    chunk = FIRST_CHUNK
     while end > 0:
-        start = max(0, end - CHUNK)
+        start = max(0, end - chunk)
+        chunk = CHUNK
         file.seek(start)
         marks = file.read(end - start)[::BLOCK]
         for index in range(len(marks) - 1, -1, -1):

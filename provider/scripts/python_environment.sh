@@ -5,7 +5,7 @@
 # with the environment, and what is in them runs.
 python_environment_digest() {
   (
-    cd "$1"
+    cd "$1" || exit
     {
       find . -type f -print0 | sort -z | xargs -0 sha256sum
       find . -type l -printf '%p %l\n' | sort

@@ -7,7 +7,7 @@ import { deployedImages, documentCounts, load } from "../../lab/cht";
 import { addressOf, containerOf, dockerVolume, exec, output, start } from "../../lab/machines";
 import { Logged, type Result, run } from "../../toolchain/command";
 import { labFolder, project } from "../../toolchain/paths";
-import { assertComplete, backUp, data, home, python, recovery } from "./backup";
+import { assertComplete, backUp, data, home, python, recovery, timer } from "./backup";
 import { healthyLab } from "./hooks";
 
 const cht = "/home/ubuntu/cht";
@@ -58,6 +58,8 @@ describe("a restore", function () {
 
   before(async () => {
     await healthyLab();
+    // The nightly backup must not become the newest archive in between.
+    await output("cht", `systemctl stop ${timer}`);
     older = assertComplete(await backUp()).archive as string;
     archive = assertComplete(await backUp()).archive as string;
     keys = await output("server", authorizedKeys);
@@ -79,6 +81,7 @@ describe("a restore", function () {
 
   after(async () => {
     rmSync(folder, { recursive: true });
+    await output("cht", `systemctl start ${timer}`);
     await removeMachine();
   });
 
@@ -99,6 +102,11 @@ describe("a restore", function () {
     assert.equal(first.finished, true);
     assert.deepEqual(first.problems, []);
     assert.deepEqual(first.documents, await documentCounts());
+    // With the CHT machine gone, from any other one.
+    const words = ["--", "--stack", "lab", "--last", "2", "--json", "--via", ...destination.slice(5)];
+    const via = await run("npm", ["run", "-s", "archives", ...words], { cwd: project });
+    assert.equal(via.stdout, list.stdout, via.stderr);
+    await assertTidy();
     const table = await documented("archives");
     assert.match(table.stdout, new RegExp(`^${archive} .* MB, 863 documents\n.*medic 419`));
   });
@@ -129,7 +137,8 @@ find ${staging} -type f ! -newermt 2026-11-21T12:00Z | wc -l`;
       added,
       /^restrict,expiry-time="\d{12}",command="\S*borg serve --append-only --restrict-to-repository /,
     );
-    const search = `IFS= read -r word; cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n' | grep -cF "$word"`;
+    // The word itself must not be in the search's own arguments.
+    const search = `umask 077; cat > /tmp/word; cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n' | grep -cFf /tmp/word; rm /tmp/word`;
     assert.equal((await exec("restore", search, { stdin: `${passphrase}\n` })).stdout.trim(), "0");
     const second = await restore();
     assert.equal(second.code, 2);
@@ -190,7 +199,7 @@ echo "\${file#${staging}}"`;
 
   it("makes volumes that Compose takes for its own", async () => {
     const compose = `cd ${cht} && docker compose --project-name cht --env-file upgrade-service/.env --file compose/cht-core.yml --file compose/cht-couchdb.yml`;
-    const up = await exec("restore", `${compose} up --detach && ${compose} down`);
+    const up = await exec("restore", `${compose} up --detach && ${compose} down --timeout 1`);
     assert.equal(up.code, 0, up.stderr);
     assert.doesNotMatch(up.stderr, /already exists|external|not created by/);
   });

@@ -1,0 +1,45 @@
+#!/bin/sh
+# Makes this machine fit for a restore, and prints the public half of an SSH key that is made here.
+# Usage: prepare.sh DIRECTORY INSTALL_DOCKER (yes or no). What it does is said on standard error.
+set -eu
+directory=$1
+install_docker=$2
+umask 077
+
+if ! command -v apt-get > /dev/null; then
+	echo "this machine has no apt-get: a restore needs Debian 13, Ubuntu 24.04 or newer" >&2
+	exit 2
+fi
+wanted=
+command -v borg > /dev/null || wanted="$wanted borgbackup"
+command -v ssh-keygen > /dev/null || wanted="$wanted openssh-client"
+python3 -c 'import xxhash' 2> /dev/null || wanted="$wanted python3 python3-xxhash"
+known() {
+	apt-cache show "$1" > /dev/null 2>&1
+}
+if [ "$install_docker" = yes ] && { ! command -v docker > /dev/null || ! docker compose version > /dev/null 2>&1; }; then
+	docker=yes
+else
+	docker=no
+fi
+if [ -n "$wanted" ] || [ "$docker" = yes ]; then
+	export DEBIAN_FRONTEND=noninteractive
+	apt-get update -q > /dev/null
+	if [ "$docker" = yes ]; then
+		wanted="$wanted docker.io"
+		# Debian has the client and Compose under other names than Ubuntu.
+		if known docker-cli; then wanted="$wanted docker-cli"; fi
+		if known docker-compose-v2; then wanted="$wanted docker-compose-v2"; else wanted="$wanted docker-compose"; fi
+	fi
+	echo "installing$wanted" >&2
+	# shellcheck disable=SC2086
+	apt-get install -y -q --no-install-recommends $wanted > "$directory/apt.log" 2>&1 || {
+		tail -n 5 "$directory/apt.log" >&2
+		exit 2
+	}
+fi
+
+# One key a run; its public half is let in on the server for the time of this run only.
+rm -f "$directory/ssh_key" "$directory/ssh_key.pub"
+ssh-keygen -q -t ed25519 -N '' -C cht-backup-restore -f "$directory/ssh_key"
+cat "$directory/ssh_key.pub"

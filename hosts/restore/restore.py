@@ -1,0 +1,862 @@
+#!/usr/bin/env python3
+"""Put a CHT deployment back on this machine from a borg repository, or list what the repository holds.
+
+Started by `npm run restore` and `npm run archives` on the operator's computer. See `--help` for exit codes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import fcntl
+import hashlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+import backup
+import couch_files
+import manifest
+import plan
+import verify
+from backup import Stopped, megabytes, moment, say
+
+RIGHT, WRONG, REFUSED = 0, 1, 2
+OLDEST_BORG = (1, 2, 8)  # CVE-2023-36811 and borg's own advice
+MANIFESTS = "sh:run/cht-backup/*/collect/manifest-*.json"
+START_LIMIT = 180  # seconds that CouchDB and nginx get to answer after the start
+ASSUMED_RATE = 30e6  # bytes a second, for a first guess of the time
+PROGRESS_INTERVAL = 10  # seconds
+SPARE = 200e6  # bytes that stay free
+
+
+class Refused(Exception):
+    """The restore isn't begun or can't go on. The text is for the operator."""
+
+
+def duration(seconds: float) -> str:
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+# ---- decisions ------------------------------------------------------------------------------------------
+
+
+def time_of(name: str) -> str | None:
+    """When an archive was begun, by its name (`lab-2026-11-21T02:00:05Z`); None for other names."""
+    found = re.search(r"-(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ)$", name)
+    return found[1] if found else None
+
+
+def candidates(names: list[str], archive: str | None, as_of: str | None) -> list[str]:
+    """The archives to try, the best first. `as_of` is a time in UTC, `2026-11-21T02:00:00Z`. Raises Refused."""
+    if archive is not None:
+        if archive not in names:
+            raise Refused(f"there is no archive {archive}; `npm run archives` lists those that there are")
+        return [archive]
+    known = sorted(((time, name) for name in names if (time := time_of(name))), reverse=True)
+    chosen = [name for time, name in known if as_of is None or time <= as_of]
+    if not chosen:
+        raise Refused(
+            "the repository holds no archive"
+            if not known
+            else f"no archive is as old as {as_of}: the oldest is {known[-1][1]}"
+        )
+    return chosen
+
+
+def home_of(places: dict[str, Any]) -> str | None:
+    """The CHT's home by its compose files and .env, which are in `compose/` and `upgrade-service/` there."""
+    files = [*places["composeFiles"], *([places["environment"]] if places["environment"] else [])]
+    return os.path.dirname(os.path.dirname(files[0])) if files else None
+
+
+def targets_of(places: dict[str, Any]) -> list[str]:
+    """The directories that are put in place as a whole: the CHT's home, and CouchDB's where not inside it."""
+    home = home_of(places)
+    outside = [path for path in places["couchdb"] if home is None or not path.startswith(f"{home}/")]
+    return [*([home] if home else []), *outside]
+
+
+def project_of(places: dict[str, Any]) -> str | None:
+    """Name of the Compose project, by the volumes' names."""
+    for name in places["volumes"]:
+        for volume in backup.VOLUMES:
+            if name.endswith(f"_{volume}"):
+                return name.removesuffix(f"_{volume}")
+    return None
+
+
+def summary(name: str, before: dict[str, Any], after: dict[str, Any] | None) -> dict[str, Any]:
+    """An archive for the list: sizes in bytes, documents by database."""
+    files = [of for of in before["files"].values() if of["kind"] == "file"]
+    databases = (after or before)["counts"]["databases"]
+    return {
+        "name": name,
+        "time": before["time"],
+        "finished": after is not None,
+        "files": len(files),
+        "size": sum(of["size"] for of in files),
+        "documents": {database: of["documents"] for database, of in sorted(databases.items())},
+        "problems": before["problems"],
+        "version": before["versions"].get("cht"),
+    }
+
+
+# ---- borg -----------------------------------------------------------------------------------------------
+
+
+class Borg:
+    """One repository, read only. The passphrase goes to borg through a pipe: it is in no argument list, in no
+    environment and in no file."""
+
+    def __init__(self, request: dict[str, Any]) -> None:
+        self.repository: str = request["repository"]
+        self.passphrase: str = request["passphrase"]
+        self.environment = {
+            "PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
+            "HOME": "/root",
+            "LANG": "C.UTF-8",
+            "TZ": "UTC",
+            "BORG_BASE_DIR": request["baseDirectory"],
+            "BORG_RSH": f"ssh -F {request['sshConfig']}",
+        }
+        self.child: subprocess.Popen[str] | None = None
+
+    def check_version(self) -> None:
+        try:
+            version = backup.borg_version()
+        except backup.NoBackup as error:
+            raise Refused(str(error)) from error
+        if tuple(int(part) for part in re.findall(r"\d+", version)[:3]) < OLDEST_BORG:
+            raise Refused(f"borg {version} is too old: 1.2.8 or newer is needed (Debian 13, Ubuntu 24.04 or newer)")
+
+    def run(self, *arguments: str, directory: str = "/", progress: Any = None) -> str:
+        """Run borg and return what it printed. `progress` is called with the bytes done so far. Raises
+        Refused with the reason in plain words. A warning (exit code 1, 100 to 127) is said, not fatal:
+        what is missing is found by comparing with the manifest."""
+        reader, writer = os.pipe()
+        command = ["borg", "--log-json", "--lock-wait", "600", *arguments]
+        try:
+            self.child = subprocess.Popen(
+                command, cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE, text=True, errors="surrogateescape", pass_fds=[reader],
+                env={**self.environment, "BORG_PASSPHRASE_FD": str(reader)},
+                start_new_session=True, preexec_fn=backup._end_with_parent,
+            )  # fmt: skip
+        finally:
+            os.close(reader)
+        try:
+            with os.fdopen(writer, "w") as pipe, contextlib.suppress(BrokenPipeError):
+                pipe.write(self.passphrase)
+            lines: list[str] = []
+            watcher = threading.Thread(target=self._read, args=(self.child.stderr, lines, progress))
+            watcher.start()
+            assert self.child.stdout is not None
+            printed = self.child.stdout.read()
+            watcher.join()
+            code = self.child.wait()
+        except BaseException:
+            self.stop()
+            raise
+        if code == 1 or 100 <= code <= 127:
+            for line in lines[: backup.MAX_LINES]:
+                say(f"note: borg warns: {line}")
+        elif code != 0:
+            raise Refused(explain(code, lines))
+        return printed
+
+    @staticmethod
+    def _read(stream: Any, lines: list[str], progress: Any) -> None:
+        for line in stream:
+            try:
+                said = json.loads(line)
+            except ValueError:
+                lines.append(line.strip())
+                continue
+            if said.get("type") == "progress_percent" and said.get("msgid") == "extract":
+                if progress is not None and said.get("current") is not None:
+                    progress(int(said["current"]))
+            elif said.get("type") == "log_message" and said.get("levelname") != "INFO":
+                lines += said["message"].strip().splitlines()[-1:]
+
+    def stop(self) -> None:
+        """End borg and its ssh, gently first so that it gives its lock back."""
+        child = self.child
+        if child is None:
+            return
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            deadline = time.monotonic() + 20
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, number)
+                os.killpg(child.pid, signal.SIGCONT)  # one that was suspended must hear it, too
+                while time.monotonic() < deadline:
+                    child.poll()
+                    os.killpg(child.pid, 0)  # fails when none of the group is left
+                    time.sleep(0.05)
+                continue
+            return
+
+    def names(self) -> list[str]:
+        listed = json.loads(self.run("list", "--json", self.repository))
+        return [of["name"] for of in listed["archives"]]
+
+    def manifests(self, archive: str, scratch: str) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+        """The two parts of an archive's manifest; a part that isn't there is None."""
+        shutil.rmtree(scratch, ignore_errors=True)
+        os.makedirs(scratch, mode=0o700)
+        try:
+            self.run("extract", f"{self.repository}::{archive}", MANIFESTS, directory=scratch)
+            parts = []
+            for part in ("before", "after"):
+                found = list(pathlib.Path(scratch).glob(f"run/cht-backup/*/collect/manifest-{part}.json"))
+                parts.append(json.loads(found[0].read_text(encoding="utf-8")) if found else None)
+            return parts[0], parts[1]
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def items(self, archive: str) -> list[dict[str, Any]]:
+        """Everything in an archive: `type`, `path` (absolute), `size` (bytes), `isomtime` (UTC)."""
+        printed = self.run(
+            "list",
+            "--json-lines",
+            "--format",
+            "{type}{path}{size}{isomtime}",
+            f"{self.repository}::{archive}",
+        )
+        items = [json.loads(line) for line in printed.splitlines()]
+        return [{**of, "path": f"/{of['path']}"} for of in items]
+
+
+def explain(code: int, lines: list[str]) -> str:
+    """Why borg can't read, in words for the operator, with borg's own after them."""
+    text = "\n".join(lines)
+    if re.search(r"integrity error|IntegrityError|object with key .* not found|Did not get expected", text, re.I):
+        last = lines[-1] if lines else ""
+        return (
+            "the repository is damaged: a part of this archive can't be read or isn't what was stored"
+            f" ({last}). Take another archive (`npm run archives`), or another copy of the repository"
+        )
+    return plan.explain(code, lines)
+
+
+# ---- places ---------------------------------------------------------------------------------------------
+
+
+class Place:
+    """A directory that is put in place as a whole, and the place beside it where it is made first."""
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+        self.mounted = os.path.ismount(target)
+        folder, name = os.path.split(target)
+        # A file system's root can't be renamed; then its entries are, from inside.
+        self.base = f"{target}/.restoring" if self.mounted else f"{folder}/.{name}.restoring"
+
+    def occupied(self) -> bool:
+        try:
+            names = set(os.listdir(self.target))
+        except FileNotFoundError:
+            return os.path.lexists(self.target)
+        except NotADirectoryError:
+            return True
+        return bool(names - {"lost+found", os.path.basename(self.base)})
+
+    def free(self) -> int:
+        """Free bytes where it will be."""
+        path = self.target
+        while not os.path.isdir(path):
+            path = os.path.dirname(path)
+        of = os.statvfs(path)
+        return of.f_bavail * of.f_frsize
+
+    def device(self) -> int:
+        path = self.target
+        while not os.path.isdir(path):
+            path = os.path.dirname(path)
+        return os.stat(path).st_dev
+
+
+class Restore:
+    """One restore onto this machine."""
+
+    def __init__(self, request: dict[str, Any], work: str) -> None:
+        self.request = request
+        self.work = work
+        self.borg = Borg(request)
+        self.began = time.monotonic()
+        self.archive = ""
+        self.before: dict[str, Any] = {}
+        self.after: dict[str, Any] = {}
+        self.places: list[Place] = []
+        self.copy = verify.Copy({})
+        self.when = moment(time.time()).replace(":", "").replace("-", "")
+
+    @property
+    def journal(self) -> str:
+        return f"{self.work}/switch.json"
+
+    @property
+    def marker(self) -> str:
+        return f"{self.work}/extracting.json"
+
+    # ---- before anything is changed ---------------------------------------------------------------------
+
+    def choose(self) -> None:
+        """Find the archive: the newest finished one that was asked for. Raises Refused."""
+        names = self.borg.names()
+        for name in candidates(names, self.request.get("archive"), self.request.get("asOf")):
+            before, after = self.borg.manifests(name, f"{self.work}/manifests")
+            if before is not None and after is not None:
+                self.archive, self.before, self.after = name, before, after
+                break
+            say(f"note: {name} is unfinished: the backup was interrupted (no manifest at its end)")
+        else:
+            raise Refused("there is no finished archive; an unfinished one may lack anything")
+        places = self.before["places"]
+        self.places = [Place(target) for target in targets_of(places)]
+        bases = {place.target: place.base for place in self.places}
+        self.copy = verify.Copy({**bases, "": f"{self.work}/rest"})
+        say(f"archive {self.archive}, begun {self.before['time']}, on the machine {self.before['host']}")
+        for text in self.before["problems"]:
+            say(f"note: the backup itself reported: {text}")
+
+    def refuse_data(self) -> None:
+        """Refuse to go where something is already. Raises Refused; changes nothing."""
+        docker = backup.Docker()
+        volumes, project = self.before["places"]["volumes"], project_of(self.before["places"])
+        if docker.stopped and volumes:
+            raise Refused(
+                f"Docker is needed for the volumes {', '.join(volumes)}, and doesn't answer: {docker.stopped}."
+                " Add --install-docker, or install it yourself"
+            )
+        running = [of["name"] for of in docker.containers(project) if of["running"]] if project else []
+        if running:
+            raise Refused(
+                f"a CHT runs on this machine ({', '.join(running)}). If it is to be replaced, stop it first:"
+                f" docker compose --project-name {project} down"
+            )
+        occupied = [place.target for place in self.places if place.occupied()]
+        occupied += [f"the volume {name}" for name in volumes if self._volume_used(docker, name)]
+        if occupied and not self.request.get("replace"):
+            raise Refused(
+                f"there is data already: {', '.join(occupied)}. Nothing was changed. With --replace it is"
+                " moved aside, not deleted"
+            )
+        for place in self.places:
+            if place.mounted and place.occupied():
+                raise Refused(
+                    f"{place.target} is a file system of its own and isn't empty, so it can't be moved aside:"
+                    " mount an empty one there, or move what is in it yourself"
+                )
+
+    @staticmethod
+    def _volume_used(docker: backup.Docker, name: str) -> bool:
+        try:
+            return bool(os.listdir(docker.mountpoint(name)))
+        except (OSError, subprocess.SubprocessError):
+            return False
+
+    def plan_extraction(self) -> tuple[dict[str, list[str]], int]:
+        """Paths that an interrupted run has already extracted in full, by base; and the bytes still to do.
+        Says what is needed and raises Refused where there is too little room."""
+        items = self.borg.items(self.archive)
+        done: dict[str, list[str]] = {base: [] for base in self.copy.bases.values()}
+        todo: dict[str, int] = dict.fromkeys(done, 0)
+        resumed = self._resumed()
+        for of in items:
+            actual = self.copy.at(of["path"])
+            base = actual.removesuffix(of["path"])
+            if of["type"] == "-" and resumed and _complete(actual, of):
+                done[base].append(of["path"])
+            else:
+                todo[base] += of["size"]
+        total = sum(todo.values())
+        files = sum(1 for of in items if of["type"] == "-")
+        size = sum(of["size"] for of in items)
+        say(
+            f"{files} files, {megabytes(size)}"
+            + (f", of which {megabytes(size - total)} are here from a run before" if resumed else "")
+            + f"; about {duration(max(total / ASSUMED_RATE, 1))} at {megabytes(ASSUMED_RATE)} a second"
+        )
+        needs: dict[int, tuple[Place, int]] = {}
+        for place in [*self.places, Place(f"{self.work}/rest")]:
+            base = place.base if place in self.places else f"{self.work}/rest"
+            device = place.device()
+            first, needed = needs.get(device, (place, 0))
+            needs[device] = (first, needed + todo[base])
+        for place, needed in needs.values():
+            free = place.free()
+            where = os.path.dirname(place.target)
+            say(f"space: {megabytes(needed)} needed, {megabytes(free)} free in {where}")
+            if needed + SPARE > free:
+                raise Refused(
+                    f"too little space in {where}: {megabytes(needed + SPARE)} needed (with a little to spare),"
+                    f" {megabytes(free)} free"
+                )
+        return done, total
+
+    def _resumed(self) -> bool:
+        """Whether what is beside the targets is of an interrupted extraction of this very archive. After a
+        crash of the machine it isn't trusted: not everything may have reached the disk. Nor is it when it has
+        failed the checks, unless it is wanted all the same."""
+        try:
+            with open(self.marker, encoding="utf-8") as file:
+                known = json.load(file)
+        except (OSError, ValueError):
+            return False
+        failed = known.pop("failed", False)
+        return known == self._mark() and (not failed or bool(self.request.get("despiteProblems")))
+
+    def _mark(self) -> dict[str, Any]:
+        boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return {"archive": self.archive, "time": self.before["time"], "boot": boot}
+
+    # ---- extracting and verifying -----------------------------------------------------------------------
+
+    def extract(self, done: dict[str, list[str]], total: int) -> None:
+        if not self._resumed():
+            for base in self.copy.bases.values():
+                shutil.rmtree(base, ignore_errors=True)
+        backup.write_atomically(self.marker, json.dumps(self._mark()))
+        began, finished = time.monotonic(), 0
+        for root, base in self.copy.bases.items():
+            os.makedirs(base, mode=0o700, exist_ok=True)
+            excluded = [f"pf:{path[1:]}" for path in done[base] if "\n" not in path]
+            if root == "":
+                excluded += [f"pp:{other[1:]}" for other in self.copy.bases if other]
+            listed = f"{self.work}/excluded"
+            backup.write_atomically(listed, "".join(f"{line}\n" for line in excluded), 0o600)
+            arguments = ["extract", "--numeric-ids", "--progress", "--exclude-from", listed]
+            self.borg.run(
+                *arguments, f"{self.borg.repository}::{self.archive}", *([root[1:]] if root else []),
+                directory=base, progress=_Progress(began, finished, total),
+            )  # fmt: skip
+            finished += _size(base)
+        os.remove(f"{self.work}/excluded")
+        self._own_directories()
+        say(f"extracted in {duration(time.monotonic() - began)}")
+
+    def _own_directories(self) -> None:
+        """The directories of compose files and .env aren't in the archive: they get their files' owner."""
+        places = self.before["places"]
+        home = home_of(places)
+        files = [*places["composeFiles"], *([places["environment"]] if places["environment"] else [])]
+        for path in files:
+            actual = self.copy.at(path)
+            if not os.path.exists(actual):
+                continue
+            owner = os.stat(actual)
+            for folder in {os.path.dirname(path), home}:
+                os.chown(self.copy.at(folder), owner.st_uid, owner.st_gid)
+                os.chmod(self.copy.at(folder), 0o755)
+
+    def verify(self) -> verify.Verdict:
+        dropped = verify.drop_views_ahead(self.copy, self.before["places"]["couchdb"])
+        for path in dropped:
+            say(f"note: {path} was ahead of its shard and is left out; CouchDB builds this view anew")
+        verdict = verify.verify(self.before, self.after, self.copy, dropped)
+        self._tell(verdict)
+        return verdict
+
+    @staticmethod
+    def _tell(verdict: verify.Verdict) -> None:
+        for text in verdict.checked:
+            say(f"right: {text}")
+        for text in verdict.notes[: backup.MAX_LINES]:
+            say(f"note: {text}")
+        for text in verdict.problems:
+            print(f"WRONG: {text}", file=sys.stderr, flush=True)
+
+    # ---- switching --------------------------------------------------------------------------------------
+
+    def switch(self) -> None:
+        """Put everything in its place by renames, noted down first: a run that is interrupted in between is
+        finished by the next."""
+        self.refuse_data()
+        steps: list[dict[str, Any]] = []
+        docker = backup.Docker()
+        for name in self.before["places"]["volumes"]:
+            steps.append(self._prepare_volume(docker, name))
+        for place in self.places:
+            made = place.base + place.target
+            if place.mounted:
+                of = os.stat(made)
+                os.chown(place.target, of.st_uid, of.st_gid)
+                os.chmod(place.target, of.st_mode & 0o7777)
+                for name in sorted(os.listdir(made)):
+                    steps.append({"from": f"{made}/{name}", "to": f"{place.target}/{name}", "aside": None})
+            else:
+                os.makedirs(os.path.dirname(place.target), exist_ok=True)
+                aside = f"{place.target}.before-restore-{self.when}" if place.occupied() else None
+                steps.append({"from": made, "to": place.target, "aside": aside})
+        os.sync()
+        state = {"archive": self.archive, "steps": steps, "bases": [place.base for place in self.places]}
+        backup.write_atomically(self.journal, json.dumps(state, indent=1) + "\n")
+        finish_switch(self.journal)
+
+    def _prepare_volume(self, docker: backup.Docker, name: str) -> dict[str, Any]:
+        project = project_of(self.before["places"])
+        # With these labels `docker compose up` takes the volume for its own.
+        labels = {"project": project, "volume": name.removeprefix(f"{project}_")}
+        options = [word for key, value in labels.items() for word in ("--label", f"com.docker.compose.{key}={value}")]
+        docker._run("volume", "create", *options, name)
+        mountpoint = docker.mountpoint(name)
+        source, made = self.copy.at(self.before["places"]["volumes"][name]), f"{mountpoint}.restoring"
+        shutil.rmtree(made, ignore_errors=True)
+        subprocess.run(["cp", "--archive", source, made], check=True, capture_output=True, text=True)
+        if name.endswith("_cht-ssl"):
+            self._complete_certificates(made)
+        used = bool(os.listdir(mountpoint))
+        aside = f"{mountpoint}.before-restore-{self.when}" if used else None
+        return {"from": made, "to": mountpoint, "aside": aside}
+
+    def _complete_certificates(self, directory: str) -> None:
+        """nginx may have got its certificate by links that lead out of the volume: then the files themselves
+        take their place."""
+        for what, name in backup.CERTIFICATES.items():
+            source = self.before["places"].get(what)
+            path = f"{directory}/{name}"
+            if source and not os.path.isfile(path):
+                with contextlib.suppress(FileNotFoundError):
+                    os.remove(path)
+                shutil.copy2(self.copy.at(source), path)
+                say(f"note: {name} is put into nginx's volume as a file")
+
+    # ---- the running CHT --------------------------------------------------------------------------------
+
+    def start(self, files: manifest.Counts) -> list[str]:
+        """Start the containers and ask them. Returns what is wrong, one line each."""
+        places = self.before["places"]
+        project, home = project_of(places), home_of(places)
+        began = time.monotonic()
+        compose = [path for path in places["composeFiles"] if path.startswith(f"{home}/compose/")]
+        if not compose or project is None or not places["environment"]:
+            return ["the CHT can't be started: the archive lacks its compose files, .env or volumes"]
+        command = ["docker", "compose"] if _works("docker", "compose", "version") else ["docker-compose"]
+        words = [*command, "--project-name", project, "--env-file", places["environment"]]
+        words += [word for path in compose for word in ("--file", path)]
+        say(f"starting: {' '.join(words)} up --detach")
+        done = subprocess.run([*words, "up", "--detach"], cwd=home, capture_output=True, text=True)
+        if done.returncode != 0:
+            said = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+            return [f"the containers don't start: {said[0]}"]
+        problems = self._ask_database(project, files) + self._ask_nginx(project)
+        if not problems:
+            say(f"started and answering after {duration(time.monotonic() - began)}")
+        return problems
+
+    def _ask_database(self, project: str, files: manifest.Counts) -> list[str]:
+        with open(self.before["places"]["environment"], encoding="utf-8", errors="surrogateescape") as file:
+            environment = plan.parse_env(file.read())
+        user, password = environment.get("COUCHDB_USER") or "medic", environment.get("COUCHDB_PASSWORD", "")
+        reason, deadline = "", time.monotonic() + START_LIMIT
+        while time.monotonic() < deadline:
+            try:
+                counts = backup.ask_couchdb(self._address(project, "couchdb"), user, password)
+                break
+            except backup.urllib.error.HTTPError as error:
+                reason = f"it answers {error.code} {error.reason} to the user {user} of .env"
+                if error.code in (401, 403) and time.monotonic() > deadline - START_LIMIT + 30:
+                    return [
+                        f"login: CouchDB refuses the user {user} with the password of .env; the volume with"
+                        " its credentials and .env don't go together"
+                    ]
+            except (
+                OSError,
+                ValueError,
+                KeyError,
+                TypeError,
+                LookupError,
+                subprocess.SubprocessError,
+            ) as error:
+                reason = str(error)
+            time.sleep(0.5)
+        else:
+            return [f"CouchDB doesn't answer within {START_LIMIT} s: {reason}"]
+        say(f"right: login: CouchDB accepts the user {user} with the password of .env")
+        # Services that start may write, so the server's numbers may be later than the files'.
+        wrong = [f"CouchDB's own answer: {text}" for text in manifest.compare_counts(files, counts, counts)]
+        wrong += [f"CouchDB's own answer: {name} is missing" for name in files if name not in counts]
+        if not wrong:
+            documents = sum(of["documents"] for of in counts.values())
+            say(f"right: CouchDB itself answers with {len(counts)} databases and {documents:,} documents")
+        return wrong
+
+    def _ask_nginx(self, project: str) -> list[str]:
+        place = f"{self._mountpoint('cht-ssl')}/cert.pem"
+        try:
+            with open(place, encoding="ascii") as file:
+                first = re.search(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", file.read(), re.S)
+            if first is None:
+                return [f"TLS: {place} holds no certificate"]
+            wanted = hashlib.sha256(ssl.PEM_cert_to_DER_cert(first[0])).hexdigest()
+        except (OSError, ValueError) as error:
+            return [f"TLS: {place} can't be read as a certificate: {error}"]
+        reason, deadline = "", time.monotonic() + 60
+        while time.monotonic() < deadline:
+            try:
+                shown = ssl.get_server_certificate((self._address(project, "nginx"), 443), timeout=10)
+                break
+            except (OSError, LookupError, subprocess.SubprocessError) as error:
+                reason = str(error)
+            time.sleep(0.5)
+        else:
+            return [f"TLS: nginx doesn't answer on port 443: {reason}"]
+        if hashlib.sha256(ssl.PEM_cert_to_DER_cert(shown)).hexdigest() != wanted:
+            return ["TLS: nginx shows another certificate than the restored one; phones may refuse it"]
+        say("right: TLS: nginx shows the restored certificate on port 443")
+        return []
+
+    def _mountpoint(self, volume: str) -> str:
+        project = project_of(self.before["places"])
+        return backup.Docker().mountpoint(f"{project}_{volume}")
+
+    @staticmethod
+    def _address(project: str, service: str) -> str:
+        for of in backup.Docker().containers(project):
+            if of["service"].startswith(service) and of["running"] and of["addresses"]:
+                return of["addresses"][0]
+        raise LookupError(f"no container of the service {service} runs")
+
+    # ---- the run ----------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        self.borg.check_version()
+        if os.path.exists(self.journal):
+            say("an earlier run was interrupted while it put things in place; this is finished first")
+            finish_switch(self.journal)
+        self.choose()
+        if self._in_place():
+            return self._check_in_place()
+        self.refuse_data()
+        done, total = self.plan_extraction()
+        if self.request.get("dryRun"):
+            for place in self.places:
+                say(f"would put back {place.target}" + (" and move aside what is there" if place.occupied() else ""))
+            for name in self.before["places"]["volumes"]:
+                say(f"would put back the volume {name}")
+            say("dry run: nothing was changed")
+            return RIGHT
+        self.extract(done, total)
+        verdict = self.verify()
+        if verdict.problems and not self.request.get("despiteProblems"):
+            backup.write_atomically(self.marker, json.dumps({**self._mark(), "failed": True}))
+            say(
+                f"NOT put in place: {len(verdict.problems)} of the checks failed. What was extracted stays in"
+                f" {', '.join(place.base for place in self.places)}. Take another archive, or, where there is"
+                " no better one, run again with --despite-problems"
+            )
+            return WRONG
+        self.switch()
+        return self._conclude(verdict.problems, verdict.databases)
+
+    def _conclude(self, problems: list[str], databases: manifest.Counts) -> int:
+        if self.request.get("start"):
+            found = self.start(databases)
+            for text in found:
+                print(f"WRONG: {text}", file=sys.stderr, flush=True)
+            problems += found
+        home = home_of(self.before["places"])
+        took = duration(time.monotonic() - self.began)
+        if problems:
+            say(f"{self.archive} is in place, but {len(problems)} checks failed ({took})")
+            return WRONG
+        say(f"{self.archive} is restored to {', '.join(place.target for place in self.places)} and right ({took})")
+        if not self.request.get("start"):
+            say(f"the CHT isn't started (--start does that): its compose files are in {home}/compose")
+        return RIGHT
+
+    def _in_place(self) -> bool:
+        """Whether an earlier run put this archive here, and perhaps was stopped before it came to an end."""
+        try:
+            with open(f"{self.work}/restored.json", encoding="utf-8") as file:
+                restored = json.load(file)["archive"]
+        except (OSError, ValueError, LookupError):
+            return False
+        there = all(place.occupied() for place in self.places)
+        return restored == self.archive and there and not self.request.get("replace")
+
+    def _check_in_place(self) -> int:
+        say("this archive is in place already; it is checked again")
+        project = project_of(self.before["places"])
+        if project and any(of["running"] for of in backup.Docker().containers(project)):
+            if not self.request.get("start"):
+                self.refuse_data()
+            found = couch_files.scan(*self.before["places"]["couchdb"])
+            return self._conclude([], manifest.counts_of(found["databases"]))
+        # What lies outside the targets (volumes, the collected certificate) was compared when it was put there.
+        targets = tuple(f"{place.target}/" for place in self.places)
+        kept = {path: of for path, of in self.before["files"].items() if path.startswith(targets)}
+        places = {**self.before["places"], "volumes": {}, "certificate": None, "key": None}
+        before, verdict = {**self.before, "files": kept, "places": places}, verify.Verdict()
+        copy = verify.Copy({"": ""})
+        verify.compare_files(before, self.after, copy, set(), True, verdict)
+        verify.compare_databases(before, self.after, copy, verdict)
+        self._tell(verdict)
+        return self._conclude(verdict.problems, verdict.databases)
+
+
+def _works(*command: str) -> bool:
+    return subprocess.run(command, capture_output=True).returncode == 0
+
+
+def _complete(path: str, item: dict[str, Any]) -> bool:
+    """Whether a file was extracted in full: borg sets its time when all its content is written."""
+    try:
+        of = os.lstat(path)
+    except FileNotFoundError:
+        return False
+    wanted = datetime.datetime.fromisoformat(item["isomtime"])
+    if wanted.tzinfo is None:
+        wanted = wanted.replace(tzinfo=datetime.timezone.utc)
+    return of.st_size == item["size"] and abs(of.st_mtime - wanted.timestamp()) < 5e-6
+
+
+def _size(directory: str) -> int:
+    return sum(couch_files.list_files(directory).values())
+
+
+class _Progress:
+    """Says now and then how far the extraction is."""
+
+    def __init__(self, began: float, before: int, total: int) -> None:
+        self.began, self.before, self.total, self.said = began, before, total, began
+
+    def __call__(self, current: int) -> None:
+        now = time.monotonic()
+        if now - self.said < PROGRESS_INTERVAL or not self.total:
+            return
+        self.said = now
+        done = min(self.before + current, self.total)
+        left = (self.total - done) * (now - self.began) / max(done, 1)
+        say(f"{done / self.total:.0%} extracted: {megabytes(done)} of {megabytes(self.total)}, {duration(left)} left")
+
+
+def finish_switch(journal: str) -> None:
+    """Do what the journal lists and isn't done yet, then forget it."""
+    with open(journal, encoding="utf-8") as file:
+        state = json.load(file)
+    for step in state["steps"]:
+        if not os.path.lexists(step["from"]):
+            continue  # done
+        if step["aside"] and os.path.lexists(step["to"]) and not os.path.lexists(step["aside"]):
+            os.rename(step["to"], step["aside"])
+            say(f"moved aside: what was in {step['to']} is in {step['aside']}")
+        os.rename(step["from"], step["to"])
+    for base in state["bases"]:
+        shutil.rmtree(base, ignore_errors=True)
+    folder = os.path.dirname(journal)
+    shutil.rmtree(f"{folder}/rest", ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(f"{folder}/extracting.json")
+    backup.write_atomically(f"{folder}/restored.json", json.dumps({"archive": state["archive"]}) + "\n")
+    os.remove(journal)
+    os.sync()
+
+
+def list_archives(request: dict[str, Any], work: str) -> int:
+    """Print the newest archives as JSON, the newest first."""
+    borg = Borg(request)
+    borg.check_version()
+    names = sorted(borg.names(), key=lambda name: time_of(name) or "", reverse=True)
+    count = request.get("last") or len(names)
+    found = []
+    for name in names[:count]:
+        before, after = borg.manifests(name, f"{work}/manifests")
+        found.append(
+            summary(name, before, after) if before else {"name": name, "time": time_of(name), "finished": False}
+        )
+    print(json.dumps({"archives": found, "more": max(0, len(names) - count)}))
+    return RIGHT
+
+
+def stopped(number: int, _frame: Any) -> None:
+    for other in backup.SIGNALS:
+        signal.signal(other, signal.SIG_IGN)
+    raise Stopped(signal.Signals(number).name)
+
+
+def end_with_input() -> None:
+    """Stop when the operator's side is gone: its end of the standard input is closed then."""
+    while os.read(0, 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def forget_other_runs(work: str, ssh_config: str) -> None:
+    """Remove the scripts and keys of runs whose operator's computer died; after a day such a key is void."""
+    for path in pathlib.Path(work).glob("run.*"):
+        if str(path) != os.path.dirname(ssh_config) and path.stat().st_mtime < time.time() - 24 * 3600:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def read_line() -> str:
+    """The first line of the standard input, and not a byte more."""
+    line = bytearray()
+    while (byte := os.read(0, 1)) not in (b"", b"\n"):
+        line += byte
+    return line.decode()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="restore.py",
+        description="Restore a CHT deployment onto this machine from its borg repository, or list the archives."
+        " Reads one line of JSON from standard input: repository, passphrase, baseDirectory, sshConfig, and"
+        " optionally archive, asOf (UTC), last, dryRun, replace, start, despiteProblems. It stops"
+        " when standard input ends.",
+        epilog="Exit codes: 0 done, and everything checked is right; 1 a check failed, which is named, and what"
+        " was extracted is in place only when that is said; 2 refused or not possible, the reason is named;"
+        " 143 or 130 stopped: run it again, it goes on from there.",
+    )
+    parser.add_argument("action", choices=("list", "restore"))
+    parser.add_argument("work", metavar="DIRECTORY", help="where this program keeps its notes")
+    options = parser.parse_args(arguments)
+    os.umask(0o077)
+    if os.getuid() != 0:
+        print("restore.py must run as root", file=sys.stderr)
+        return REFUSED
+    for number in backup.SIGNALS:
+        signal.signal(number, stopped)
+    try:
+        request = json.loads(read_line())
+        os.makedirs(options.work, mode=0o700, exist_ok=True)
+        lock = os.open(f"{options.work}/lock", os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        forget_other_runs(options.work, request["sshConfig"])
+        threading.Thread(target=end_with_input, daemon=True).start()
+        if options.action == "list":
+            return list_archives(request, options.work)
+        return Restore(request, options.work).run()
+    except BlockingIOError:
+        print("another restore is running on this machine", file=sys.stderr)
+        return REFUSED
+    except Refused as error:
+        print(error, file=sys.stderr)
+        return REFUSED
+    except Stopped as error:
+        print(f"stopped by {error}; the next run goes on from here", file=sys.stderr)
+        return 143
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        print(backup._reason(error), file=sys.stderr)
+        return REFUSED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

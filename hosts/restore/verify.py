@@ -1,0 +1,247 @@
+"""Tell whether a restored copy of a CHT deployment is what its archive's manifest says. Starts no database.
+
+The checks, in this order: the set of files with owners and modes, the newest header of every database and
+view, documents and update sequences of every database and shard, checksums of everything outside CouchDB's
+directories, and whether certificate and key belong together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import ssl
+import stat
+from dataclasses import dataclass, field
+from typing import Any
+
+import couch_files
+import manifest
+
+Manifest = dict[str, Any]
+
+
+@dataclass
+class Copy:
+    """Where a copy's parts are. A path of the archive is found at the base of the longest root above it,
+    followed by the whole path; `bases` has the root "" for what no other root holds."""
+
+    bases: dict[str, str]
+
+    def at(self, path: str) -> str:
+        roots = (root for root in self.bases if path == root or path.startswith(f"{root}/"))
+        return self.bases[max(roots, key=len)] + path
+
+    def plain(self, text: str) -> str:
+        """A message about the copy with the paths of the archive in it."""
+        for base in sorted(self.bases.values(), key=len, reverse=True):
+            if base:
+                text = text.replace(base, "")
+        return text
+
+    def paths(self, places: list[str]) -> list[str]:
+        """Every path in the copy below `places`, those included, as in the archive."""
+        found: list[str] = []
+
+        def visit(path: str) -> None:
+            found.append(path)
+            actual = self.at(path)
+            if os.path.isdir(actual) and not os.path.islink(actual):
+                for name in sorted(os.listdir(actual)):
+                    visit(f"{path}/{name}")
+
+        for place in places:
+            if os.path.lexists(self.at(place)):
+                visit(place)
+        return found
+
+
+@dataclass
+class Verdict:
+    checked: list[str] = field(default_factory=list)
+    """What was checked and found right, one line each."""
+    problems: list[str] = field(default_factory=list)
+    """What is wrong and what it means, one line each; empty when the copy is right."""
+    notes: list[str] = field(default_factory=list)
+    """Worth knowing, not wrong."""
+    databases: manifest.Counts = field(default_factory=dict)
+    """What the copy's files hold."""
+
+
+def describe(path: str, checksum: bool) -> dict[str, Any]:
+    """A file, directory or link as the manifest describes it."""
+    of = os.lstat(path)
+    if stat.S_ISLNK(of.st_mode):
+        return {"kind": "link", "target": os.readlink(path)}
+    known = {"mode": f"{stat.S_IMODE(of.st_mode):04o}", "uid": of.st_uid, "gid": of.st_gid}
+    if stat.S_ISDIR(of.st_mode):
+        return {"kind": "directory", **known}
+    described: dict[str, Any] = {"kind": "file", **known}
+    if checksum:
+        digest = hashlib.sha256()
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        described["sha256"] = digest.hexdigest()
+    return described
+
+
+def roots_of(places: dict[str, Any]) -> list[str]:
+    """Everything that belongs to a copy: directories with all that is in them, and single files."""
+    singles = [places.get(name) for name in ("environment", "certificate", "key")]
+    return [*places["couchdb"], *places["volumes"].values(), *places["composeFiles"], *filter(None, singles)]
+
+
+def drop_views_ahead(copy: Copy, directories: list[str]) -> list[str]:
+    """Remove the views that are ahead of their shards: CouchDB wouldn't notice, and would answer with rows of
+    documents that aren't there. It builds them anew. Returns their paths as in the archive."""
+    dropped = []
+    for directory in directories:
+        actual = copy.at(directory)
+        for path, of in couch_files.scan(actual)["views"].items():
+            if of["shardSequence"] is not None and of["updateSequence"] > of["shardSequence"]:
+                os.remove(os.path.join(actual, path))
+                dropped.append(f"{directory}/{path}")
+    return dropped
+
+
+def verify(before: Manifest, after: Manifest, copy: Copy, dropped: list[str], owners: bool = True) -> Verdict:
+    """Compare a copy with the two parts of its archive's manifest.
+
+    `dropped` are views that were removed on purpose (see `drop_views_ahead`). `owners` says whether users and
+    groups are compared, too: only root can set them.
+    """
+    verdict = Verdict()
+    places = before["places"]
+    _belongs_together(before, after, verdict)
+    compare_files(before, after, copy, set(dropped), owners, verdict)
+    compare_databases(before, after, copy, verdict)
+    for what in ("environment", "certificate", "key"):
+        if places.get(what) is None:
+            verdict.problems.append(f"the archive holds no {_MEANING[what]}")
+    if places.get("certificate") and places.get("key"):
+        _certificate(copy.at(places["certificate"]), copy.at(places["key"]), verdict)
+    return verdict
+
+
+_MEANING = {
+    "environment": ".env: the passwords and the secret that the database needs are missing",
+    "certificate": "TLS certificate: browsers and phones will refuse the connection",
+    "key": "TLS key: nginx can't use the certificate",
+}
+
+
+def _belongs_together(before: Manifest, after: Manifest, verdict: Verdict) -> None:
+    for part, name in ((before, "before"), (after, "after")):
+        if part.get("format") != manifest.FORMAT or part.get("part") != name:
+            verdict.problems.append(f"manifest-{name}.json is not of the kind that this program reads")
+    if before.get("archive") != after.get("archive"):
+        verdict.problems.append(
+            f"the manifest's parts are of two archives: {before.get('archive')} and {after.get('archive')}"
+        )
+
+
+def compare_files(
+    before: Manifest, after: Manifest, copy: Copy, dropped: set[str], owners: bool, verdict: Verdict
+) -> None:
+    places, files = before["places"], before["files"]
+    data = [f"{directory}/" for directory in places["couchdb"]]
+    problems: list[str] = []
+    checksums: list[str] = []
+    compared = 0
+    for path, wanted in files.items():
+        if wanted["kind"] == "vanished" or path in dropped:
+            continue
+        inside = next((path[len(prefix) :] for prefix in data if path.startswith(prefix)), None)
+        actual = copy.at(path)
+        if not os.path.lexists(actual):
+            _missing(path, inside, places, verdict, problems)
+            continue
+        found = describe(actual, "sha256" in wanted)
+        compared += 1
+        if found["kind"] != wanted["kind"]:
+            problems.append(f"{path}: is a {found['kind']}, but was a {wanted['kind']}")
+            continue
+        if found.get("target") != wanted.get("target"):
+            problems.append(f"{path}: leads to {found['target']}, but led to {wanted['target']}")
+        if found.get("mode") != wanted.get("mode"):
+            problems.append(f"{path}: has mode {found['mode']}, but had {wanted['mode']}")
+        if owners and (found.get("uid"), found.get("gid")) != (wanted.get("uid"), wanted.get("gid")):
+            problems.append(
+                f"{path}: belongs to {found['uid']}:{found['gid']}, but belonged to {wanted['uid']}:{wanted['gid']}"
+            )
+        if "sha256" in wanted and found["sha256"] != wanted["sha256"]:
+            meaning = next(
+                (f" ({_WRONG[what]})" for what in _WRONG if places.get(what) == path),
+                "",
+            )
+            checksums.append(f"{path}: its content is not what was backed up{meaning}")
+    for path in copy.paths(roots_of(places)):
+        if path not in files:
+            problems.append(f"{path}: is not in the manifest, so it comes from elsewhere")
+    verdict.problems += problems + checksums
+    if not problems:
+        verdict.checked.append(
+            f"files: {compared} files and directories are there{', with owners' if owners else ''} and modes"
+        )
+    summed = sum(1 for of in files.values() if "sha256" in of)
+    if not checksums and not problems:
+        verdict.checked.append(f"checksums: {summed} files outside CouchDB's directory (.env, certificate, …)")
+
+
+_WRONG = {
+    "environment": "with another password or secret the services can't log in to the database",
+    "certificate": "browsers and phones may refuse the connection",
+    "key": "nginx can't use the certificate",
+}
+
+
+def _missing(path: str, inside: str | None, places: dict[str, Any], verdict: Verdict, problems: list[str]) -> None:
+    if inside is None:
+        meaning = next((f" ({text})" for what, text in _WRONG.items() if places.get(what) == path), "")
+        problems.append(f"{path}: missing{meaning}")
+    elif inside.startswith("shards/") and inside.endswith(".couch"):
+        pass  # compare_shards knows whether its database was deleted meanwhile
+    elif inside.endswith(".view"):
+        verdict.notes.append(f"{path}: missing; CouchDB builds this view anew")
+    elif inside.startswith((".shards", ".delete")) or ".compact" in inside:
+        verdict.notes.append(f"{path}: went away during the backup")
+    else:
+        problems.append(f"{path}: missing")
+
+
+def compare_databases(before: Manifest, after: Manifest, copy: Copy, verdict: Verdict) -> None:
+    directories = before["places"]["couchdb"]
+    actual = [copy.at(directory) for directory in directories]
+    scanned = couch_files.scan(*actual)
+    problems = [copy.plain(text) for text in scanned["problems"]]
+    if not problems:
+        verdict.checked.append(
+            f"headers: the newest header of {len(scanned['shardFiles']) + len(scanned['nodeDatabases'])}"
+            f" database files and {len(scanned['views'])} views is intact, no view is ahead of its shard"
+        )
+    verdict.problems += problems
+    verdict.notes += [copy.plain(text) for text in scanned["notes"]]
+    verdict.databases = manifest.counts_of(scanned["databases"])
+    # `scan` gives paths in the data directory when there is one, else absolute ones; the manifest's are absolute.
+    prefix = f"{directories[0]}/" if len(directories) == 1 else ""
+    shards = {copy.plain(prefix + path): of for path, of in scanned["shardFiles"].items()}
+    low, high = before["counts"]["databases"], after["counts"]["databases"]
+    wrong = manifest.compare_shards(before["shards"], high, shards)
+    wrong += manifest.compare_counts(low, high, verdict.databases)
+    verdict.problems += wrong
+    if not wrong:
+        documents = sum(of["documents"] for of in verdict.databases.values())
+        verdict.checked.append(
+            f"counts: {len(verdict.databases)} databases with {documents:,} documents, within what they held"
+            " before and after the backup"
+        )
+
+
+def _certificate(certificate: str, key: str, verdict: Verdict) -> None:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+        verdict.checked.append("TLS: certificate and key belong together")
+    except FileNotFoundError:
+        pass  # named above
+    except (OSError, ssl.SSLError) as error:
+        verdict.problems.append(f"TLS: certificate and key don't belong together: {str(error).splitlines()[0]}")

@@ -1,0 +1,124 @@
+/** `npm run archives`: what is in a deployment's repository, seen from the operator's computer. */
+import { command, exitCodes, Refused, readOptions } from "./main";
+import { parseDestination, Remote } from "./remote";
+import { throughCht, throughTemporaryKey, type Way } from "./repository";
+import { readDeployment } from "./stack";
+
+const help = `Usage: npm run archives -- --stack STACK [OPTIONS]
+
+Lists the archives of a deployment, the newest first: when each was begun, files, size, documents by database.
+
+  --stack STACK          the stack
+  --via DESTINATION      ask from this machine ([user@]host[:port], or a name in host:machines) instead of the CHT
+                         machine; it gets borg and, for this time, a key. For the day when the CHT machine is gone
+  --last N               how many archives to look into (default 10; 0 is all)
+  --identity-file FILE   the private key to log in to DESTINATION with
+  --ssh-config FILE      the ssh configuration to use for DESTINATION
+  --json                 print JSON
+  --help                 this text
+
+Exit codes: 0 listed; 2 wrong option, or the repository can't be read (the reason is said); 130 after Ctrl-C.
+`;
+
+/** An archive as \`restore.py list\` describes it. */
+export interface Archive {
+  name: string;
+  /** When it was begun, UTC. */
+  time: string | null;
+  /** False for what an interrupted backup left: it may lack anything. */
+  finished: boolean;
+  files?: number;
+  /** Bytes. */
+  size?: number;
+  /** Documents by database. */
+  documents?: Record<string, number>;
+  /** What the backup itself reported as missing. */
+  problems?: string[];
+  /** CHT's version. */
+  version?: string | null;
+}
+
+export interface Archives {
+  archives: Archive[];
+  /** How many older ones were not looked into. */
+  more: number;
+}
+
+/** The list for people. Pure. */
+export function table({ archives, more }: Archives): string {
+  if (archives.length === 0) return "The repository holds no archive.\n";
+  const lines = archives.flatMap(({ name, finished, files, size = 0, documents = {}, problems = [] }) => {
+    if (!finished) return [`${name}  UNFINISHED: the backup was interrupted, it can't be restored`];
+    const counts = Object.entries(documents);
+    const total = counts.reduce((sum, [, count]) => sum + count, 0);
+    return [
+      `${name}  ${files} files, ${(size / 1e6).toFixed(1)} MB, ${total} documents`,
+      `    ${counts.map(([database, count]) => `${database} ${count}`).join(", ")}`,
+      ...problems.map((problem) => `    INCOMPLETE: ${problem}`),
+    ];
+  });
+  if (more > 0) lines.push(`and ${more} older (--last 0 shows all)`);
+  return `${lines.join("\n")}\n`;
+}
+
+async function archives(signal: AbortSignal): Promise<number> {
+  const options = readOptions(
+    {
+      stack: { type: "string" },
+      via: { type: "string" },
+      last: { type: "string" },
+      "identity-file": { type: "string" },
+      "ssh-config": { type: "string" },
+      json: { type: "boolean" },
+      help: { type: "boolean", short: "h" },
+    },
+    process.argv.slice(2),
+  );
+  if (options.help) {
+    process.stdout.write(help);
+    return exitCodes.right;
+  }
+  if (options.stack === undefined) throw new Refused("--stack is missing: the name of the stack, for instance prod");
+  const last = options.last ?? "10";
+  if (!/^[0-9]{1,6}$/.test(last)) throw new Refused(`--last ${last}: it must be a whole number, 0 for all`);
+  const deployment = await readDeployment(options.stack);
+  const { machines } = deployment.settings;
+  const list = async (remote: Remote, { programs, notes, python, request }: Way) => {
+    const words = [python, "-B", `${programs}/bin/restore.py`, "list", notes];
+    const stdin = `${JSON.stringify({ ...request, last: Number(last) })}\n`;
+    const { code, stdout, stderr } = await remote.run(words, { stdin, keepOpen: true, signal });
+    if (code !== 0) throw new Refused(stderr.trim());
+    return JSON.parse(stdout) as Archives;
+  };
+  const remotes: Remote[] = [];
+  const connect = (...args: ConstructorParameters<typeof Remote>) => {
+    const remote = new Remote(...args);
+    remotes.push(remote);
+    return remote;
+  };
+  try {
+    let found: Archives;
+    if (options.via === undefined || options.via === "cht") {
+      const cht = connect("cht", machines.cht);
+      found = await throughCht(cht, deployment, signal, (way) => list(cht, way));
+    } else {
+      const { "identity-file": identityFile, "ssh-config": configFile } = options;
+      const machine = machines[options.via] ?? parseDestination(options.via, { identityFile, configFile });
+      const via = connect(options.via, machine);
+      const say = (text: string) => void process.stderr.write(`  ${text}\n`);
+      found = await throughTemporaryKey(
+        via,
+        connect("server", machines.server),
+        deployment,
+        { installDocker: false, say, signal },
+        (way) => list(via, way),
+      );
+    }
+    process.stdout.write(options.json ? `${JSON.stringify(found, null, 2)}\n` : table(found));
+    return exitCodes.right;
+  } finally {
+    for (const remote of remotes) remote.close();
+  }
+}
+
+if (require.main === module || process.argv[1] === __filename) void command("archives", archives);

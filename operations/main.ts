@@ -1,0 +1,39 @@
+/** What the operator's commands have in common. */
+import { type ParseArgsConfig, parseArgs } from "node:util";
+import { Problem } from "../toolchain/progress";
+
+/** The command was used wrongly, or it can't begin: exit code 2. */
+export class Refused extends Problem {}
+
+export const exitCodes = { right: 0, wrong: 1, refused: 2, stopped: 130 } as const;
+
+/** Reads a command's options. @throws Refused with a line that names the wrong one */
+export function readOptions<T extends NonNullable<ParseArgsConfig["options"]>>(options: T, args: string[]) {
+  try {
+    return parseArgs({ options, args, strict: true, allowPositionals: false }).values;
+  } catch (error) {
+    throw new Refused(`${(error as Error).message.split(". ")[0]} (--help lists the options)`);
+  }
+}
+
+/** Runs a command and sets the process's exit code. Ctrl-C aborts `signal`, and the command tidies up. */
+export async function command(name: string, work: (signal: AbortSignal) => Promise<number>): Promise<void> {
+  const stopped = new AbortController();
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+    process.on(signal, () => {
+      if (!stopped.signal.aborted) process.stderr.write("\nstopping, and tidying up…\n");
+      stopped.abort();
+    });
+  }
+  try {
+    process.exitCode = await work(stopped.signal);
+  } catch (error) {
+    const message = error instanceof Error ? error.message : String(error);
+    if (!stopped.signal.aborted) process.stderr.write(`${name}: ${message}\n`);
+    if (process.env.DEBUG && error instanceof Error && !(error instanceof Problem)) {
+      process.stderr.write(`${error.stack}\n`);
+    }
+    process.exitCode = exitCodes.refused;
+  }
+  if (stopped.signal.aborted) process.exitCode = exitCodes.stopped;
+}
