@@ -212,6 +212,14 @@ describe("drift between the stack and the machines", function () {
     assert.match(await up(), /Resources:\n\s+\d+ unchanged/);
   });
 
+  it("the units on the machine are what systemd understands, down to their programs", async () => {
+    const units = "$(ls -d /etc/systemd/system/cht-backup-lab*.service /etc/systemd/system/cht-backup-lab*.timer)";
+    const verified = await exec("cht", `systemd-analyze verify --man=no ${units}`);
+    const said = verified.stderr.split("\n").filter((line) => line.includes("cht-backup-lab"));
+    assert.deepEqual([verified.code, said], [0, []]);
+    assert.equal(await output("cht", `echo ${units} | wc -w`), "3");
+  });
+
   describe("what someone did to a machine", () => {
     let changes: Change[] = [];
     let exitCode = 0;
