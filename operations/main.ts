@@ -1,5 +1,6 @@
 /** What the operator's commands have in common. */
 import { type ParseArgsConfig, parseArgs } from "node:util";
+import { report } from "../toolchain/main";
 import { Problem } from "../toolchain/progress";
 
 /** The command was used wrongly, or it can't begin: exit code 2. */
@@ -28,11 +29,8 @@ export async function command(name: string, work: (signal: AbortSignal) => Promi
   try {
     process.exitCode = await work(stopped.signal);
   } catch (error) {
-    const message = error instanceof Error ? error.message : String(error);
-    if (!stopped.signal.aborted) process.stderr.write(`${name}: ${message}\n`);
-    if (process.env.DEBUG && error instanceof Error && !(error instanceof Problem)) {
-      process.stderr.write(`${error.stack}\n`);
-    }
+    // After Ctrl-C, what fails is what was stopped.
+    if (!stopped.signal.aborted) report(name, error);
     process.exitCode = exitCodes.refused;
   }
   if (stopped.signal.aborted) process.exitCode = exitCodes.stopped;

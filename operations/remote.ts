@@ -1,11 +1,11 @@
 /** Runs programs on a machine over SSH, one at a time, with their input and output as they come. */
 import { spawn } from "node:child_process";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { type Machine, machineSchema } from "../provider/connection";
-import { connectionArguments, explainConnectionFailure } from "../provider/ssh";
+import { explainConnectionFailure, pinnedConnection } from "../provider/ssh";
 import { Problem } from "../toolchain/progress";
 
 /** How long a program on a machine gets to end in order, in milliseconds. */
@@ -67,12 +67,7 @@ export class Remote {
     readonly name: string,
     readonly machine: Machine,
   ) {
-    let knownHosts: string | undefined;
-    if (machine.hostKey !== undefined) {
-      knownHosts = join(this.directory, "known_hosts");
-      writeFileSync(knownHosts, `pinned ${machine.hostKey}\n`, { mode: 0o600 });
-    }
-    this.base = connectionArguments(machine, knownHosts);
+    this.base = pinnedConnection(machine, this.directory);
   }
 
   /** Runs a shell script as root with arguments. A script that fails is a problem. @returns what it printed */

@@ -52,6 +52,17 @@ export function connectionArguments(machine: MachineSettings, knownHosts: string
 }
 
 /**
+ * Arguments of ssh that lead to the machine, its pinned host key (where there is one) written to a file for ssh.
+ * @param directory a directory of the caller's own, which it removes when it is done
+ */
+export function pinnedConnection(machine: MachineSettings, directory: string): string[] {
+  if (machine.hostKey === undefined) return connectionArguments(machine, undefined);
+  const knownHosts = join(directory, "known_hosts");
+  writeFileSync(knownHosts, `pinned ${machine.hostKey}\n`, { mode: 0o600 });
+  return connectionArguments(machine, knownHosts);
+}
+
+/**
  * What ssh's words about a failed connection mean for the operator, in one line. Pure.
  * @param name the machine's name in `host:machines`
  */
@@ -111,12 +122,7 @@ export class Machine {
     readonly name: string,
     readonly settings: MachineSettings,
   ) {
-    let knownHosts: string | undefined;
-    if (settings.hostKey !== undefined) {
-      knownHosts = join(this.directory, "known_hosts");
-      writeFileSync(knownHosts, `pinned ${settings.hostKey}\n`, { mode: 0o600 });
-    }
-    this.base = connectionArguments(settings, knownHosts);
+    this.base = pinnedConnection(settings, this.directory);
   }
 
   /** Reads something. Reads that are asked for at the same time travel together. */

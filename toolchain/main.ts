@@ -13,13 +13,18 @@ export async function main(program: string, work: () => Promise<number | undefin
   } catch (error) {
     // Then the handler below says what there is to say.
     if (error instanceof Stopped) return;
-    const message = error instanceof Error ? error.message : String(error);
-    process.stderr.write(`${program}: ${message}\n`);
-    if (process.env.DEBUG && error instanceof Error && !(error instanceof Problem)) {
-      process.stderr.write(`${error.stack}\n`);
-    }
+    report(program, error);
     process.exitCode = 1;
     await stopRunning("SIGTERM", 5000);
+  }
+}
+
+/** Says in one line what went wrong; the stack of an error nobody thought of only where DEBUG is set. */
+export function report(program: string, error: unknown): void {
+  const message = error instanceof Error ? error.message : String(error);
+  process.stderr.write(`${program}: ${message}\n`);
+  if (process.env.DEBUG && error instanceof Error && !(error instanceof Problem)) {
+    process.stderr.write(`${error.stack}\n`);
   }
 }
 
