@@ -31,7 +31,8 @@ export interface Reached {
   hostKey: string;
 }
 
-const users: Record<AnyMachine, string> = { cht: "ubuntu", server: "root", restore: "ubuntu" };
+/** Who logs in there. */
+const userOf = (machine: AnyMachine) => (machine === "server" ? "root" : "ubuntu");
 
 /** Whether all machines are there, running or not. */
 export async function machinesExist(): Promise<boolean> {
@@ -96,7 +97,7 @@ export async function create(
 
 /** Lets the operator's key in, for the machine's user. */
 export async function authorize(machine: AnyMachine): Promise<void> {
-  const user = users[machine];
+  const user = userOf(machine);
   const key = readFileSync(`${identityFile}.pub`, "utf8");
   const script = `
 set -eu
@@ -119,7 +120,7 @@ async function reach(machine: Machine): Promise<Reached> {
     addressOf(machine),
     output(machine, "cut -d' ' -f1,2 /etc/ssh/ssh_host_ed25519_key.pub"),
   ]);
-  const user = users[machine];
+  const user = userOf(machine);
   let words = "";
   const arrived = await waitFor(async () => {
     const result = await run(

@@ -5,8 +5,10 @@ import { Problem } from "../toolchain/progress";
 /** `cht` holds the CHT deployment, `server` takes its backups. */
 export const machines = ["cht", "server"] as const;
 export type Machine = (typeof machines)[number];
-/** Also the one that a test restores to: it makes it, and removes it in the end. */
-export type AnyMachine = Machine | "restore";
+/** Machines of tests, which make them and remove them in the end. */
+export const extraMachines = ["restore", "kit", "drill"] as const;
+export type ExtraMachine = (typeof extraMachines)[number];
+export type AnyMachine = Machine | ExtraMachine;
 
 /** The container of a machine. */
 export function containerOf(machine: AnyMachine): string {

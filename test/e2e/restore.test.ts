@@ -1,39 +1,23 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { authorize, create, identityFile } from "../../lab/boot";
-import { deployedImages, documentCounts, load } from "../../lab/cht";
-import { addressOf, containerOf, dockerVolume, exec, output, start } from "../../lab/machines";
-import { Logged, type Result, run } from "../../toolchain/command";
-import { labFolder, project } from "../../toolchain/paths";
-import { assertComplete, backUp, data, home, python, recovery, timer } from "./backup";
+import { documentCounts } from "../../lab/cht";
+import { exec, output } from "../../lab/machines";
+import { type Result, run } from "../../toolchain/command";
+import { project } from "../../toolchain/paths";
+import { assertComplete, backUp, data, home, recovery, timer } from "./backup";
+import { type FreshMachine, freshMachine, tree } from "./fresh-machine";
 import { healthyLab } from "./hooks";
 
 const cht = "/home/ubuntu/cht";
 const staging = "/home/ubuntu/.cht.restoring";
 const volumes = "/var/lib/docker/volumes";
-const volume = `${dockerVolume}-restore`;
 const authorizedKeys = `cat ${home}/.ssh/authorized_keys`;
-const roots = [cht, `${volumes}/cht_cht-credentials/_data`, `${volumes}/cht_cht-ssl/_data`];
-
-async function removeMachine(): Promise<void> {
-  await run("docker", ["rm", "--force", "--volumes", containerOf("restore")]);
-  await run("docker", ["volume", "rm", volume]);
-}
-
-/** Everything of a CHT on a machine: content, owners and modes by path. */
-async function tree(machine: "cht" | "restore"): Promise<Record<string, Record<string, unknown>>> {
-  const listed = await python(machine, "tree.py", [], JSON.stringify({ roots }));
-  assert.equal(listed.code, 0, listed.stderr);
-  return JSON.parse(listed.stdout);
-}
 
 describe("a restore", function () {
   this.timeout(120_000);
 
-  const folder = mkdtempSync(join(tmpdir(), "cht-backup-restore-"));
-  const sshConfig = join(folder, "ssh_config");
+  let machine: FreshMachine;
   let destination: string[];
   let archive: string;
   let older: string;
@@ -63,26 +47,13 @@ describe("a restore", function () {
     older = assertComplete(await backUp()).archive as string;
     archive = assertComplete(await backUp()).archive as string;
     keys = await output("server", authorizedKeys);
-    await removeMachine();
-    const logged = new Logged(join(labFolder, "log"));
-    const image = await run("docker", ["inspect", "--format", "{{.Config.Image}}", containerOf("cht")]);
-    await create("restore", image.stdout.trim(), volume, logged);
-    await start("restore");
-    await authorize("restore");
-    const images = await deployedImages();
-    assert.ok(images);
-    await load("restore", [images.nginx, images.couchdb], logged);
-    // The machine is new, and so is its host key: an operator confirms it at the first login.
-    writeFileSync(sshConfig, `Host *\n  UserKnownHostsFile ${join(folder, "known_hosts")}\n`);
-    const to = `ubuntu@${await addressOf("restore")}`;
-    destination = ["--stack", "lab", "--from", "server", "--to", to];
-    destination.push("--identity-file", identityFile, "--ssh-config", sshConfig);
+    machine = await freshMachine("restore");
+    destination = ["--stack", "lab", "--from", "server", "--to", machine.destination, ...machine.login];
   });
 
   after(async () => {
-    rmSync(folder, { recursive: true });
     await output("cht", `systemctl start ${timer}`);
-    await removeMachine();
+    await machine.remove();
   });
 
   /** What a restore may leave neither on the server nor on the machine, however it ended. */
