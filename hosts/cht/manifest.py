@@ -56,16 +56,22 @@ def compare_counts(before: Counts, after: Counts, found: Counts) -> list[str]:
 
 
 def compare_shards(before: Counts, after: Counts, found: Counts) -> list[str]:
-    """Tell which shard files of a copy are missing or have lost their end; one line each.
+    """Tell which shard files of a copy are missing, have lost their end, or are of a later one; a line each.
 
     `before` and `found` are by path in the data directory, with the numbers of each file's header; `after`
     is by database. A busy database's sum has room for many documents between before and after, in which
-    the loss of a shard's end could hide: so each shard must stand at least where it stood before.
+    the loss of a shard's end could hide: so each shard must stand at least where it stood before, and it
+    can't have gone further than its whole database has gone until after.
     """
     problems = []
+    stood: dict[str, int] = {}
+    for path, of in before.items():
+        stood[_database(path)] = stood.get(_database(path), 0) + of["updateSequence"]
     for path in sorted(before):
         low, copy = before[path], found.get(path)
-        database = path.rsplit("shards/", 1)[-1].partition("/")[2].rsplit(".", 2)[0]
+        database = _database(path)
+        # Less than nothing when it was deleted and made again meanwhile: then nothing can be said.
+        steps = after.get(database, {}).get("updateSequence", 0) - stood[database]
         if copy is None:
             if database in after:
                 problems.append(f"{path}: missing; CouchDB would silently recreate it empty")
@@ -74,12 +80,22 @@ def compare_shards(before: Counts, after: Counts, found: Counts) -> list[str]:
                 f"{path}: cut off or damaged (update sequence {copy['updateSequence']}, but"
                 f" {low['updateSequence']} before the backup; {low['documents']} documents then)"
             )
+        elif 0 <= steps < copy["updateSequence"] - low["updateSequence"]:
+            problems.append(
+                f"{path}: newer than the backup (update sequence {copy['updateSequence']}, but at most"
+                f" {low['updateSequence'] + steps} when it ended), so it comes from elsewhere"
+            )
         elif abs(copy["documents"] - low["documents"]) > copy["updateSequence"] - low["updateSequence"]:
             problems.append(
                 f"{path}: {copy['documents']} documents, but {low['documents']} before the backup and only"
                 f" {copy['updateSequence'] - low['updateSequence']} changes since"
             )
     return problems
+
+
+def _database(path: str) -> str:
+    """The database's name in a shard's path: what is between range and epoch."""
+    return path.rsplit("shards/", 1)[-1].partition("/")[2].rsplit(".", 2)[0]
 
 
 def counts_of(databases: dict[str, Any]) -> Counts:

@@ -53,10 +53,11 @@ class Counts(unittest.TestCase):
 
 class Shards(unittest.TestCase):
     path = "/data/shards/00000000-ffffffff/a/b.123.couch"
+    after = db(7, 11)
 
-    def check(self, before, found, after=("a/b",)):
+    def check(self, before, found, after=after):
         return manifest.compare_shards(
-            {self.path: before}, dict.fromkeys(after, db(0, 0)), {self.path: found} if found else {}
+            {self.path: before}, {"a/b": after} if after else {}, {self.path: found} if found else {}
         )
 
     def test_a_shard_may_have_grown(self):
@@ -67,10 +68,23 @@ class Shards(unittest.TestCase):
 
     def test_a_missing_shard_is_found_unless_its_database_was_deleted(self):
         self.assertIn("missing", self.check(db(5, 9), None)[0])
-        self.assertEqual(self.check(db(5, 9), None, after=()), [])
+        self.assertEqual(self.check(db(5, 9), None, after=None), [])
 
     def test_lost_documents_are_found(self):
         self.assertIn("only 1 changes", self.check(db(5, 9), db(2, 10))[0])
+
+    def test_a_shard_of_a_later_copy_is_found(self):
+        self.assertIn("at most 11 when it ended", self.check(db(5, 9), db(7, 12))[0])
+
+    def test_a_shard_may_have_got_all_changes_of_its_database_and_no_more(self):
+        other = self.path.replace("00000000-ffffffff", "other")
+        before = {self.path: db(5, 9), other: db(1, 1)}
+        for sequence, problems in ((11, 0), (12, 1)):
+            found = {self.path: db(5, sequence), other: db(1, 1)}
+            self.assertEqual(len(manifest.compare_shards(before, {"a/b": db(8, 12)}, found)), problems)
+
+    def test_the_shards_of_a_database_made_again_meanwhile_are_not_judged(self):
+        self.assertEqual(self.check(db(5, 9), db(7, 12), after=db(1, 1)), [])
 
 
 if __name__ == "__main__":
