@@ -157,3 +157,14 @@ export function isPath(text: string): boolean {
 export function isAlertAddress(text: string): boolean {
   return /^[a-z][a-z0-9+.-]*:\/\/\S+$/i.test(text);
 }
+
+/**
+ * Whether a text names a Docker image by its digest: `[REGISTRY[:PORT]/]NAME[:TAG]@sha256:…` (the grammar of
+ * distribution's `reference` package). A tag may lead to another image tomorrow.
+ */
+export function isPinnedImage(text: string): boolean {
+  const part = "[a-z0-9]+(?:(?:\\.|_{1,2}|-+)[a-z0-9]+)*";
+  const registry = "[A-Za-z0-9][A-Za-z0-9.-]*(?::[0-9]{1,5})?";
+  const tag = "[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}";
+  return new RegExp(`^(?:${registry}/)?${part}(?:/${part})*(?::${tag})?@sha256:[0-9a-f]{64}$`).test(text);
+}

@@ -4,7 +4,16 @@
  */
 import * as pulumi from "@pulumi/pulumi";
 import { z } from "zod";
-import { isAlertAddress, isCalendar, isChunker, isCompression, isPath, isTimeSpan } from "./config-formats";
+import { chtNames } from "./components/names";
+import {
+  isAlertAddress,
+  isCalendar,
+  isChunker,
+  isCompression,
+  isPath,
+  isPinnedImage,
+  isTimeSpan,
+} from "./config-formats";
 import { hostPattern, type Machine, type Machines, machinesSchema } from "./provider/connection";
 import { core, found, mistakesIn, mustBe, type Path } from "./provider/mistakes";
 
@@ -13,8 +22,10 @@ const pathRule =
 const path = () => z.string().refine(isPath);
 
 const deploymentRule =
-  "lower-case letters, digits and dashes, a letter first, 21 characters at most, not ending in `-failed`";
-const isDeployment = (name: string) => /^[a-z][a-z0-9-]{0,20}$/.test(name) && !name.endsWith("-failed");
+  "lower-case letters, digits and dashes, a letter first, 21 characters at most, not ending in `-failed`, `-overdue` " +
+  "or `-cleanup`";
+/** A deployment with one of these endings would have the units of the deployment without it. */
+const isDeployment = (name: string) => /^[a-z][a-z0-9-]{0,20}$/.test(name) && !/-(failed|overdue|cleanup)$/.test(name);
 
 /** Every setting by its full name. What isn't in here is a mistake. */
 export const settingsSchema = z.strictObject({
@@ -175,6 +186,136 @@ export const settingsSchema = z.strictObject({
       allowed: "a list of secret addresses",
       example: '[{ secure: "…" }]',
     }),
+  "cht-backup:drill": z
+    .strictObject({
+      enabled: z
+        .boolean()
+        .default(true)
+        .meta({
+          description:
+            "Whether restores are rehearsed. Without drills nothing proves that the backups can be restored, and " +
+            "every `preview` and `up` says so.",
+          allowed: "true or false",
+          example: "false",
+        }),
+      machine: z
+        .string()
+        .default("cht")
+        .meta({
+          description:
+            "Where: the machine that is trusted with the passphrase, and has room for one copy of everything. `cht` " +
+            "has the passphrase already, so nobody new learns it; the drill takes disk and some processor time from " +
+            "the CHT, and ends with that machine. `server` saves the network, but whoever takes over the server can " +
+            "then read the archives. A third machine in `host:machines` shows that the archives open elsewhere, and is " +
+            "one more to trust and to look after. One that isn't `cht` gets the passphrase (mode 0600), a key of its " +
+            "own that may append and read, borg, Docker and the scripts; where it no longer drills, key and passphrase " +
+            "are removed.",
+          allowed: "the name of a machine in `host:machines`",
+          example: "server",
+        }),
+      schedule: z
+        .string()
+        .refine(isCalendar)
+        .default("Sun *-*-* 10:00:00")
+        .meta({
+          description:
+            "When drills start, in that machine's time zone unless another one is added. A backup that starts " +
+            "meanwhile waits, for ten minutes at most: keep the two apart.",
+          allowed: "a calendar expression of systemd.time(7)",
+          example: "Sat 12:00",
+        }),
+      randomDelay: z.string().refine(isTimeSpan).default("1h").meta({
+        description: "How much later than scheduled a drill may start.",
+        allowed: "a time span of systemd.time(7) with its unit, or 0",
+        example: "10min",
+      }),
+      overdueAfterDays: z
+        .int()
+        .min(1)
+        .max(3650)
+        .default(9)
+        .meta({
+          description:
+            "After how many days without a drill that succeeded the alarm is raised, every day anew. It must be more " +
+            "than there are from one drill to the next.",
+          allowed: "a whole number of days from 1 to 3650",
+          example: "35",
+        }),
+      keep: z.int().min(1).max(1000).default(12).meta({
+        description: "How many reports are kept.",
+        allowed: "a whole number from 1 to 1000",
+        example: "52",
+      }),
+      scratch: z
+        .string()
+        .refine((text) => isPath(text) && text.lastIndexOf("/") > 0)
+        .optional()
+        .meta({
+          description: "The directory that archives are extracted to, for the drill alone: it is emptied.",
+          allowed: `${pathRule}, not directly below \`/\``,
+          example: "/mnt/scratch/drill",
+          fallback: "`/var/lib/cht-backup/DEPLOYMENT/drill`",
+        }),
+      scratchGibibytes: z.int().min(0).max(1_048_576).default(0).meta({
+        description: "The most that a drill may extract, in GiB; 0: as much as there is room for.",
+        allowed: "a whole number of GiB from 0 to 1048576",
+        example: "200",
+      }),
+      memoryMebibytes: z.int().min(256).max(1_048_576).default(2048).meta({
+        description: "The most memory that the drill's CouchDB gets, in MiB.",
+        allowed: "a whole number of MiB from 256 to 1048576",
+        example: "4096",
+      }),
+      cpus: z.number().min(0.1).max(256).default(1).meta({
+        description: "How many processors the drill's CouchDB gets.",
+        allowed: "a number from 0.1 to 256",
+        example: "0.5",
+      }),
+      couchdbImage: z
+        .string()
+        .refine(isPinnedImage)
+        .optional()
+        .meta({
+          description:
+            "The CouchDB image for drills, pinned by its digest. `docker image inspect --format '{{.RepoDigests}}' " +
+            "IMAGE` shows it on the CHT machine. On another machine give it: the stack then keeps it there.",
+          allowed: "NAME@sha256: and 64 hexadecimal digits",
+          example: `public.ecr.aws/medic/cht-couchdb@sha256:${"0123456789abcdef".repeat(4)}`,
+          fallback: "the image that the archive names",
+        }),
+      manageDocker: z
+        .boolean()
+        .default(true)
+        .meta({
+          description:
+            "Whether the stack keeps the drill's network and image, by the Docker plugin. It logs in over SSH as the " +
+            "machine's `user`, who must be in the group `docker` there (sudo isn't used). With `false`, make the " +
+            "network on the machine: `docker network create --internal cht-drill-DEPLOYMENT`.",
+          allowed: "true or false",
+          example: "false",
+        }),
+      serverAddress: z.string().regex(hostPattern).optional().meta({
+        description: "Where that machine reaches the server. For a machine other than `cht`.",
+        allowed: "a host name or an IP address",
+        example: "10.0.0.2",
+        fallback: "`127.0.0.1` on the server itself, else `cht-backup:server.address`",
+      }),
+      serverPort: z.int().min(1).max(65535).optional().meta({
+        description: "The port on which that machine reaches the server's SSH. For a machine other than `cht`.",
+        allowed: "a port, a number from 1 to 65535",
+        example: "2222",
+        fallback: "on the server itself `host:machines.server.port`, else 22; elsewhere `cht-backup:server.port`",
+      }),
+    })
+    .prefault({})
+    .meta({
+      description:
+        "The drill: on a schedule the newest archive is restored beside everything else, checked, opened by a CouchDB " +
+        "that can reach nobody, and removed again. What came of it is a report in " +
+        "`/var/lib/cht-backup/DEPLOYMENT/drills`; a drill that failed or didn't run goes to `cht-backup:alerts`.",
+      allowed: "a mapping of `enabled`, `machine`, `schedule` and others",
+      example: "{ machine: server }",
+    }),
   "cht-backup:passphrase": z
     .string()
     .regex(/^\S[^\r\n]{14,}\S$/)
@@ -223,6 +364,16 @@ export interface Settings {
   /** The passphrase in clear, for nothing but `pulumi.secret`; absent: one is made. */
   passphrase: string | undefined;
   firstBackup: boolean;
+  /** The drill; undefined where it is switched off. */
+  drill: Drill | undefined;
+}
+
+/** The drill's settings: see `cht-backup:drill`. */
+export interface Drill extends Omit<Values["cht-backup:drill"], "enabled" | "serverAddress" | "serverPort"> {
+  /** Where archives are extracted to. */
+  scratch: string;
+  /** Where `machine` reaches the server, and on which port. */
+  server: { address: string; port: number };
 }
 
 /** The settings as resources take them: what is secret is Pulumi's secret. */
@@ -266,16 +417,19 @@ export function readSettings(all: Record<string, string>, stack: string, secretK
   }
   const values = settingsSchema.parse(given);
   const machines = values["host:machines"] as Settings["machines"];
-  const server = values["cht-backup:server"];
+  const deployment = values["cht-backup:deployment"] ?? stack;
+  const server = {
+    ...values["cht-backup:server"],
+    address: values["cht-backup:server"].address ?? machines.server.address,
+    port: values["cht-backup:server"].port ?? machines.server.port ?? 22,
+  };
+  const { enabled, serverAddress, serverPort, ...drill } = values["cht-backup:drill"];
+  const near = drill.machine === "server" ? { address: "127.0.0.1", port: machines.server.port ?? 22 } : server;
   return {
     machines,
-    deployment: values["cht-backup:deployment"] ?? stack,
+    deployment,
     cht: values["cht-backup:cht"],
-    server: {
-      ...server,
-      address: server.address ?? machines.server.address,
-      port: server.port ?? machines.server.port ?? 22,
-    },
+    server,
     schedule: values["cht-backup:schedule"],
     randomDelay: values["cht-backup:randomDelay"],
     compression: values["cht-backup:compression"],
@@ -284,6 +438,13 @@ export function readSettings(all: Record<string, string>, stack: string, secretK
     alerts: values["cht-backup:alerts"],
     passphrase: values["cht-backup:passphrase"],
     firstBackup: values["cht-backup:firstBackup"],
+    drill: enabled
+      ? {
+          ...drill,
+          scratch: drill.scratch ?? `${chtNames(deployment).state}/drill`,
+          server: { address: serverAddress ?? near.address, port: serverPort ?? near.port },
+        }
+      : undefined,
   };
 }
 
@@ -336,13 +497,14 @@ function furtherMistakes(given: Record<string, unknown>, stack: string, secret: 
       }
     });
   }
+  lines.push(...drillMistakes(given));
   if (given["cht-backup:firstBackup"] !== false) lines.push(...firstBackupMistakes(given["host:machines"]));
   return lines;
 }
 
 function machineMistakes(given: unknown): string[] {
-  const { cht, server } = asMachines(given) ?? {};
-  if (asMachines(given) === undefined) return [];
+  const { cht, server } = asMapping(given) ?? {};
+  if (asMapping(given) === undefined) return [];
   const schema = machinesSchema.valueType;
   const lines: string[] = [];
   if (cht === undefined) lines.push(`host:machines.cht: missing; ${mustBe(schema)}`);
@@ -357,9 +519,49 @@ function machineMistakes(given: unknown): string[] {
   return lines;
 }
 
+function drillMistakes(given: Record<string, unknown>): string[] {
+  const drill = asMapping(given["cht-backup:drill"]) ?? {};
+  const names = Object.keys(asMapping(given["host:machines"]) ?? {});
+  const { machine = "cht", scratch } = drill;
+  const lines: string[] = [];
+  if (typeof machine === "string" && names.length > 0 && machine !== "cht" && !names.includes(machine)) {
+    lines.push(
+      `cht-backup:drill.machine: ${found(machine)}, which isn't in host:machines; must be one of ${names.join(", ")}`,
+    );
+  }
+  for (const name of ["serverAddress", "serverPort"]) {
+    if (machine === "cht" && drill[name] !== undefined) {
+      lines.push(
+        `cht-backup:drill.${name}: ${found(drill[name])} for the machine cht; must be left out there: the drill goes the ` +
+          "backup's way (cht-backup:server)",
+      );
+    }
+  }
+  if (typeof scratch !== "string") return lines;
+  // What is in there is removed after each drill.
+  const inside = (inner: string, outer: string) => `${inner}/`.startsWith(`${outer}/`);
+  for (const taken of dataOn(String(machine), given)) {
+    if (!inside(scratch, taken) && !inside(taken, scratch)) continue;
+    const where = inside(scratch, taken) ? "is in" : "holds";
+    lines.push(
+      `cht-backup:drill.scratch: ${found(scratch)}, which ${where} ${taken}; must be a directory of the drill's own, ` +
+        "for instance /mnt/scratch/drill",
+    );
+  }
+  return lines;
+}
+
+/** Directories with data that the settings name on a machine. */
+function dataOn(machine: string, given: Record<string, unknown>): string[] {
+  const { "cht-backup:cht": cht, "cht-backup:server": server } = settingsSchema.shape;
+  if (machine === "server") return [server.safeParse(given["cht-backup:server"]).data?.dataDirectory ?? []].flat();
+  const { home, couchdbData } = cht.safeParse(given["cht-backup:cht"]).data ?? { home: [], couchdbData: [] };
+  return machine === "cht" ? [home, ...couchdbData].flat() : [];
+}
+
 /** The Command plugin, which starts the first backup, knows neither an ssh configuration nor a chain of jump hosts. */
 function firstBackupMistakes(given: unknown): string[] {
-  const machine = machinesSchema.valueType.safeParse(asMachines(given)?.cht).data;
+  const machine = machinesSchema.valueType.safeParse(asMapping(given)?.cht).data;
   const unfit = (["configFile", "jump"] as const).find((name) => machine?.[name] !== undefined);
   if (unfit === undefined) return [];
   return [
@@ -368,7 +570,7 @@ function firstBackupMistakes(given: unknown): string[] {
   ];
 }
 
-function asMachines(given: unknown): Record<string, unknown> | undefined {
+function asMapping(given: unknown): Record<string, unknown> | undefined {
   if (typeof given !== "object" || given === null || Array.isArray(given)) return undefined;
   return given as Record<string, unknown>;
 }

@@ -12,7 +12,7 @@ export interface ChtNames {
   failedService: string;
 }
 
-/** Names on the machine that runs the CHT. */
+/** Names on the machine that runs the CHT, and on another one that works with its archives. */
 export function chtNames(deployment: string): ChtNames {
   return {
     settings: `/etc/cht-backup/${deployment}`,
@@ -21,6 +21,36 @@ export function chtNames(deployment: string): ChtNames {
     service: `cht-backup-${deployment}.service`,
     timer: `cht-backup-${deployment}.timer`,
     failedService: `cht-backup-${deployment}-failed.service`,
+  };
+}
+
+export interface DrillNames {
+  /** Where a drill's reports are. */
+  reports: string;
+  service: string;
+  timer: string;
+  failedService: string;
+  /** Looks for what a drill left that was cut off, at boot. */
+  cleanupService: string;
+  /** Fails when no drill has succeeded for too long. */
+  overdueService: string;
+  overdueTimer: string;
+  /** Docker's network for the drill's database. */
+  network: string;
+}
+
+/** Names on the machine that drills, which has those of `chtNames` too. */
+export function drillNames(deployment: string): DrillNames {
+  const drill = `cht-drill-${deployment}`;
+  return {
+    reports: `${chtNames(deployment).state}/drills`,
+    service: `${drill}.service`,
+    timer: `${drill}.timer`,
+    failedService: `${drill}-failed.service`,
+    cleanupService: `${drill}-cleanup.service`,
+    overdueService: `${drill}-overdue.service`,
+    overdueTimer: `${drill}-overdue.timer`,
+    network: drill,
   };
 }
 

@@ -1,5 +1,6 @@
 /** The CHT deployment on the lab's CHT machine. */
 import { spawn } from "node:child_process";
+import { drillNames } from "../components/names";
 import type { Logged } from "../toolchain/command";
 import type { Progress } from "../toolchain/progress";
 import type { Images } from "./images";
@@ -30,6 +31,15 @@ export async function load(machine: AnyMachine, images: readonly string[], logge
   });
 }
 
+/** Makes the network for a drill's database where it is missing. In a real stack that is the Docker plugin's work. */
+export async function ensureDrillNetwork(machine: AnyMachine): Promise<void> {
+  const { network } = drillNames("lab");
+  await output(
+    machine,
+    `docker network inspect ${network} > /dev/null 2>&1 || docker network create --internal ${network}`,
+  );
+}
+
 /** Deploys the CHT where it is missing, starts it, and waits until its database answers through nginx. */
 export async function ensureCht(
   images: ServiceImages,
@@ -42,6 +52,7 @@ export async function ensureCht(
     await logged.run("cht", "docker", ["exec", containerOf("cht"), "deploy-cht", images.nginx, images.couchdb], {
       timeoutMs: 180_000,
     });
+    await ensureDrillNetwork("cht");
   });
 }
 

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import * as pulumi from "@pulumi/pulumi";
 import { parse } from "yaml";
 import { readSettings, type Settings, settingsSchema } from "../../config";
-import { isCalendar, isChunker, isCompression, isTimeSpan } from "../../config-formats";
+import { isCalendar, isChunker, isCompression, isPinnedImage, isTimeSpan } from "../../config-formats";
 import { reference, referenceFile } from "../../docs/generate";
 import { sshCommandLine } from "../../provider/connection";
 import { core, textsOf } from "../../provider/mistakes";
@@ -112,6 +112,11 @@ const wrong: [what: string, settings: Record<string, unknown>, line: RegExp, sec
     /^cht-backup:deployment: found "moh-failed"; must be .* not ending in `-failed`/,
   ],
   [
+    "a deployment whose units would be another one's drill",
+    { "cht-backup:deployment": "moh-overdue" },
+    /^cht-backup:deployment: found "moh-overdue"; must be .* `-overdue` or `-cleanup`/,
+  ],
+  [
     "a relative home",
     { "cht-backup:cht": { home: "cht" } },
     /^cht-backup:cht.home: found "cht"; must be an absolute path/,
@@ -195,6 +200,56 @@ const wrong: [what: string, settings: Record<string, unknown>, line: RegExp, sec
     /^cht-backup:firstBackup: found true with host:machines.cht.jump; must be false then/,
   ],
   [
+    "a drill on a machine that nobody knows",
+    { "cht-backup:drill": { machine: "third" } },
+    /^cht-backup:drill.machine: found "third", which isn't in host:machines; must be one of cht, server$/,
+  ],
+  [
+    "false in place of a drill",
+    { "cht-backup:drill": false },
+    /^cht-backup:drill: found false; must be a mapping of `enabled`, /,
+  ],
+  [
+    "a way to the server for a drill that goes the backup's way",
+    { "cht-backup:drill": { serverAddress: "10.0.0.2" } },
+    /^cht-backup:drill.serverAddress: found "10.0.0.2" for the machine cht; must be left out there/,
+  ],
+  [
+    "a drill now and then",
+    { "cht-backup:drill": { schedule: "now and then" } },
+    /^cht-backup:drill.schedule: found "now and then"; must be a calendar expression/,
+  ],
+  [
+    "a drill that is never overdue",
+    { "cht-backup:drill": { overdueAfterDays: 0 } },
+    /^cht-backup:drill.overdueAfterDays: found 0; must be a whole number of days from 1/,
+  ],
+  [
+    "a drill in a directory of everybody's",
+    { "cht-backup:drill": { scratch: "/scratch" } },
+    /^cht-backup:drill.scratch: found "\/scratch"; must be an absolute path .* not directly below `\/`/,
+  ],
+  [
+    "a drill in the CHT's own directory",
+    { "cht-backup:drill": { scratch: "/home/ubuntu/cht/couchdb" } },
+    /^cht-backup:drill.scratch: found "\/home\/ubuntu\/cht\/couchdb", which is in \/home\/ubuntu\/cht; must be a directory/,
+  ],
+  [
+    "a drill in a directory above the CHT's data",
+    { "cht-backup:cht": { couchdbData: ["/srv/data/couchdb"] }, "cht-backup:drill": { scratch: "/srv/data" } },
+    /^cht-backup:drill.scratch: found "\/srv\/data", which holds \/srv\/data\/couchdb; must be a directory/,
+  ],
+  [
+    "a drill among the server's repositories",
+    { "cht-backup:drill": { machine: "server", scratch: "/srv/cht-backup/drill" } },
+    /^cht-backup:drill.scratch: found "\/srv\/cht-backup\/drill", which is in \/srv\/cht-backup; must be a directory/,
+  ],
+  [
+    "an image whose tag may lead elsewhere tomorrow",
+    { "cht-backup:drill": { couchdbImage: "couchdb:3.5.0" } },
+    /^cht-backup:drill.couchdbImage: found "couchdb:3.5.0"; must be NAME@sha256: and 64/,
+  ],
+  [
     "a misspelt setting",
     { "cht-backup:compresion": "lz4" },
     /^cht-backup:compresion: .*; did you mean cht-backup:compression\?$/,
@@ -275,7 +330,39 @@ describe("settings", () => {
       alerts: [],
       passphrase: undefined,
       firstBackup: false,
+      drill: {
+        machine: "cht",
+        schedule: "Sun *-*-* 10:00:00",
+        randomDelay: "1h",
+        overdueAfterDays: 9,
+        keep: 12,
+        scratch: "/var/lib/cht-backup/moh/drill",
+        scratchGibibytes: 0,
+        memoryMebibytes: 2048,
+        cpus: 1,
+        manageDocker: true,
+        server: { address: "backup.example.org", port: 22 },
+      },
     } satisfies Settings);
+  });
+
+  it("lead the drill to the server by the way of its own machine", () => {
+    const server = { address: "backup.example.org", port: 2222 };
+    const way = (drill: Record<string, unknown>) =>
+      read({
+        "host:machines": { ...machines, server, third: { address: "c" } },
+        "cht-backup:server": { address: "10.0.0.2", port: 23 },
+        "cht-backup:drill": drill,
+      }).drill?.server;
+    assert.deepEqual(way({ machine: "third" }), { address: "10.0.0.2", port: 23 });
+    assert.deepEqual(way({ machine: "server" }), { address: "127.0.0.1", port: 2222 });
+    const own = { serverAddress: "10.9.0.2", serverPort: 24 };
+    assert.deepEqual(way({ machine: "third", ...own }), { address: "10.9.0.2", port: 24 });
+    assert.deepEqual(way({ machine: "server", ...own }), { address: "10.9.0.2", port: 24 });
+  });
+
+  it("can switch the drill off", () => {
+    assert.equal(read({ "cht-backup:drill": { enabled: false, machine: "server" } }).drill, undefined);
   });
 
   it("take the server's address and port from its machine, unless the CHT machine has another way", () => {
@@ -329,6 +416,8 @@ describe("settings", () => {
     assert.equal(settings.firstBackup, true);
   });
 });
+
+const digest = `sha256:${"0f".repeat(32)}`;
 
 /** Texts that the program which reads them takes, and others that it refuses. Tried with systemd 252; read in borg 1.4. */
 const formats: [what: string, is: (text: string) => boolean, right: string[], wrong: string[]][] = [
@@ -399,6 +488,28 @@ const formats: [what: string, is: (text: string) => boolean, right: string[], wr
       "auto,auto,lz4",
       "obfuscate,7,lz4",
       "zstd,3,4",
+    ],
+  ],
+  [
+    "pinned images",
+    isPinnedImage,
+    [
+      `couchdb@${digest}`,
+      `couchdb:3.5.0@${digest}`,
+      `public.ecr.aws/medic/cht-couchdb:4.21.1@${digest}`,
+      `localhost:5000/a__b/c.d@${digest}`,
+    ],
+    [
+      "",
+      "couchdb:3.5.0",
+      digest,
+      `@${digest}`,
+      `Couchdb@${digest}`,
+      `couchdb@${digest}0`,
+      `couch db@${digest}`,
+      `-couchdb@${digest}`,
+      `couchdb@${digest.toUpperCase()}`,
+      `http://registry/couchdb@${digest}`,
     ],
   ],
   [
