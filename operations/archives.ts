@@ -27,6 +27,8 @@ export interface Archive {
   time: string | null;
   /** False for what an interrupted backup left: it may lack anything. */
   finished: boolean;
+  /** Why it can't be read, when what the repository holds of it isn't what was stored. */
+  damaged?: string;
   files?: number;
   /** Bytes. */
   size?: number;
@@ -47,7 +49,8 @@ export interface Archives {
 /** The list for people. Pure. */
 export function table({ archives, more }: Archives): string {
   if (archives.length === 0) return "The repository holds no archive.\n";
-  const lines = archives.flatMap(({ name, finished, files, size = 0, documents = {}, problems = [] }) => {
+  const lines = archives.flatMap(({ name, finished, damaged, files, size = 0, documents = {}, problems = [] }) => {
+    if (damaged !== undefined) return [`${name}  DAMAGED: ${damaged}`];
     if (!finished) return [`${name}  UNFINISHED: the backup was interrupted, it can't be restored`];
     const counts = Object.entries(documents);
     const total = counts.reduce((sum, [, count]) => sum + count, 0);

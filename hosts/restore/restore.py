@@ -44,6 +44,10 @@ class Refused(Exception):
     """The restore isn't begun or can't go on. The text is for the operator."""
 
 
+class Damaged(Refused):
+    """What the repository holds isn't what was stored."""
+
+
 def duration(seconds: float) -> str:
     if seconds < 10:
         return f"{seconds:.1f} s"
@@ -178,7 +182,8 @@ class Borg:
             for line in lines[: backup.MAX_LINES]:
                 say(f"note: borg warns: {line}")
         elif code != 0:
-            raise Refused(explain(code, lines))
+            archive = next((word.partition("::")[2] for word in arguments if "::" in word), "")
+            raise explain(code, lines, archive)
         return printed
 
     @staticmethod
@@ -193,7 +198,8 @@ class Borg:
                 if progress is not None and said.get("current") is not None:
                     progress(int(said["current"]))
             elif said.get("type") == "log_message" and said.get("levelname") != "INFO":
-                lines += said["message"].strip().splitlines()[-1:]
+                # A traceback's last line says why; what borg writes below it is about the platform.
+                lines += said["message"].partition("\n\nPlatform:")[0].strip().splitlines()[-1:]
 
     def stop(self) -> None:
         """End borg and its ssh, gently first so that it gives its lock back."""
@@ -243,16 +249,16 @@ class Borg:
         return [{**of, "path": f"/{of['path']}"} for of in items]
 
 
-def explain(code: int, lines: list[str]) -> str:
+def explain(code: int, lines: list[str], archive: str = "") -> Refused:
     """Why borg can't read, in words for the operator, with borg's own after them."""
-    text = "\n".join(lines)
-    if re.search(r"integrity error|IntegrityError|object with key .* not found|Did not get expected", text, re.I):
-        last = lines[-1] if lines else ""
-        return (
-            "the repository is damaged: a part of this archive can't be read or isn't what was stored"
-            f" ({last}). Take another archive (`npm run archives`), or another copy of the repository"
-        )
-    return plan.explain(code, lines)
+    damage = r"integrity error|object with key .* not found|Did not get expected"
+    said = next((line for line in lines if re.search(damage, line, re.I)), None)
+    if said is None:
+        return Refused(plan.explain(code, lines))
+    return Damaged(
+        f"the repository is damaged: a part of {f'the archive {archive}' if archive else 'it'} can't be read or isn't"
+        f" what was stored ({said}). Take another archive (`npm run archives`), or another copy of the repository"
+    )
 
 
 # ---- places ---------------------------------------------------------------------------------------------
@@ -778,10 +784,12 @@ def list_archives(request: dict[str, Any], work: str) -> int:
     count = request.get("last") or len(names)
     found = []
     for name in names[:count]:
-        before, after = borg.manifests(name, f"{work}/manifests")
-        found.append(
-            summary(name, before, after) if before else {"name": name, "time": time_of(name), "finished": False}
-        )
+        unfinished = {"name": name, "time": time_of(name), "finished": False}
+        try:
+            before, after = borg.manifests(name, f"{work}/manifests")
+            found.append(summary(name, before, after) if before else unfinished)
+        except Damaged as error:
+            found.append({**unfinished, "damaged": str(error)})
     print(json.dumps({"archives": found, "more": max(0, len(names) - count)}))
     return RIGHT
 

@@ -282,8 +282,11 @@ class PuttingInPlace(unittest.TestCase):
 class Words(unittest.TestCase):
     def test_a_damaged_repository_is_named_in_plain_words(self):
         line = "Data integrity error: Segment entry checksum mismatch [segment 3, offset 8]"
-        self.assertIn("the repository is damaged", restore.explain(2, [line]))
-        self.assertIn("can't be reached", restore.explain(2, ["ssh: connect to host x: Connection refused"]))
+        explained = str(restore.explain(2, [line, "borg.IntegrityError: the same"], "lab-1"))
+        self.assertIn("the repository is damaged: a part of the archive lab-1 can't be read", explained)
+        self.assertIn(f"({line})", explained)
+        refused = restore.explain(2, ["ssh: connect to host x: Connection refused"])
+        self.assertIn("can't be reached", str(refused))
 
     def test_times_are_for_people(self):
         self.assertEqual(

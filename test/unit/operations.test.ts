@@ -58,11 +58,12 @@ describe("the list of archives", () => {
         { name: "t-2", time: null, ...whole },
         { name: "t-1", time: null, ...whole, problems: ["the certificate is missing"] },
         { name: "t-0", time: null, finished: false },
+        { name: "t--", time: null, finished: false, damaged: "a part can't be read" },
       ],
       more: 4,
     });
     assert.match(text, /^t-2 {2}2 files, 2\.8 MB, 422 documents\n {4}medic 419, _users 3\n/);
-    assert.match(text, /INCOMPLETE: the certificate is missing\nt-0 {2}UNFINISHED/);
+    assert.match(text, /INCOMPLETE: the certificate is missing\nt-0 {2}UNFINISHED.*\nt-- {2}DAMAGED: a part can't be read\n/);
     assert.match(text, /and 4 older/);
     assert.match(table({ archives: [], more: 0 }), /holds no archive/);
   });
