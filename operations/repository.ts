@@ -10,6 +10,7 @@ const scripts = [
   "cht/couch_files.py",
   "cht/manifest.py",
   "cht/plan.py",
+  "restore/part.py",
   "restore/restore.py",
   "restore/verify.py",
 ];
@@ -42,6 +43,17 @@ function programs(): Record<string, string> {
 function request({ settings, passphrase }: Deployment, baseDirectory: string, sshConfig: string): Way["request"] {
   const { repository } = serverNames(settings.deployment, settings.server.dataDirectory);
   return { repository: `ssh://offsite${repository}`, passphrase, baseDirectory, sshConfig };
+}
+
+/** Where a machine keeps the notes of restores, so that what was interrupted can go on. */
+export const notesOf = (deployment: string) => `/var/lib/cht-restore/${deployment}`;
+
+/** Whether a machine has what `throughCht` needs: what `pulumi up` puts on the CHT machine. */
+export async function hasOwnWay(cht: Remote, { settings }: Deployment, signal: AbortSignal): Promise<boolean> {
+  const names = chtNames(settings.deployment);
+  const files = [`${names.programs}/venv/bin/python`, `${names.settings}/ssh_config`, `${names.settings}/ssh_key`];
+  const test = 'for file in "$@"; do test -e "$file" || { echo no; exit; }; done; echo yes';
+  return (await cht.script(test, files, { signal })).trim() === "yes";
 }
 
 /** The CHT machine has a way to the repository already. What is put there for the work is removed again. */
@@ -79,7 +91,7 @@ export async function throughTemporaryKey<T>(
 ): Promise<T> {
   const { settings } = deployment;
   const { signal, say } = options;
-  const notes = `/var/lib/cht-restore/${settings.deployment}`;
+  const notes = notesOf(settings.deployment);
   const { user, repository } = serverNames(settings.deployment, settings.server.dataDirectory);
   const access = readHostFile("restore/access.sh");
   let key: string | undefined;

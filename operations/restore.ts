@@ -1,8 +1,9 @@
-/** `npm run restore`: puts a CHT back on an empty machine, from the operator's computer. */
+/** `npm run restore`: puts a CHT back on an empty machine, from the operator's computer; or gets a part of it out. */
+import { normalize } from "node:path/posix";
 import { duration } from "../toolchain/progress";
 import { command, exitCodes, Refused, readOptions } from "./main";
 import { parseDestination, Remote } from "./remote";
-import { throughTemporaryKey } from "./repository";
+import { hasOwnWay, notesOf, throughCht, throughTemporaryKey, type Way } from "./repository";
 import { readDeployment } from "./stack";
 
 const help = `Usage: npm run restore -- --stack STACK --from server --to DESTINATION [OPTIONS]
@@ -10,6 +11,9 @@ const help = `Usage: npm run restore -- --stack STACK --from server --to DESTINA
 Puts a CHT back on an empty Ubuntu or Debian machine: CouchDB's directory, compose files, .env, Docker volumes with
 credentials and certificate. Everything is extracted beside its place and compared with the archive's manifest before
 it is put there. What was interrupted goes on when the command is run again.
+
+With --database or --path it gets only that out of the archive, into an empty directory, and touches nothing else: also
+on the machine of a CHT that runs (\`--to cht\`).
 
   --stack STACK          the stack
   --from server          which copy: the offsite server is the only one so far
@@ -23,6 +27,10 @@ it is put there. What was interrupted goes on when the command is run again.
   --dry-run              say what would be done, how much room it takes and how long; change nothing but install borg
   --replace              move aside what is there already, instead of refusing
   --despite-problems     put it in place although checks failed, when there is no better archive
+  --database NAME        only this database, proven; may be given several times
+  --path PATH            only this file or directory, by its absolute path in the archive; several times, too
+  --into DIRECTORY       where on DESTINATION to put it: a directory that is empty or not there yet.
+                         Default: /var/lib/cht-restore/DEPLOYMENT/out/ARCHIVE
   --identity-file FILE   the private key to log in to DESTINATION with
   --ssh-config FILE      the ssh configuration to use for DESTINATION
   --help                 this text
@@ -44,6 +52,45 @@ export function asOf(text: string): string {
   return time.toISOString().replace(/\.\d+Z$/, "Z");
 }
 
+/** What of an archive is wanted. */
+interface Part {
+  databases: string[];
+  paths: string[];
+  into: string | undefined;
+}
+
+/**
+ * The part of an archive that the options ask for, or undefined for a whole restore. Pure.
+ * @throws Refused
+ */
+export function partOf(options: {
+  database?: string[];
+  path?: string[];
+  into?: string;
+  start?: boolean;
+  replace?: boolean;
+  "install-docker"?: boolean;
+}): Part | undefined {
+  const { database: databases = [], path: paths = [], into } = options;
+  if (databases.length === 0 && paths.length === 0) {
+    if (into === undefined) return undefined;
+    throw new Refused("--into goes with --database or --path only: a whole CHT is put where it was");
+  }
+  const wrong = (["start", "replace", "install-docker"] as const).find((name) => options[name]);
+  if (wrong !== undefined) throw new Refused(`--${wrong} is for a whole CHT: it can't go with --database or --path`);
+  if (databases.includes(""))
+    throw new Refused("--database is empty: it must be the name of a database, such as medic");
+  for (const [option, given] of [
+    ["--path", paths],
+    ["--into", into === undefined ? [] : [into]],
+  ] as const) {
+    const relative = given.find((path) => !path.startsWith("/") || path.includes("\n"));
+    if (relative !== undefined) throw new Refused(`${option} ${relative}: it must be an absolute path`);
+  }
+  if (paths.some((path) => normalize(path) === "/")) throw new Refused("--path /: leave it out, that is the whole CHT");
+  return { databases, paths, into };
+}
+
 async function restore(signal: AbortSignal): Promise<number> {
   const options = readOptions(
     {
@@ -57,6 +104,9 @@ async function restore(signal: AbortSignal): Promise<number> {
       "dry-run": { type: "boolean" },
       replace: { type: "boolean" },
       "despite-problems": { type: "boolean" },
+      database: { type: "string", multiple: true },
+      path: { type: "string", multiple: true },
+      into: { type: "string" },
       "identity-file": { type: "string" },
       "ssh-config": { type: "string" },
       help: { type: "boolean", short: "h" },
@@ -76,7 +126,9 @@ async function restore(signal: AbortSignal): Promise<number> {
   if (options.archive !== undefined && options["as-of"] !== undefined) {
     throw new Refused("--archive and --as-of exclude each other");
   }
+  const part = partOf(options);
   const wanted = {
+    ...part,
     archive: options.archive,
     asOf: options["as-of"] === undefined ? undefined : asOf(options["as-of"]),
     start: options.start,
@@ -91,22 +143,24 @@ async function restore(signal: AbortSignal): Promise<number> {
   const destination = new Remote(to, machines[to] ?? parseDestination(to, { identityFile, configFile }));
   const server = new Remote("server", machines.server);
   try {
-    const code = await throughTemporaryKey(
-      destination,
-      server,
-      deployment,
-      { installDocker: options["install-docker"] ?? false, say, signal },
-      async ({ programs, notes, python, request }) => {
-        const finished = await destination.run([python, "-B", `${programs}/bin/restore.py`, "restore", notes], {
-          stdin: `${JSON.stringify({ ...request, ...wanted })}\n`,
-          keepOpen: true,
-          signal,
-          onLine: say,
-          onError: (line) => void process.stderr.write(`${line}\n`),
-        });
-        return finished.code;
-      },
-    );
+    const work = async ({ programs, python, request }: Way) => {
+      const program = `${programs}/bin/${part === undefined ? "restore" : "part"}.py`;
+      const words = part === undefined ? [program, "restore"] : [program];
+      const finished = await destination.run([python, "-B", ...words, notesOf(deployment.settings.deployment)], {
+        stdin: `${JSON.stringify({ ...request, ...wanted })}\n`,
+        keepOpen: true,
+        signal,
+        onLine: say,
+        onError: (line) => void process.stderr.write(`${line}\n`),
+      });
+      return finished.code;
+    };
+    const installDocker = options["install-docker"] ?? false;
+    // For a part nothing need be installed on the CHT machine: it has all that its backups need.
+    const own = part !== undefined && to === "cht" && (await hasOwnWay(destination, deployment, signal));
+    const code = own
+      ? await throughCht(destination, deployment, signal, work)
+      : await throughTemporaryKey(destination, server, deployment, { installDocker, say, signal }, work);
     if (signal.aborted) process.stderr.write("Stopped. The same command goes on from here.\n");
     else say(`${code === 0 ? "done" : "ended"} after ${duration(Date.now() - begin)}`);
     return code === 0 || code === 1 ? code : exitCodes.refused;

@@ -279,7 +279,7 @@ def missing_ranges(ranges: Iterable[str]) -> list[str]:
     return gaps
 
 
-def scan(*directories: str) -> dict[str, Any]:
+def scan(*directories: str, whole: bool = True) -> dict[str, Any]:
     """Read every header of a CouchDB's data directories: one, or those of all nodes of a cluster.
 
     Result, ready for JSON:
@@ -292,6 +292,8 @@ def scan(*directories: str) -> dict[str, Any]:
     - `files`: by path the size in bytes;
     - `problems`: one line each, empty when all is well; `notes`: worth knowing, not wrong.
 
+    `whole` is False for a part of a data directory, from which files are left out on purpose: then what isn't
+    there is no problem.
     Paths are relative to the data directory; with several directories they begin with its path.
     Copies of databases with more than one replica (n > 1) count each replica: CHT uses n=1.
     """
@@ -309,7 +311,7 @@ def scan(*directories: str) -> dict[str, Any]:
         problems += [
             f"{directory}: {what} is missing, so this is no CouchDB data directory"
             for what in ("_dbs.couch", "shards")
-            if not os.path.exists(os.path.join(directory, what))
+            if whole and not os.path.exists(os.path.join(directory, what))
         ]
         for name, size in files.items():
             found["files"][prefix + name] = size
@@ -363,7 +365,7 @@ def scan(*directories: str) -> dict[str, Any]:
         found["databases"][name] = {**total, "shards": len(epochs[newest]), "ranges": ranges}
         problems += [
             f"{name}: no shard for {gap}; CouchDB would silently recreate it empty"
-            for gap in missing_ranges(ranges)
+            for gap in (missing_ranges(ranges) if whole else [])
         ]
 
     for path, (shard_path, sequence) in sorted(views.items()):

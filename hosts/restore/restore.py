@@ -22,6 +22,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import backup
@@ -84,6 +85,15 @@ def candidates(names: list[str], archive: str | None, as_of: str | None) -> list
     return chosen
 
 
+def estimate(files: int, size: int, here: int | None) -> str:
+    """What will be extracted, and a first guess of the time. Sizes in bytes; `here` are left from a run before."""
+    return (
+        f"{files} files, {megabytes(size)}"
+        + ("" if here is None else f", of which {megabytes(here)} are here from a run before")
+        + f"; about {duration(max((size - (here or 0)) / ASSUMED_RATE, 1))} at {megabytes(ASSUMED_RATE)} a second"
+    )
+
+
 def home_of(places: dict[str, Any]) -> str | None:
     """The CHT's home by its compose files and .env, which are in `compose/` and `upgrade-service/` there."""
     files = [*places["composeFiles"], *([places["environment"]] if places["environment"] else [])]
@@ -129,6 +139,9 @@ class Borg:
     """One repository, read only. The passphrase goes to borg through a pipe: it is in no argument list, in no
     environment and in no file."""
 
+    lock_wait = 600
+    """Seconds to wait for a lock that a backup holds."""
+
     def __init__(self, request: dict[str, Any]) -> None:
         self.repository: str = request["repository"]
         self.passphrase: str = request["passphrase"]
@@ -155,7 +168,7 @@ class Borg:
         Refused with the reason in plain words. A warning (exit code 1, 100 to 127) is said, not fatal:
         what is missing is found by comparing with the manifest."""
         reader, writer = os.pipe()
-        command = ["borg", "--log-json", "--lock-wait", "600", *arguments]
+        command = ["borg", "--log-json", "--lock-wait", str(self.lock_wait), *arguments]
         try:
             self.child = subprocess.Popen(
                 command, cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -311,6 +324,8 @@ class Restore:
         self.after: dict[str, Any] = {}
         self.places: list[Place] = []
         self.copy = verify.Copy({})
+        self.answered: manifest.Counts = {}
+        """What the running CouchDB said of itself."""
         self.when = moment(time.time()).replace(":", "").replace("-", "")
 
     @property
@@ -331,7 +346,7 @@ class Restore:
             if before is not None and after is not None:
                 self.archive, self.before, self.after = name, before, after
                 break
-            say(f"note: {name} is unfinished: the backup was interrupted (no manifest at its end)")
+            self.remark(f"{name} is unfinished: the backup was interrupted (no manifest at its end)")
         else:
             raise Refused("there is no finished archive; an unfinished one may lack anything")
         places = self.before["places"]
@@ -340,7 +355,13 @@ class Restore:
         self.copy = verify.Copy({**bases, "": f"{self.work}/rest"})
         say(f"archive {self.archive}, begun {self.before['time']}, on the machine {self.before['host']}")
         for text in self.before["problems"]:
-            say(f"note: the backup itself reported: {text}")
+            self.remark(f"the backup itself reported: {text}")
+
+    def remark(self, text: str) -> None:
+        say(f"note: {text}")
+
+    def right(self, text: str) -> None:
+        say(f"right: {text}")
 
     def refuse_data(self) -> None:
         """Refuse to go where something is already. Raises Refused; changes nothing."""
@@ -395,26 +416,9 @@ class Restore:
         total = sum(todo.values())
         files = sum(1 for of in items if of["type"] == "-")
         size = sum(of["size"] for of in items)
-        say(
-            f"{files} files, {megabytes(size)}"
-            + (f", of which {megabytes(size - total)} are here from a run before" if resumed else "")
-            + f"; about {duration(max(total / ASSUMED_RATE, 1))} at {megabytes(ASSUMED_RATE)} a second"
-        )
-        needs: dict[int, tuple[Place, int]] = {}
-        for place in [*self.places, Place(f"{self.work}/rest")]:
-            base = place.base if place in self.places else f"{self.work}/rest"
-            device = place.device()
-            first, needed = needs.get(device, (place, 0))
-            needs[device] = (first, needed + todo[base])
-        for place, needed in needs.values():
-            free = place.free()
-            where = os.path.dirname(place.target)
-            say(f"space: {megabytes(needed)} needed, {megabytes(free)} free in {where}")
-            if needed + SPARE > free:
-                raise Refused(
-                    f"too little space in {where}: {megabytes(needed + SPARE)} needed (with a little to spare),"
-                    f" {megabytes(free)} free"
-                )
+        say(estimate(files, size, size - total if resumed else None))
+        rest = Place(f"{self.work}/rest")
+        require_space([*((place, todo[place.base]) for place in self.places), (rest, todo[rest.target])])
         return done, total
 
     def _resumed(self) -> bool:
@@ -443,6 +447,7 @@ class Restore:
         began, finished = time.monotonic(), 0
         for root, base in self.copy.bases.items():
             os.makedirs(base, mode=0o700, exist_ok=True)
+            before = _size(base)  # of an interrupted run
             excluded = [f"pf:{path[1:]}" for path in done[base] if "\n" not in path]
             if root == "":
                 excluded += [f"pp:{other[1:]}" for other in self.copy.bases if other]
@@ -453,7 +458,7 @@ class Restore:
                 *arguments, f"{self.borg.repository}::{self.archive}", *([root[1:]] if root else []),
                 directory=base, progress=_Progress(began, finished, total),
             )  # fmt: skip
-            finished += _size(base)
+            finished += _size(base) - before
         os.remove(f"{self.work}/excluded")
         self._own_directories()
         say(f"extracted in {duration(time.monotonic() - began)}")
@@ -480,12 +485,11 @@ class Restore:
         self._tell(verdict)
         return verdict
 
-    @staticmethod
-    def _tell(verdict: verify.Verdict) -> None:
+    def _tell(self, verdict: verify.Verdict) -> None:
         for text in verdict.checked:
-            say(f"right: {text}")
+            self.right(text)
         for text in verdict.notes[: backup.MAX_LINES]:
-            say(f"note: {text}")
+            self.remark(text)
         for text in verdict.problems:
             print(f"WRONG: {text}", file=sys.stderr, flush=True)
 
@@ -562,17 +566,19 @@ class Restore:
         if done.returncode != 0:
             said = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
             return [f"the containers don't start: {said[0]}"]
-        problems = self._ask_database(project, files) + self._ask_nginx(project)
+        problems = self._ask_database(project, files, places["environment"]) + self._ask_nginx(project)
         if not problems:
             say(f"started and answering after {duration(time.monotonic() - began)}")
         return problems
 
-    def _ask_database(self, project: str, files: manifest.Counts) -> list[str]:
-        with open(self.before["places"]["environment"], encoding="utf-8", errors="surrogateescape") as file:
+    def _ask_database(self, project: str, files: manifest.Counts, env_file: str) -> list[str]:
+        with open(env_file, encoding="utf-8", errors="surrogateescape") as file:
             environment = plan.parse_env(file.read())
         user, password = environment.get("COUCHDB_USER") or "medic", environment.get("COUCHDB_PASSWORD", "")
         reason, deadline = "", time.monotonic() + START_LIMIT
         while time.monotonic() < deadline:
+            if dead := self.dead():
+                return [dead]
             try:
                 counts = backup.ask_couchdb(self._address(project, "couchdb"), user, password)
                 break
@@ -595,14 +601,19 @@ class Restore:
             time.sleep(0.5)
         else:
             return [f"CouchDB doesn't answer within {START_LIMIT} s: {reason}"]
-        say(f"right: login: CouchDB accepts the user {user} with the password of .env")
+        self.right(f"login: CouchDB accepts the user {user} with the password of .env")
         # Services that start may write, so the server's numbers may be later than the files'.
         wrong = [f"CouchDB's own answer: {text}" for text in manifest.compare_counts(files, counts, counts)]
         wrong += [f"CouchDB's own answer: {name} is missing" for name in files if name not in counts]
+        self.answered = counts
         if not wrong:
             documents = sum(of["documents"] for of in counts.values())
-            say(f"right: CouchDB itself answers with {len(counts)} databases and {documents:,} documents")
+            self.right(f"CouchDB itself answers with {len(counts)} databases and {documents:,} documents")
         return wrong
+
+    def dead(self) -> str | None:
+        """Why the database can't answer any more; None while it may."""
+        return None
 
     def _ask_nginx(self, project: str) -> list[str]:
         place = f"{self._mountpoint('cht-ssl')}/cert.pem"
@@ -718,6 +729,23 @@ class Restore:
         return self._conclude(verdict.problems, verdict.databases)
 
 
+def require_space(needed: list[tuple[Place, int]]) -> None:
+    """Say how many bytes are needed and free on each file system. Raises Refused where there is too little."""
+    needs: dict[int, tuple[Place, int]] = {}
+    for place, size in needed:
+        first, before = needs.get(place.device(), (place, 0))
+        needs[place.device()] = (first, before + size)
+    for place, size in needs.values():
+        free = place.free()
+        where = place.target if place.mounted else os.path.dirname(place.target)
+        say(f"space: {megabytes(size)} needed, {megabytes(free)} free in {where}")
+        if size + SPARE > free:
+            raise Refused(
+                f"too little space in {where}: {megabytes(size + SPARE)} needed (with a little to spare),"
+                f" {megabytes(free)} free"
+            )
+
+
 def _works(*command: str) -> bool:
     return subprocess.run(command, capture_output=True).returncode == 0
 
@@ -742,14 +770,16 @@ class _Progress:
     """Says now and then how far the extraction is."""
 
     def __init__(self, began: float, before: int, total: int) -> None:
-        self.began, self.before, self.total, self.said = began, before, total, began
+        self.began, self.before, self.total, self.said, self.percent = began, before, total, began, -1
 
     def __call__(self, current: int) -> None:
         now = time.monotonic()
-        if now - self.said < PROGRESS_INTERVAL or not self.total:
-            return
-        self.said = now
         done = min(self.before + current, self.total)
+        # Some hundred lines at most for the hours of a large one: once a minute, or at each percent.
+        waited, percent = now - self.said, done * 100 // max(self.total, 1)
+        if not self.total or waited < PROGRESS_INTERVAL or (waited < 60 and percent == self.percent):
+            return
+        self.said, self.percent = now, percent
         left = (self.total - done) * (now - self.began) / max(done, 1)
         say(f"{done / self.total:.0%} extracted: {megabytes(done)} of {megabytes(self.total)}, {duration(left)} left")
 
@@ -836,22 +866,28 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("action", choices=("list", "restore"))
     parser.add_argument("work", metavar="DIRECTORY", help="where this program keeps its notes")
     options = parser.parse_args(arguments)
+    if options.action == "list":
+        return perform(list_archives, options.work)
+    return perform(lambda request, work: Restore(request, work).run(), options.work)
+
+
+def perform(action: Callable[[dict[str, Any], str], int], work: str) -> int:
+    """Do what the line on standard input asks for, alone on this machine, until standard input ends. Returns
+    the exit code."""
     os.umask(0o077)
     if os.getuid() != 0:
-        print("restore.py must run as root", file=sys.stderr)
+        print("a restore must run as root", file=sys.stderr)
         return REFUSED
     for number in backup.SIGNALS:
         signal.signal(number, stopped)
     try:
         request = json.loads(read_line())
-        os.makedirs(options.work, mode=0o700, exist_ok=True)
-        lock = os.open(f"{options.work}/lock", os.O_RDWR | os.O_CREAT, 0o600)
+        os.makedirs(work, mode=0o700, exist_ok=True)
+        lock = os.open(f"{work}/lock", os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        forget_other_runs(options.work, request["sshConfig"])
+        forget_other_runs(work, request["sshConfig"])
         threading.Thread(target=end_with_input, daemon=True).start()
-        if options.action == "list":
-            return list_archives(request, options.work)
-        return Restore(request, options.work).run()
+        return action(request, work)
     except BlockingIOError:
         print("another restore is running on this machine", file=sys.stderr)
         return REFUSED

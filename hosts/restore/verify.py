@@ -184,7 +184,7 @@ def compare_files(
             f"files: {compared} files and directories are there{', with owners' if owners else ''} and modes"
         )
     summed = sum(1 for of in files.values() if "sha256" in of)
-    if not checksums and not problems:
+    if summed and not checksums and not problems:
         verdict.checked.append(f"checksums: {summed} files outside CouchDB's directory (.env, certificate, …)")
 
 
@@ -209,11 +209,20 @@ def _missing(path: str, inside: str | None, places: dict[str, Any], verdict: Ver
         problems.append(f"{path}: missing")
 
 
-def compare_databases(before: Manifest, after: Manifest, copy: Copy, verdict: Verdict) -> None:
+def compare_databases(
+    before: Manifest, after: Manifest, copy: Copy, verdict: Verdict, only: list[str] | None = None
+) -> None:
+    """Compare headers and counts. `only` are the databases of a copy that holds nothing else (None: all)."""
     directories = before["places"]["couchdb"]
     actual = [copy.at(directory) for directory in directories]
-    scanned = couch_files.scan(*actual)
+    scanned = couch_files.scan(*actual, whole=only is None)
     problems = [copy.plain(text) for text in scanned["problems"]]
+    for name in only or []:
+        ranges = scanned["databases"].get(name, {"ranges": []})["ranges"]
+        problems += [
+            f"{name}: no shard for {gap}; CouchDB would silently recreate it empty"
+            for gap in couch_files.missing_ranges(ranges)
+        ]
     if not problems:
         verdict.checked.append(
             f"headers: the newest header of {len(scanned['shardFiles']) + len(scanned['nodeDatabases'])}"
@@ -221,19 +230,22 @@ def compare_databases(before: Manifest, after: Manifest, copy: Copy, verdict: Ve
         )
     verdict.problems += problems
     verdict.notes += [copy.plain(text) for text in scanned["notes"]]
-    verdict.databases = manifest.counts_of(scanned["databases"])
+    found = manifest.counts_of(scanned["databases"])
+    low, high = before["counts"]["databases"], after["counts"]["databases"]
     # `scan` gives paths in the data directory when there is one, else absolute ones; the manifest's are absolute.
     prefix = f"{directories[0]}/" if len(directories) == 1 else ""
     shards = {copy.plain(prefix + path): of for path, of in scanned["shardFiles"].items()}
-    low, high = before["counts"]["databases"], after["counts"]["databases"]
     wrong = manifest.compare_shards(before["shards"], high, shards)
-    wrong += manifest.compare_counts(low, high, verdict.databases)
+    if only is not None:
+        low, high, found = ({name: of[name] for name in only if name in of} for of in (low, high, found))
+    wrong += manifest.compare_counts(low, high, found)
+    verdict.databases = found
     verdict.problems += wrong
-    if not wrong:
-        documents = sum(of["documents"] for of in verdict.databases.values())
+    if not wrong and only != []:
+        documents = sum(of["documents"] for of in found.values())
+        databases = "1 database" if len(found) == 1 else f"{len(found)} databases"
         verdict.checked.append(
-            f"counts: {len(verdict.databases)} databases with {documents:,} documents, within what they held"
-            " before and after the backup"
+            f"counts: {databases} with {documents:,} documents, within what was there before and after the backup"
         )
 
 

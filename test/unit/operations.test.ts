@@ -7,7 +7,7 @@ import { table } from "../../operations/archives";
 import { readOptions } from "../../operations/main";
 import { parseDestination, quote } from "../../operations/remote";
 import { writeFiles } from "../../operations/repository";
-import { asOf } from "../../operations/restore";
+import { asOf, partOf } from "../../operations/restore";
 
 describe("an SSH destination", () => {
   it("is user, host and port, with ssh's defaults", () => {
@@ -50,6 +50,33 @@ describe("the time of --as-of", () => {
   });
 });
 
+describe("a part of an archive", () => {
+  it("is what --database and --path name; without them it is the whole", () => {
+    assert.equal(partOf({ start: true }), undefined);
+    assert.deepEqual(partOf({ database: ["medic", "_users"], into: "/srv/out" }), {
+      databases: ["medic", "_users"],
+      paths: [],
+      into: "/srv/out",
+    });
+  });
+
+  it("excludes what only a whole CHT has, and needs absolute paths", () => {
+    const path = ["/home/ubuntu/cht/compose"];
+    for (const [options, reason] of [
+      [{ path, start: true }, /^Error: --start is for a whole CHT/],
+      [{ path, replace: true }, /--replace is for/],
+      [{ database: ["medic"], "install-docker": true }, /--install-docker is for/],
+      [{ into: "/srv/out" }, /--into goes with --database or --path/],
+      [{ path: ["compose"] }, /--path compose: it must be an absolute path/],
+      [{ path, into: "out" }, /--into out: it must be an absolute path/],
+      [{ path: ["/x/.."] }, /that is the whole CHT/],
+      [{ database: [""] }, /--database is empty/],
+    ] as const) {
+      assert.throws(() => partOf(options as Parameters<typeof partOf>[0]), reason);
+    }
+  });
+});
+
 describe("the list of archives", () => {
   it("names counts, what is missing, and what can't be restored", () => {
     const whole = { finished: true, files: 2, size: 2_800_000, documents: { medic: 419, _users: 3 }, problems: [] };
@@ -63,7 +90,10 @@ describe("the list of archives", () => {
       more: 4,
     });
     assert.match(text, /^t-2 {2}2 files, 2\.8 MB, 422 documents\n {4}medic 419, _users 3\n/);
-    assert.match(text, /INCOMPLETE: the certificate is missing\nt-0 {2}UNFINISHED.*\nt-- {2}DAMAGED: a part can't be read\n/);
+    assert.match(
+      text,
+      /INCOMPLETE: the certificate is missing\nt-0 {2}UNFINISHED.*\nt-- {2}DAMAGED: a part can't be read\n/,
+    );
     assert.match(text, /and 4 older/);
     assert.match(table({ archives: [], more: 0 }), /holds no archive/);
   });
