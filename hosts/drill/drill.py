@@ -1,0 +1,948 @@
+#!/usr/bin/env python3
+"""Prove that the newest archive of a CHT deployment restores: fetch it as a restore does, verify it, start CouchDB
+on the copy in a network without a way out, compare its counts, remove everything again, and report.
+
+Run by the unit `cht-drill-<deployment>.service`. See `--help` for exit codes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import json
+import os
+import platform
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+import backup
+import plan
+import restore
+import verify
+from backup import Stopped, megabytes, moment, say
+from restore import Refused, duration
+
+RIGHT, WRONG, IMPOSSIBLE = 0, 1, 2
+STATE = "/var/lib/cht-backup"
+SETTINGS = "/etc/cht-backup"
+LABEL = "cht-backup.drill"
+MARKER = ".made-by-cht-drill"
+GIGABYTE = 1e9
+# borg holds a lock for as long as it extracts, and a backup waits ten minutes for it: so it is fetched in portions.
+PORTION = GIGABYTE
+# A backup that waits looks five times a second whether the readers have gone.
+PAUSE = 2
+LOCK_WAIT = 12 * 3600
+HELD_LONG = 540  # seconds, after which a backup that waits may give up
+WATCH_INTERVAL = 1
+COMPOSE_TIMEOUT = 300
+PULL_TIMEOUT = 3600
+LOG_LINES = 12
+# What CouchDB writes of its own accord once it runs.
+GROWTH = 1.1
+# What a database needs to take over its files and to drop its privileges; nothing else is left to it.
+CAPABILITIES = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID"]
+TAKEN = ("command", "entrypoint", "environment", "hostname", "image", "ulimits", "user", "working_dir")
+"""Of a service in the archive's compose files. No ports, no devices, no privileges, no other files."""
+
+
+class TooLittle(BaseException):
+    """The disk fills up while the drill runs."""
+
+
+# ---- decisions ------------------------------------------------------------------------------------------
+
+
+def portions(items: list[dict[str, Any]], size: float) -> list[list[str]]:
+    """Files to fetch one portion after the other, before a last one that takes all that is left.
+
+    `items` are those of `restore.Borg.items`; a portion has at most `size` bytes, or is a single larger file. Paths
+    that a line of borg's pattern file can't hold are left to the last.
+    """
+    found: list[list[str]] = []
+    filled = 0
+    for item in items:
+        if item["type"] != "-" or not item["size"] or item["path"] != " ".join(item["path"].split()):
+            continue
+        if not found or filled + item["size"] > size:
+            found.append([])
+            filled = 0
+        found[-1].append(item["path"])
+        filled += item["size"]
+    return found[:-1]
+
+
+def patterns(fetched: list[list[str]], number: int) -> str:
+    """borg's pattern file for a portion of `portions`; the number after the last one means all that is left."""
+    if number < len(fetched):
+        return "".join(f"+ pf:{path[1:]}\n" for path in fetched[number]) + "- re:.\n"
+    return "".join(f"- pf:{path[1:]}\n" for of in fetched for path in of)
+
+
+def reserve(size: float) -> float:
+    """Bytes of a file system of `size` bytes that a drill leaves free, for whoever else works there."""
+    return max(GIGABYTE, size * 0.02)
+
+
+def too_little(needed: float, free: float, size: float, limit: float) -> str | None:
+    """Why there is no room for a drill; sizes in bytes, `limit` 0 for none."""
+    if limit and needed > limit:
+        return (
+            f"it takes {megabytes(needed)} of scratch space, and scratchGibibytes allows {megabytes(limit)}:"
+            " raise it, or let another machine drill"
+        )
+    if needed + reserve(size) > free:
+        return (
+            f"it takes {megabytes(needed)} of scratch space and {megabytes(reserve(size))} that stay free, and"
+            f" {megabytes(free)} are free: make room, or choose another scratch directory"
+        )
+    return None
+
+
+def data_services(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The services of CouchDB: one, or one for each node of a cluster. `config` is what Compose says of the
+    archive's files. (CHT 5's `couchdb-nouveau` holds an index that CouchDB can do without.)"""
+    return {
+        name: of
+        for name, of in config.get("services", {}).items()
+        if name.startswith("couchdb")
+        and any(mount.get("target") == plan.DATA_IN_CONTAINER for mount in of.get("volumes") or [])
+    }
+
+
+def compose_file(
+    config: dict[str, Any],
+    places: dict[str, Any],
+    copy: verify.Copy,
+    settings: dict[str, Any],
+    engine: dict[str, Any],
+) -> tuple[dict[str, Any], list[str]]:
+    """A compose file that starts the archive's CouchDB on the copy, and notes about what is different.
+
+    Whoever made the archive may mean harm, so only what is named in TAKEN comes from its compose files, and only
+    what is in the copy is mounted. `engine` says which limits the Docker engine can set (`docker info`). Raises
+    Refused when the compose files and the archive don't go together.
+    """
+    services = data_services(config)
+    if not services:
+        raise Refused("the archive's compose files have no service couchdb that mounts its data")
+    names = {key: of.get("name", key) for key, of in (config.get("volumes") or {}).items()}
+    made, notes = {}, []
+    for name, of in services.items():
+        volumes = []
+        for mount in of.get("volumes") or []:
+            source, target = str(mount.get("source", "")), mount["target"]
+            if mount.get("type") == "volume":
+                place = places["volumes"].get(names.get(source, source))
+            elif source in places["couchdb"]:
+                place = source
+            else:  # a relative path depends on how Compose was called
+                alone = target == plan.DATA_IN_CONTAINER and len(services) == len(places["couchdb"]) == 1
+                place = places["couchdb"][0] if alone else None
+            if place is not None:
+                options = {"create_host_path": False}
+                volumes.append({"type": "bind", "source": copy.at(place), "target": target, "bind": options})
+            elif target == plan.DATA_IN_CONTAINER:
+                raise Refused(f"the service {name} has its data in {source}, which is not in the archive")
+            elif mount.get("type") == "volume" and any(source.endswith(volume) for volume in backup.VOLUMES):
+                raise Refused(f"the service {name} uses the volume {names.get(source, source)}, not in the archive")
+            else:
+                notes.append(f"{name}: {source or 'what is mounted'} at {target} isn't in the archive; left out")
+        aliases = {alias for net in (of.get("networks") or {}).values() for alias in (net or {}).get("aliases") or []}
+        service = {key: of[key] for key in TAKEN if of.get(key) is not None}
+        made[name] = {
+            **service,
+            **({"image": settings["image"]} if settings.get("image") else {}),
+            **limits(settings, engine, len(services)),
+            "volumes": volumes,
+            "networks": {"drill": {"aliases": sorted({name, *aliases})}},
+            "labels": {LABEL: settings["deployment"]},
+            "restart": "no",
+            "cap_drop": ["ALL"],
+            "cap_add": CAPABILITIES,
+            "security_opt": ["no-new-privileges:true"],
+            "logging": {"driver": "json-file", "options": {"max-size": "10m"}},
+        }
+    return {"services": made, "networks": {"drill": {"external": True, "name": settings["network"]}}}, notes
+
+
+def limits(settings: dict[str, Any], engine: dict[str, Any], containers: int) -> dict[str, Any]:
+    """Limits of each of some containers. One that the engine can't set would be refused by it."""
+    memory = f"{settings['memoryMebibytes'] // containers}m"
+    return {
+        **({"mem_limit": memory} if engine.get("MemoryLimit") else {}),
+        **({"memswap_limit": memory} if engine.get("MemoryLimit") and engine.get("SwapLimit") else {}),
+        **({"cpus": round(settings["cpus"] / containers, 2)} if engine.get("CpuCfsQuota") else {}),
+        **({"pids_limit": 2048} if engine.get("PidsLimit") else {}),
+    }
+
+
+def unlimited(engine: dict[str, Any]) -> str | None:
+    """A note about limits that the engine can't set."""
+    wanted = {"memory": "MemoryLimit", "CPU": "CpuCfsQuota"}
+    missing = [what for what, flag in wanted.items() if not engine.get(flag)]
+    return f"this machine's Docker engine can't limit {' and '.join(missing)}" if missing else None
+
+
+def network_problem(network: dict[str, Any] | None, name: str) -> str | None:
+    """Why the database can't be started in a Docker network, described by `docker network inspect`."""
+    if network is None:
+        return f"the Docker network {name} is missing: `pulumi up` makes it"
+    if not network.get("Internal"):
+        return (
+            f"the Docker network {name} isn't internal, so the restored CouchDB could reach others with the data"
+            " of real people: remove it (`docker network rm`), and `pulumi up` makes it anew"
+        )
+    others = sorted(of.get("Name", "?") for of in (network.get("Containers") or {}).values())
+    if others:
+        return f"the Docker network {name} is for drills alone, but these use it: {', '.join(others)}"
+    return None
+
+
+def way_out(routes: str, routes6: str) -> bool:
+    """Whether a container has a default route, by its /proc/PID/net/route and ipv6_route."""
+    default = any(line.split()[1:2] == ["00000000"] for line in routes.splitlines())
+    lines6 = (line.split() for line in routes6.splitlines())
+    # The kernel's own entry that refuses everything is on `lo`.
+    return default or any(of[0] == "0" * 32 and of[1] == "00" and of[-1] != "lo" for of in lines6 if len(of) > 2)
+
+
+def death(containers: list[dict[str, Any]], memory: int, number: int) -> str | None:
+    """Why CouchDB will never answer, by `docker inspect` of its containers; None while it may. `memory` is the
+    limit of all in MiB, `number` how many there must be."""
+    if len(containers) < number:
+        return "a container of CouchDB is gone: somebody removed it"
+    for of in containers:
+        state = of["State"]
+        name = of["Config"]["Labels"].get("com.docker.compose.service", "couchdb")
+        if state.get("OOMKilled"):
+            return f"{name} needed more memory than the limit of {memory} MiB (memoryMebibytes) and was ended"
+        if state.get("Status") in ("exited", "dead"):
+            return f"{name} ended at once (exit code {state.get('ExitCode')}): the database doesn't start on this copy"
+        if (state.get("Health") or {}).get("Status") == "unhealthy":
+            return f"{name} runs, but its own health check fails"
+    return None
+
+
+def scrub(text: str, secrets: list[str]) -> str:
+    """A text without secrets."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return text
+
+
+def secrets_of(environment: dict[str, Any]) -> list[str]:
+    """What of an environment must not be shown: every value but the shortest, whatever its name."""
+    return [str(value) for value in environment.values() if value is not None and len(str(value)) >= 6]
+
+
+def overdue(latest: dict[str, Any] | None, since: float, now: float, days: float, deployment: str) -> str | None:
+    """A sentence when no drill has succeeded for too long, or ever. `since` is when drills were set up."""
+    last = (latest or {}).get("lastSuccessAt")
+    if now - (last or since) <= days * 86400:
+        return None
+    past = f"since {moment(last)}" if last else f"ever, and they were set up at {moment(since)}"
+    text = f"no restore drill of {deployment} has succeeded {past}; {days:g} days are allowed"
+    if latest and latest["problems"]:
+        text += f". The last one ({latest['finished']}): {latest['problems'][0]}"
+    return text
+
+
+MEANING = {
+    "right": "A restore from this archive works: everything below was tried.",
+    "wrong": "A restore from this archive would NOT bring back what it should. Find the cause, and drill again.",
+    "impossible": "The drill couldn't be made to its end, so it is NOT known whether a restore works.",
+    "interrupted": "The drill was interrupted, so it is NOT known whether a restore works. Start it again.",
+}
+
+
+def page(report: dict[str, Any]) -> str:
+    """A report for people, on one page."""
+    counts, sizes = report["counts"], report["sizes"]
+    verdict = {"right": "RIGHT", "wrong": "WRONG"}.get(report["outcome"], f"FAILED ({report['outcome']})")
+    lines = [
+        f"Restore drill of the CHT deployment {report['deployment']}: {verdict}",
+        f"{report['began']} on {report['host']}, took {duration(report['seconds'])}",
+        "",
+        MEANING[report["outcome"]],
+    ]
+
+    def part(title: str, texts: list[str], sign: str = "- ") -> None:
+        if texts:
+            lines.extend(["", title, *(f"  {sign}{text}" for text in texts)])
+
+    part("What is wrong", report["problems"])
+    if report["outcome"] != "right":
+        part("How far it came", [report["stage"]], "")
+    archive = []
+    if report["archive"]:
+        old = duration(report["archiveAgeSeconds"])
+        archive.append(f"archive   {report['archive']}, {old} old when the drill began")
+    if sizes["files"]:
+        archive.append(f"size      {sizes['files']} files, {megabytes(sizes['bytes'])}")
+    if report["fetchSeconds"] is not None:
+        archive.append(f"fetched   in {duration(report['fetchSeconds'])}")
+    if report["image"]:
+        archive.append(f"database  {report['image']}, in a network without a way out")
+    part("What was restored", archive, "")
+    part("What was checked and is right", report["checked"])
+    if counts:
+        width = max(len(name) for name in [*counts, "all together"])
+        numbers = {**counts, "all together": sum(counts.values())}
+        part("Documents by database", [f"{name:<{width}} {number:>13,}" for name, number in numbers.items()], "")
+    part("Worth knowing", report["notes"])
+    part("The last lines of CouchDB's log", report["log"], "| ")
+    last = report["lastSuccessAt"]
+    lines += ["", f"The last drill that succeeded ended at {moment(last)}." if last else "No drill has succeeded yet."]
+    return "\n".join(lines) + "\n"
+
+
+def read_settings(path: str) -> dict[str, Any]:
+    """Read drill.json. Raises Refused naming the file and what is wrong in it."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            settings = json.load(file)
+    except (OSError, ValueError) as error:
+        raise Refused(f"{path}: can't be read as settings: {error}") from error
+
+    def number(least: float) -> Any:
+        return lambda value: type(value) in (int, float) and value >= least
+
+    def text(pattern: str) -> Any:
+        return lambda value: isinstance(value, str) and re.fullmatch(pattern, value)
+
+    rules = {
+        "deployment": (text(r"[a-z][a-z0-9-]{0,30}"), "a small letter, then up to 30 of a-z, 0-9 and -"),
+        "repository": (text(r".+"), "a repository as borg names it"),
+        "scratch": (lambda value: text(r"/.+")(value) and os.path.normpath(value) == value, "an absolute path"),
+        "scratchGibibytes": (number(0), "a number, 0 for no limit"),
+        "keep": (lambda value: type(value) is int and value >= 1, "a whole number from 1"),
+        "overdueAfterDays": (lambda value: number(0)(value) and value > 0, "a number of days"),
+        "network": (text(r"[A-Za-z0-9][A-Za-z0-9_.-]*"), "a Docker network's name"),
+        "image": (lambda value: value is None or text(r"\S+")(value), "an image's name or null"),
+        "memoryMebibytes": (lambda value: type(value) is int and value >= 64, "a whole number from 64"),
+        "cpus": (lambda value: number(0)(value) and value > 0, "a number above 0"),
+    }
+    for name, (allows, what) in rules.items():
+        if not isinstance(settings, dict) or not allows(settings.get(name)):
+            raise Refused(f"{path}: {name} must be {what}")
+    if f"{settings['scratch']}/".startswith(("/tmp/", "/var/tmp/")):
+        # The unit has a /tmp of its own, which Docker doesn't see.
+        raise Refused(f"{path}: scratch must not be below /tmp or /var/tmp")
+    return settings
+
+
+# ---- reports --------------------------------------------------------------------------------------------
+
+
+class Reports:
+    """What drills have said, and a mark while one runs."""
+
+    def __init__(self, directory: str, keep: int = 1) -> None:
+        self.directory = directory
+        self.keep = keep
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+
+    def latest(self) -> dict[str, Any] | None:
+        return self._read("latest.json")
+
+    def running(self) -> dict[str, Any] | None:
+        """The mark of a drill that has begun and not ended: a report as far as it came."""
+        return self._read("running.json")
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        try:
+            with open(f"{self.directory}/{name}", encoding="utf-8") as file:
+                return json.load(file)
+        except (OSError, ValueError):
+            return None
+
+    def since(self) -> float:
+        """When drills were set up: the first time that anything asked."""
+        path = f"{self.directory}/since"
+        if not os.path.exists(path):
+            backup.write_atomically(path, f"{moment(time.time())}\n", 0o600)
+        return os.stat(path).st_mtime
+
+    def mark(self, report: dict[str, Any]) -> None:
+        backup.write_atomically(f"{self.directory}/running.json", json.dumps(report) + "\n", 0o600)
+
+    def unmark(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(f"{self.directory}/running.json")
+
+    def write(self, report: dict[str, Any]) -> None:
+        """Finish a report, write it as JSON and as a page, and forget the oldest."""
+        finished = time.time()
+        last = (self.latest() or {}).get("lastSuccessAt")
+        report.update(
+            ok=report["outcome"] == "right",
+            finished=moment(finished),
+            finishedAt=round(finished),
+            seconds=round(max(finished - report["beganAt"], 0), 1),
+            lastSuccessAt=round(finished) if report["outcome"] == "right" else last,
+        )
+        texts = {"json": json.dumps(report, indent=2) + "\n", "txt": page(report)}
+        for kind, text in texts.items():
+            backup.write_atomically(f"{self.directory}/{report['began']}.{kind}", text, 0o600)
+        for kind, text in texts.items():
+            backup.write_atomically(f"{self.directory}/latest.{kind}", text, 0o600)
+        kept = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\.(json|txt)")
+        names = sorted((name for name in os.listdir(self.directory) if kept.fullmatch(name)), reverse=True)
+        for name in names[2 * self.keep :]:
+            os.remove(f"{self.directory}/{name}")
+
+
+def new_report(deployment: str) -> dict[str, Any]:
+    """A report of a drill that begins now. Times are UTC, sizes bytes, `counts` documents by database."""
+    now = time.time()
+    return {
+        "deployment": deployment,
+        "host": platform.node(),
+        "outcome": "impossible",
+        "ok": False,
+        "began": moment(now),
+        "beganAt": now,
+        "stage": "getting ready",
+        "archive": None,
+        "archiveTime": None,
+        "archiveAgeSeconds": None,
+        "image": None,
+        "fetchSeconds": None,
+        "sizes": {"files": 0, "bytes": 0},
+        "counts": {},
+        "checked": [],
+        "notes": [],
+        "problems": [],
+        "log": [],
+    }
+
+
+# ---- the drill ------------------------------------------------------------------------------------------
+
+
+class Borg(restore.Borg):
+    lock_wait = LOCK_WAIT
+
+
+class Watch(threading.Thread):
+    """Ends the drill in order when others need the disk."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(daemon=True)
+        self.path = path
+        self.done = threading.Event()
+        self.why = ""
+
+    def run(self) -> None:
+        while not self.done.wait(WATCH_INTERVAL):
+            of = os.statvfs(self.path)
+            free, least = of.f_bavail * of.f_frsize, reserve(of.f_blocks * of.f_frsize)
+            if free < least:
+                self.why = (
+                    f"the disk with {self.path} fills up: {megabytes(free)} are free, and {megabytes(least)} must"
+                    " stay free; the drill was ended"
+                )
+                os.kill(os.getpid(), signal.SIGUSR1)
+                return
+
+
+class Drill(restore.Restore):
+    """One drill on this machine."""
+
+    def __init__(self, settings: dict[str, Any], report: dict[str, Any], reports: Reports) -> None:
+        deployment = settings["deployment"]
+        folder = f"{SETTINGS}/{deployment}"
+        with open(f"{folder}/passphrase", encoding="utf-8") as file:
+            passphrase = file.read().rstrip("\n")
+        request = {
+            "repository": settings["repository"],
+            "passphrase": passphrase,
+            "baseDirectory": f"{STATE}/{deployment}/borg",
+            "sshConfig": f"{folder}/ssh_config",
+        }
+        self.settings = settings
+        self.report = report
+        self.reports = reports
+        self.project = project(settings)
+        self.scratch = Scratch(settings)
+        super().__init__(request, f"{self.scratch.path}/work")
+        self.borg = Borg(request)
+        self.secrets = [passphrase]
+        self.docker = backup.Docker()
+        self.engine: dict[str, Any] = {}
+        self.containers = 0
+
+    # What a restore says is kept for the report.
+
+    def remark(self, text: str) -> None:
+        self.report["notes"].append(text)
+        super().remark(text)
+
+    def right(self, text: str) -> None:
+        self.report["checked"].append(text)
+        super().right(text)
+
+    def wrong(self, text: str) -> None:
+        text = scrub(text, self.secrets)
+        self.report["problems"].append(text)
+        super().wrong(text)
+
+    def stage(self, text: str) -> None:
+        self.report["stage"] = text
+        self.reports.mark(self.report)
+
+    def run(self) -> int:
+        """Make the drill; what it finds is in the report. Raises Refused."""
+        self.borg.check_version()
+        if self.docker.stopped:
+            raise Refused(f"Docker doesn't answer: {self.docker.stopped}")
+        self.check_network()
+        self.engine = json.loads(self.docker._run("info", "--format", "{{json .}}"))
+        self.scratch.make()
+        watch = Watch(self.scratch.path)
+        try:
+            watch.start()
+            self.work_through()
+        except TooLittle:
+            raise Refused(watch.why) from None
+        finally:
+            signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+            watch.done.set()
+        self.report["outcome"] = "wrong" if self.report["problems"] else "right"
+        self.report["stage"] = "done"
+        return WRONG if self.report["problems"] else RIGHT
+
+    def work_through(self) -> None:
+        self.stage("choosing the archive")
+        self.choose()
+        self.check_images()
+        self.stage("fetching the archive")
+        self.fetch()
+        self.stage("verifying the files")
+        verdict = self.verify()
+        self.report["counts"] = {name: of["documents"] for name, of in sorted(verdict.databases.items())}
+        if verdict.problems:
+            self.remark("CouchDB wasn't started, as the checks before that failed; a restore stops here, too")
+            return
+        self.stage("starting CouchDB")
+        self.start_database()
+        self.stage("asking CouchDB")
+        env_file = self.copy.at(self.before["places"]["environment"])
+        problems = self._ask_database(self.project, verdict.databases, env_file)
+        for text in problems:
+            self.wrong(text)
+        if problems:
+            self.keep_log()
+        for name, of in self.answered.items():
+            self.report["counts"][name] = of["documents"]
+
+    def choose(self) -> None:
+        super().choose()
+        self.copy = verify.Copy({"": self.scratch.copy})
+        began = backup.datetime.datetime.fromisoformat(self.before["time"].replace("Z", "+00:00")).timestamp()
+        age = max(self.report["beganAt"] - began, 0)
+        self.report.update(archive=self.archive, archiveTime=self.before["time"], archiveAgeSeconds=round(age))
+        days = self.settings["overdueAfterDays"]
+        if age > days * 86400:
+            self.wrong(
+                f"the newest finished archive is {duration(age)} old, and {days:g} days are allowed: backups have"
+                " stopped, or don't come to their end"
+            )
+        for root in verify.roots_of(self.before["places"]):
+            if f"{self.settings['scratch']}/".startswith(f"{root}/") and os.path.isdir(root):
+                raise Refused(f"the scratch directory is inside {root}, which is backed up: choose another")
+
+    # ---- fetching and verifying -------------------------------------------------------------------------
+
+    def fetch(self) -> None:
+        items = self.borg.items(self.archive)
+        total = sum(of["size"] for of in items)
+        files = sum(1 for of in items if of["type"] == "-")
+        self.report["sizes"] = {"files": files, "bytes": total}
+        of = os.statvfs(self.scratch.path)
+        free, size = of.f_bavail * of.f_frsize, of.f_blocks * of.f_frsize
+        say(f"{files} files; {megabytes(total * GROWTH)} of scratch space needed, {megabytes(free)} free")
+        if why := too_little(total * GROWTH, free, size, self.settings["scratchGibibytes"] * 1024**3):
+            raise Refused(why)
+        known, began, finished, longest = {of["path"]: of["size"] for of in items}, time.monotonic(), 0, 0.0
+        fetched = portions(items, PORTION)
+        os.mkdir(self.scratch.copy, 0o700)
+        for number in range(len(fetched) + 1):
+            if number:
+                time.sleep(PAUSE)
+            listed = f"{self.work}/patterns"
+            os.makedirs(self.work, mode=0o700, exist_ok=True)
+            backup.write_atomically(listed, patterns(fetched, number), 0o600)
+            locked = time.monotonic()
+            self.borg.run(
+                "extract", "--numeric-ids", "--progress", "--patterns-from", listed,
+                f"{self.borg.repository}::{self.archive}",
+                directory=self.scratch.copy, progress=restore._Progress(began, finished, total),
+            )  # fmt: skip
+            longest = max(longest, time.monotonic() - locked)
+            finished += sum(known[path] for path in fetched[number]) if number < len(fetched) else 0
+        took = time.monotonic() - began
+        self.report["fetchSeconds"] = round(took, 1)
+        say(f"fetched in {duration(took)}, {len(fetched) + 1} portions")
+        if longest > HELD_LONG:
+            self.remark(
+                f"a single file kept the repository locked for {duration(longest)}; a backup waits 10 min, so let"
+                " the drill begin when no backup does"
+            )
+
+    def verify(self) -> verify.Verdict:
+        # Nothing is dropped before: a restore does without a view that is ahead of its shard, but no backup
+        # should hold one.
+        verdict = verify.verify(self.before, self.after, self.copy, [])
+        self._tell(verdict)
+        return verdict
+
+    # ---- the database -----------------------------------------------------------------------------------
+
+    def check_network(self) -> None:
+        name = self.settings["network"]
+        try:
+            network = json.loads(self.docker._run("network", "inspect", name))[0]
+        except subprocess.CalledProcessError:
+            network = None
+        if why := network_problem(network, name):
+            raise Refused(why)
+
+    def check_images(self) -> None:
+        """See to it, before hours of fetching, that the image is here that the production ran."""
+        ran = [of for of in self.before["containers"] if of["service"].startswith("couchdb")]
+        names = {self.settings["image"]} if self.settings["image"] else {of["image"] for of in ran}
+        for name in sorted(names):
+            self.have_image(name)
+        if self.settings["image"] and not any(self.settings["image"] in (of["image"], *of["digests"]) for of in ran):
+            there = ", ".join(sorted({of["image"] for of in ran})) or "unknown"
+            self.remark(f"CouchDB's image is {self.settings['image']} by the settings; the production ran {there}")
+
+    def have_image(self, name: str) -> dict[str, Any]:
+        """What `docker image inspect` says of an image. One that isn't here is fetched by its own name. Raises
+        Refused."""
+        try:
+            return json.loads(self.docker._run("image", "inspect", name))[0]
+        except subprocess.CalledProcessError:
+            say(f"the image {name} isn't on this machine; pulling it")
+        try:
+            subprocess.run(
+                ["docker", "pull", "--quiet", name], capture_output=True, text=True, check=True, timeout=PULL_TIMEOUT,
+                stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+            self.remark(f"the image {name} wasn't on this machine and was pulled")
+            return json.loads(self.docker._run("image", "inspect", name))[0]
+        except subprocess.SubprocessError as error:
+            raise Refused(
+                f"CouchDB's image {name} isn't on this machine and can't be pulled ({backup._reason(error)}): load it"
+                " (`docker load`), or name another one in the settings"
+            ) from None
+
+    def start_database(self) -> None:
+        places = self.before["places"]
+        config = self.resolve(places)
+        for service in config.get("services", {}).values():
+            self.secrets += secrets_of(service.get("environment") or {})
+        made, notes = compose_file(config, places, self.copy, self.settings, self.engine)
+        for text in [*notes, *filter(None, [unlimited(self.engine)])]:
+            self.remark(text)
+        images = sorted({of["image"] for of in made["services"].values()})
+        self.report["image"] = ", ".join(images)
+        self.compare_images(images)
+        for of in made["services"].values():
+            for mount in of["volumes"]:
+                if os.path.realpath(mount["source"]) != mount["source"]:
+                    raise Refused(f"{self.copy.plain(mount['source'])} in the archive leads elsewhere; not mounted")
+        say(f"starting {', '.join(made['services'])} in the network {self.settings['network']}")
+        self.containers = len(made["services"])
+        # The passwords go through the standard input: they are in no argument list and in no further file.
+        done = subprocess.run(
+            ["docker", "compose", "--project-name", self.project, "--file", "-", "up", "--detach", "--no-build",
+             "--pull", "never"],
+            input=json.dumps(made), capture_output=True, text=True, cwd=self.scratch.copy, timeout=COMPOSE_TIMEOUT,
+            env=self.environment(),
+        )  # fmt: skip
+        if done.returncode != 0:
+            said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+            raise Refused(scrub(f"CouchDB's container doesn't start: {said}", self.secrets))
+        self.check_isolation()
+
+    def resolve(self, places: dict[str, Any]) -> dict[str, Any]:
+        """What Compose says of the archive's own compose files and .env. Raises Refused."""
+        home = restore.home_of(places)
+        files = [path for path in places["composeFiles"] if path.startswith(f"{home}/compose/")]
+        name = restore.project_of(places)
+        if not files or name is None or not places["environment"]:
+            raise Refused("CouchDB can't be started: the archive lacks its compose files, .env or volumes")
+        words = ["--env-file", self.copy.at(places["environment"])]
+        words += [word for path in files for word in ("--file", self.copy.at(path))]
+        # The production's name gives the volumes their names. Nothing but text is made here.
+        done = subprocess.run(
+            ["docker", "compose", "--project-name", name, *words, "config", "--format", "json"],
+            capture_output=True, text=True, stdin=subprocess.DEVNULL, cwd=self.scratch.copy, timeout=COMPOSE_TIMEOUT,
+            env=self.environment(),
+        )  # fmt: skip
+        if done.returncode != 0:
+            said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+            raise Refused(
+                f"the archive's compose files can't be read with this machine's Docker Compose (2 is needed): {said}"
+            )
+        return json.loads(done.stdout)
+
+    @staticmethod
+    def environment() -> dict[str, str]:
+        # Compose prefers the environment to .env, so there is nothing in it.
+        return {"PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"), "HOME": "/root", "LANG": "C.UTF-8"}
+
+    def compare_images(self, images: list[str]) -> None:
+        ran = [of for of in self.before["containers"] if of["service"].startswith("couchdb")]
+        for name in images:
+            here = self.have_image(name)
+            same = {of["imageId"] for of in ran} | {digest for of in ran for digest in of["digests"]}
+            if same & {here["Id"], *(here.get("RepoDigests") or [])}:
+                self.right(f"image: {name} is the very one that the production ran")
+            elif not self.settings["image"]:
+                self.remark(f"the image {name} on this machine is another build than the one that the production ran")
+
+    def inspect(self) -> list[dict[str, Any]]:
+        ids = own_containers(self.docker, self.settings["deployment"])
+        return json.loads(self.docker._run("inspect", *ids)) if ids else []
+
+    def check_isolation(self) -> None:
+        """See to it that the database really has no way out. Raises Refused."""
+        for of in self.inspect():
+            if not of["State"]["Pid"]:
+                continue  # it has ended; `dead` says why
+            networks = list(of["NetworkSettings"]["Networks"])
+            try:
+                routes = [read(f"/proc/{of['State']['Pid']}/net/{name}") for name in ("route", "ipv6_route")]
+            except FileNotFoundError:
+                continue
+            if networks != [self.settings["network"]] or of["HostConfig"]["PortBindings"] or way_out(*routes):
+                raise Refused(f"the restored CouchDB has a way out of the network {self.settings['network']}")
+        self.right(f"network: CouchDB runs in {self.settings['network']}, with no route to anywhere else")
+
+    def dead(self) -> str | None:
+        return death(self.inspect(), self.settings["memoryMebibytes"], self.containers)
+
+    def keep_log(self) -> None:
+        for container in own_containers(self.docker, self.settings["deployment"]):
+            done = subprocess.run(
+                ["docker", "logs", "--tail", str(LOG_LINES), container], stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", timeout=60,
+            )  # fmt: skip
+            for line in done.stdout.splitlines():
+                self.report["log"].append(scrub(line[:300], self.secrets))
+                say(f"CouchDB's log: {self.report['log'][-1]}")
+
+
+def read(path: str) -> str:
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read()
+    except FileNotFoundError:
+        if path.endswith("ipv6_route"):  # a kernel without IPv6
+            return ""
+        raise
+
+
+# ---- tidying up -----------------------------------------------------------------------------------------
+
+
+def project(settings: dict[str, Any]) -> str:
+    """Name of the Compose project of a drill's containers."""
+    return f"cht-drill-{settings['deployment']}"
+
+
+class Scratch:
+    """The directory of a drill inside the configured one, which is never touched itself."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.parent: str = settings["scratch"]
+        self.path = f"{self.parent}/cht-drill-{settings['deployment']}"
+        self.copy = f"{os.path.realpath(self.parent)}/{os.path.basename(self.path)}/copy"
+
+    def make(self) -> None:
+        """Raises Refused where something else is in its place."""
+        self.remove()
+        if not os.path.isdir(os.path.dirname(self.parent)):
+            raise Refused(f"the scratch directory {self.parent} doesn't exist: is its disk mounted?")
+        try:
+            os.makedirs(self.parent, mode=0o700, exist_ok=True)
+            os.mkdir(self.path, 0o700)
+            backup.write_atomically(f"{self.path}/{MARKER}", "", 0o600)
+        except OSError as error:
+            raise Refused(f"the scratch directory {self.parent} can't be used: {error.strerror}") from error
+
+    def there(self) -> bool:
+        return os.path.lexists(self.path)
+
+    def remove(self) -> None:
+        """Remove it with all that is in it. Raises Refused when it isn't a drill's."""
+        if not self.there():
+            return
+        if os.path.islink(self.path) or not os.path.isdir(self.path):
+            raise Refused(f"{self.path} isn't a directory that a drill made; remove it yourself")
+        if not os.path.exists(f"{self.path}/{MARKER}"):
+            try:
+                os.rmdir(self.path)  # killed before it wrote its mark
+                return
+            except OSError:
+                raise Refused(f"{self.path} has no mark of a drill ({MARKER}); remove it yourself") from None
+        # The mark goes last, so that an interrupted removal is finished by the next.
+        for name in os.listdir(self.path):
+            if name != MARKER:
+                shutil.rmtree(f"{self.path}/{name}")
+        os.remove(f"{self.path}/{MARKER}")
+        os.rmdir(self.path)
+
+
+def own_containers(docker: backup.Docker, deployment: str) -> list[str]:
+    return docker._run("ps", "--all", "--quiet", "--no-trunc", "--filter", f"label={LABEL}={deployment}").split()
+
+
+def tidy(settings: dict[str, Any]) -> list[str]:
+    """Remove a drill's containers and files. Returns what couldn't be done, one line each."""
+    problems = []
+    docker = backup.Docker()
+    scratch = Scratch(settings)
+    try:
+        if docker.stopped:
+            raise OSError(f"Docker doesn't answer: {docker.stopped}")
+        containers = own_containers(docker, settings["deployment"])
+        if containers:
+            docker._run("rm", "--force", "--volumes", *containers)
+    except (OSError, subprocess.SubprocessError) as error:
+        # Without its files here, no drill has got as far as a container.
+        if scratch.there():
+            problems.append(f"containers of the drill may be left: {backup._reason(error)}")
+    try:
+        scratch.remove()
+    except (OSError, Refused) as error:
+        problems.append(f"files of the drill are left in {scratch.path}: {error}")
+    return problems
+
+
+def settle(settings: dict[str, Any], reports: Reports) -> bool:
+    """Remove what a drill left that was killed. Returns whether there was one; it is reported then."""
+    left = reports.running()
+    problems = tidy(settings)
+    for text in problems:
+        print(f"problem: {text}", file=sys.stderr, flush=True)
+    if left is None:
+        return bool(problems)
+    if (reports.latest() or {}).get("began") == left["began"]:  # killed between its report and its end
+        reports.unmark()
+        return bool(problems)
+    text = f"interrupted at the stage “{left['stage']}”: the drill was killed, or the machine restarted"
+    left.update(outcome="interrupted", problems=[*left["problems"], text, *problems])
+    reports.write(left)
+    reports.unmark()
+    print(f"the drill begun at {left['began']} was {text}; what it left is removed", file=sys.stderr, flush=True)
+    return True
+
+
+def run(settings: dict[str, Any], reports: Reports) -> int:
+    """Make a drill and report. Returns the exit code."""
+    report = new_report(settings["deployment"])
+    reports.since()
+    reports.mark(report)
+    code = IMPOSSIBLE
+    try:
+        code = Drill(settings, report, reports).run()
+    except Stopped as error:
+        report["outcome"] = "interrupted"
+        report["problems"].append(f"stopped by {error} at the stage “{report['stage']}”")
+    except Refused as error:
+        report["problems"].append(str(error))
+    except (OSError, subprocess.SubprocessError) as error:
+        report["problems"].append(backup._reason(error))
+    except Exception as error:  # whatever it is: there must be a report
+        report["problems"].append(f"unexpected: {type(error).__name__}: {backup._reason(error)}")
+    for number in backup.SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    left = tidy(settings)
+    if left and report["outcome"] == "right":
+        report["outcome"], code = "impossible", IMPOSSIBLE
+    report["problems"] += left
+    reports.write(report)
+    reports.unmark()
+    if report["ok"]:
+        documents = sum(report["counts"].values())
+        say(f"{report['archive']} restores: {documents:,} documents in {len(report['counts'])} databases,"
+            f" {duration(report['seconds'])}")  # fmt: skip
+    else:
+        for text in report["problems"]:
+            print(f"<3>problem: {text}" if os.environ.get("JOURNAL_STREAM") else f"problem: {text}", file=sys.stderr)
+        print(f"the drill failed; see {reports.directory}/latest.txt", file=sys.stderr, flush=True)
+    return code
+
+
+def short(_number: int, _frame: Any) -> None:
+    raise TooLittle()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="drill.py",
+        description="Restore the newest finished archive of a CHT deployment to scratch space, verify it, start"
+        " CouchDB on it in a Docker network without a way out, compare the counts, remove everything, and report in"
+        " /var/lib/cht-backup/DEPLOYMENT/drills.",
+        epilog="Exit codes: 0 right; 1 the restored copy is wrong, the last success is too long ago (overdue), or a"
+        " drill was interrupted (cleanup); 2 not possible, the reason is named.",
+    )
+    parser.add_argument(
+        "action",
+        choices=("run", "overdue", "cleanup"),
+        help="run: make a drill; overdue: fail when none has succeeded for too long; cleanup: remove what a killed"
+        " drill left",
+    )
+    parser.add_argument("settings", metavar="SETTINGS", help="/etc/cht-backup/DEPLOYMENT/drill.json")
+    options = parser.parse_args(arguments)
+    os.umask(0o077)
+    if os.getuid() != 0:
+        print("drill.py must run as root", file=sys.stderr)
+        return IMPOSSIBLE
+    for number in backup.SIGNALS:
+        signal.signal(number, backup.stopped)
+    try:
+        settings = read_settings(options.settings)
+        reports = Reports(f"{STATE}/{settings['deployment']}/drills", settings["keep"])
+        if options.action == "overdue":
+            text = overdue(
+                reports.latest(), reports.since(), time.time(), settings["overdueAfterDays"], settings["deployment"]
+            )
+            if text:
+                print(f"<3>{text}" if os.environ.get("JOURNAL_STREAM") else text, file=sys.stderr)
+            return WRONG if text else RIGHT
+        lock = os.open(f"{reports.directory}/lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if options.action == "cleanup":
+                return RIGHT  # a living drill tidies up itself
+            raise Refused(f"another drill of {settings['deployment']} is running") from None
+        interrupted = settle(settings, reports)
+        if options.action == "cleanup":
+            return WRONG if interrupted else RIGHT
+        signal.signal(signal.SIGUSR1, short)
+        return run(settings, reports)
+    except Refused as error:
+        print(error, file=sys.stderr)
+    except Stopped as error:
+        print(f"stopped by {error}", file=sys.stderr)
+    except OSError as error:
+        print(backup._reason(error), file=sys.stderr)
+    return IMPOSSIBLE
+
+
+if __name__ == "__main__":
+    sys.exit(main())
