@@ -363,6 +363,9 @@ class Restore:
     def right(self, text: str) -> None:
         say(f"right: {text}")
 
+    def wrong(self, text: str) -> None:
+        print(f"WRONG: {text}", file=sys.stderr, flush=True)
+
     def refuse_data(self) -> None:
         """Refuse to go where something is already. Raises Refused; changes nothing."""
         docker = backup.Docker()
@@ -491,7 +494,7 @@ class Restore:
         for text in verdict.notes[: backup.MAX_LINES]:
             self.remark(text)
         for text in verdict.problems:
-            print(f"WRONG: {text}", file=sys.stderr, flush=True)
+            self.wrong(text)
 
     # ---- switching --------------------------------------------------------------------------------------
 
@@ -687,7 +690,7 @@ class Restore:
         if self.request.get("start"):
             found = self.start(databases)
             for text in found:
-                print(f"WRONG: {text}", file=sys.stderr, flush=True)
+                self.wrong(text)
             problems += found
         home = home_of(self.before["places"])
         took = duration(time.monotonic() - self.began)
