@@ -111,7 +111,7 @@ export async function putDamaged(...wanted: Damage[]): Promise<Damaged> {
     if (archives.length > 0) {
       const script = `set -e; IFS= read -r BORG_PASSPHRASE; export BORG_PASSPHRASE
 BORG_BASE_DIR=$(mktemp -d); export BORG_BASE_DIR; trap 'rm -rf "$BORG_BASE_DIR"' EXIT; chown ${user} "$BORG_BASE_DIR"
-cd /; runuser -u ${user} -- borg delete ${repository} ${archives.join(" ")}`;
+cd /; runuser -u ${user} -- borg delete ${repository} ${archives.splice(0).join(" ")}`;
       await output("server", script, { stdin: `${passphrase}\n` });
     }
     await startTimer();

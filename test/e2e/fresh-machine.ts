@@ -6,8 +6,8 @@ import { join } from "node:path";
 import { authorize, create, identityFile } from "../../lab/boot";
 import { deployedImages, load } from "../../lab/cht";
 import { addressOf, containerOf, dockerVolume, type ExtraMachine, start } from "../../lab/machines";
-import { Logged, run } from "../../toolchain/command";
-import { labFolder } from "../../toolchain/paths";
+import { Logged, type Result, run } from "../../toolchain/command";
+import { labFolder, project } from "../../toolchain/paths";
 import { python } from "./backup";
 
 export interface FreshMachine {
@@ -15,6 +15,8 @@ export interface FreshMachine {
   destination: string;
   /** Options of the operator's commands that log in there. */
   login: string[];
+  /** Runs `npm run restore` to there, as an operator does, with these options. */
+  restore(...options: string[]): Promise<Result>;
   /** Removes the machine with all that is on it. */
   remove(): Promise<void>;
 }
@@ -41,9 +43,13 @@ export async function freshMachine(machine: ExtraMachine): Promise<FreshMachine>
   // The machine is new, and so is its host key: an operator confirms it at the first login.
   const sshConfig = join(folder, "ssh_config");
   writeFileSync(sshConfig, `Host *\n  UserKnownHostsFile ${join(folder, "known_hosts")}\n`);
+  const destination = `ubuntu@${await addressOf(machine)}`;
+  const login = ["--identity-file", identityFile, "--ssh-config", sshConfig];
+  const command = ["run", "-s", "restore", "--", "--stack", "lab", "--from", "server", "--to", destination, ...login];
   return {
-    destination: `ubuntu@${await addressOf(machine)}`,
-    login: ["--identity-file", identityFile, "--ssh-config", sshConfig],
+    destination,
+    login,
+    restore: (...options) => run("npm", [...command, ...options], { cwd: project, timeoutMs: 100_000 }),
     async remove() {
       rmSync(folder, { recursive: true });
       await remove(machine);
