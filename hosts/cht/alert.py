@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Tell that a backup failed: in the journal, and to every address in the file `alerts`.
+"""Tell that a backup or a restore drill failed: in the journal, and to every address in the file `alerts`.
 
-Run by the unit `cht-backup-<deployment>-failed.service` after the backup's unit failed. The addresses are
-apprise URLs and hold tokens or passwords: they are never printed, nor is what a library says about them.
+Run by the units `cht-backup-<deployment>-failed.service` and `cht-drill-<deployment>-failed.service` after
+another unit failed. The addresses are apprise URLs and hold tokens or passwords: they are never printed, nor
+is what a library says about them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import platform
 import re
 import subprocess
 import sys
+import time
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -44,18 +46,62 @@ def describe(
             if last.get("archive")
             else "no backup was made"
         )
-        text = f"{kept} ({last.get('finished')}): " + "; ".join(problems[:5])
-        if len(problems) > 5:
-            text += f"; and {len(problems) - 5} more"
+        text = f"{kept} ({last.get('finished')}): {some(problems)}"
     else:
-        text = (
-            f"the unit ended with {unit.get('Result') or 'an unknown result'}"
-            f" (exit status {unit.get('ExecMainStatus') or 'unknown'});"
-            f" see: journalctl -u cht-backup-{deployment}"
-        )
+        text = ended(unit, f"cht-backup-{deployment}")
     if last is not None and last.get("lastSuccessAt") is None:
         text += ". No backup has succeeded so far."
     return title, text
+
+
+def some(problems: list[str]) -> str:
+    return "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+
+
+def ended(unit: dict[str, str], name: str) -> str:
+    return (
+        f"the unit ended with {unit.get('Result') or 'an unknown result'}"
+        f" (exit status {unit.get('ExecMainStatus') or 'unknown'}); see: journalctl -u {name}"
+    )
+
+
+def describe_drill(
+    deployment: str, host: str, latest: dict[str, Any] | None, units: dict[str, dict[str, str]], booted: float
+) -> tuple[str, str]:
+    """Title and text of the message about a drill, from its latest report and from what systemd knows about
+    the drill's units, by name. `booted` is when the machine was started, in seconds since 1970.
+
+    It is about the unit that failed last. A report is only believed when it was written since that unit
+    began: a script that could not start leaves the one of the drill before.
+    """
+    name = f"cht-drill-{deployment}"
+
+    def began(unit: str) -> float:
+        return booted + int(units[unit].get("ExecMainStartTimestampMonotonic") or 0) / 1e6
+
+    failed = [unit for unit, of in units.items() if of.get("ActiveState") == "failed"]
+    unit = max(failed, key=began, default=f"{name}.service")
+    last = (latest or {}).get("lastSuccessAt")
+    past = f"The last good one ended at {moment(last)}." if last else "No drill has succeeded so far."
+    problems = (latest or {}).get("problems") or []
+    if unit == f"{name}-overdue.service":
+        title = f"CHT restore drill {deployment} is overdue on {host}"
+        text = f"it is too long ago that a restore was proven. {past}"
+        if latest is not None and problems:
+            text += f" The latest drill failed ({latest['finished']}): {some(problems)}"
+        return title, text
+    title = f"CHT restore drill {deployment} failed on {host}"
+    # The clock may have been set a little meanwhile.
+    if latest is not None and not latest["ok"] and problems and latest["finishedAt"] >= began(unit) - 5:
+        about = f"archive {latest['archive']}" if latest.get("archive") else "no archive was restored"
+        text = f"{about} ({latest['finished']}): {some(problems)}"
+    else:
+        text = ended(units.get(unit, {}), unit.removesuffix(".service"))
+    return title, f"{text.removesuffix('.')}. {past}"
+
+
+def moment(time_: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time_))
 
 
 def read_addresses(path: str) -> list[str]:
@@ -97,10 +143,14 @@ def deliver(addresses: list[str], title: str, text: str) -> list[str]:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="alert.py",
-        description="Say in the journal, and to the addresses in the file `alerts`, that a backup failed.",
+        description="Say in the journal, and to the addresses in the file `alerts`, that a backup or a"
+        " restore drill failed.",
         epilog="Exit codes: 0 said and delivered everywhere, 1 an address didn't take it, 2 wrong settings.",
     )
-    parser.add_argument("settings", metavar="SETTINGS", help="/etc/cht-backup/DEPLOYMENT/settings.json")
+    parser.add_argument(
+        "settings", metavar="SETTINGS", help="/etc/cht-backup/DEPLOYMENT/settings.json, or drill.json there"
+    )
+    parser.add_argument("--about", choices=("backup", "drill"), default="backup", help="what failed")
     parser.add_argument("--test", action="store_true", help="send a test message instead")
     options = parser.parse_args(arguments)
     try:
@@ -112,15 +162,20 @@ def main(arguments: list[str] | None = None) -> int:
     if options.test:
         title, text = f"CHT backup {deployment}: test", f"Alerts from {platform.node()} arrive here."
     else:
-        last = None
-        try:
-            with open(f"/var/lib/cht-backup/{deployment}/last-backup.json", encoding="utf-8") as file:
-                last = json.load(file)
-        except (OSError, ValueError):
-            pass
-        title, text = describe(
-            deployment, platform.node(), last, unit_state(f"cht-backup-{deployment}.service")
-        )
+        state = f"/var/lib/cht-backup/{deployment}"
+        if options.about == "backup":
+            last = read_report(f"{state}/last-backup.json")
+            title, text = describe(
+                deployment, platform.node(), last, unit_state(f"cht-backup-{deployment}.service")
+            )
+        else:
+            units = {
+                name: unit_state(name)
+                for name in (f"cht-drill-{deployment}{part}.service" for part in ("", "-cleanup", "-overdue"))
+            }
+            latest = read_report(f"{state}/drills/latest.json")
+            booted = time.time() - time.clock_gettime(time.CLOCK_MONOTONIC)
+            title, text = describe_drill(deployment, platform.node(), latest, units, booted)
         prefix = CRITICAL if os.environ.get("JOURNAL_STREAM") else ""
         print(f"{prefix}{title}: {text}", flush=True)
     try:
@@ -136,8 +191,17 @@ def main(arguments: list[str] | None = None) -> int:
     return UNDELIVERED if failed else DELIVERED
 
 
+def read_report(path: str) -> dict[str, Any] | None:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    except (OSError, ValueError):
+        return None
+
+
 def unit_state(unit: str) -> dict[str, str]:
-    command = ["systemctl", "show", unit, "--property=Result", "--property=ExecMainStatus"]
+    properties = "Result,ExecMainStatus,ActiveState,ExecMainStartTimestampMonotonic"
+    command = ["systemctl", "show", unit, f"--property={properties}"]
     try:
         shown = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
     except (OSError, subprocess.SubprocessError):
