@@ -248,11 +248,12 @@ export const settingsSchema = z.strictObject({
       }),
       scratch: z
         .string()
-        .refine((text) => isPath(text) && text.lastIndexOf("/") > 0)
+        .refine((text) => isPath(text) && text.lastIndexOf("/") > 0 && !/^\/(var\/)?tmp\//.test(text))
         .optional()
         .meta({
-          description: "The directory that archives are extracted to, for the drill alone: it is emptied.",
-          allowed: `${pathRule}, not directly below \`/\``,
+          description:
+            "The directory that archives are extracted to, the drill's own (mode 0700). It needs room for one copy of everything.",
+          allowed: `${pathRule}, not directly below \`/\`, nor below \`/tmp\` or \`/var/tmp\``,
           example: "/mnt/scratch/drill",
           fallback: "`/var/lib/cht-backup/DEPLOYMENT/drill`",
         }),
@@ -369,11 +370,14 @@ export interface Settings {
 }
 
 /** The drill's settings: see `cht-backup:drill`. */
-export interface Drill extends Omit<Values["cht-backup:drill"], "enabled" | "serverAddress" | "serverPort"> {
+export interface Drill
+  extends Omit<Values["cht-backup:drill"], "enabled" | "manageDocker" | "serverAddress" | "serverPort"> {
   /** Where archives are extracted to. */
   scratch: string;
   /** Where `machine` reaches the server, and on which port. */
   server: { address: string; port: number };
+  /** How the Docker plugin reaches `machine`; undefined where the stack doesn't keep network and image. */
+  docker: Machine | undefined;
 }
 
 /** The settings as resources take them: what is secret is Pulumi's secret. */
@@ -423,7 +427,7 @@ export function readSettings(all: Record<string, string>, stack: string, secretK
     address: values["cht-backup:server"].address ?? machines.server.address,
     port: values["cht-backup:server"].port ?? machines.server.port ?? 22,
   };
-  const { enabled, serverAddress, serverPort, ...drill } = values["cht-backup:drill"];
+  const { enabled, manageDocker, serverAddress, serverPort, ...drill } = values["cht-backup:drill"];
   const near = drill.machine === "server" ? { address: "127.0.0.1", port: machines.server.port ?? 22 } : server;
   return {
     machines,
@@ -443,6 +447,7 @@ export function readSettings(all: Record<string, string>, stack: string, secretK
           ...drill,
           scratch: drill.scratch ?? `${chtNames(deployment).state}/drill`,
           server: { address: serverAddress ?? near.address, port: serverPort ?? near.port },
+          docker: manageDocker ? machines[drill.machine] : undefined,
         }
       : undefined,
   };
@@ -538,7 +543,7 @@ function drillMistakes(given: Record<string, unknown>): string[] {
     }
   }
   if (typeof scratch !== "string") return lines;
-  // What is in there is removed after each drill.
+  // The stack closes it to everybody else.
   const inside = (inner: string, outer: string) => `${inner}/`.startsWith(`${outer}/`);
   for (const taken of dataOn(String(machine), given)) {
     if (!inside(scratch, taken) && !inside(taken, scratch)) continue;

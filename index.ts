@@ -2,17 +2,32 @@
 import * as pulumi from "@pulumi/pulumi";
 import { BorgRepository } from "./components/borg-repository";
 import { ChtBackup } from "./components/cht-backup";
+import { DrillMachine } from "./components/drill-machine";
 import { OffsiteServer } from "./components/offsite-server";
 import { commandsToKnow, keptByDestroy } from "./components/outputs";
+import { RestoreDrill } from "./components/restore-drill";
 import { loadSettings } from "./config";
 
 const settings = loadSettings();
-const { machines } = settings;
+const { machines, drill, alerts } = settings;
 export const { deployment, schedule } = settings;
 const { dataDirectory, address, port, reserveMebibytes } = settings.server;
 
 // A place on another machine that can only receive.
 const server = new OffsiteServer("offsite-server", { machine: "server", deployment, dataDirectory, reserveMebibytes });
+
+// Restores are rehearsed on the CHT machine, unless another one is trusted with the archives.
+const drillMachine =
+  drill === undefined || drill.machine === "cht"
+    ? undefined
+    : new DrillMachine("drill-machine", {
+        machine: drill.machine,
+        deployment,
+        server,
+        dataDirectory,
+        ...drill.server,
+        alerts,
+      });
 
 // An encrypted repository there, to which the CHT machine can only append.
 const backups = new BorgRepository("backup-repository", {
@@ -22,11 +37,12 @@ const backups = new BorgRepository("backup-repository", {
   dataDirectory,
   address,
   port,
+  otherKeys: drillMachine === undefined ? [] : [drillMachine.publicKey],
   passphrase: settings.passphrase,
 });
 
 // Everything that a restore needs, every night, and an alarm when that fails.
-new ChtBackup("cht-backup", {
+const chtBackup = new ChtBackup("cht-backup", {
   machine: "cht",
   deployment,
   repository: backups,
@@ -37,9 +53,17 @@ new ChtBackup("cht-backup", {
   compression: settings.compression,
   chunker: settings.chunker,
   uploadRate: settings.uploadRate,
-  alerts: settings.alerts,
+  alerts,
   firstBackup: settings.firstBackup ? machines.cht : undefined,
 });
+
+// A backup is proven when it was restored.
+if (drill === undefined) {
+  void pulumi.log.warn("cht-backup:drill is switched off: nothing proves that the backups can be restored.");
+} else {
+  const { programs } = drillMachine ?? chtBackup;
+  new RestoreDrill("restore-drill", { ...drill, deployment, repository: backups, other: drillMachine, programs });
+}
 
 export const repository = backups.location;
 export const repositoryId = backups.repositoryId;

@@ -1,20 +1,11 @@
 import * as pulumi from "@pulumi/pulumi";
 import * as host from "../provider";
-import { renderHostFile } from "./host-files";
+import { type WayArgs, wayToRepository } from "./archive-client";
 import { chtNames, serveCommand, serverNames } from "./names";
-import type { OffsiteServer } from "./offsite-server";
 
-export interface BorgRepositoryArgs {
-  /** Name of the machine that writes to the repository, in `host:machines`. */
-  machine: string;
-  deployment: string;
-  /** Where the repository is kept. */
-  server: OffsiteServer;
-  /** Directory on the server that holds the repositories of all deployments. */
-  dataDirectory: string;
-  /** Where `machine` reaches the server's SSH. */
-  address: string;
-  port: number;
+export interface BorgRepositoryArgs extends Omit<WayArgs, "rename"> {
+  /** Public keys of other machines that may append and read. Default: none. */
+  otherKeys?: pulumi.Input<string>[];
   /** The passphrase, a secret. Default: the one on the machine, else a new one. */
   passphrase?: pulumi.Output<string>;
 }
@@ -44,48 +35,22 @@ export class BorgRepository extends pulumi.ComponentResource {
     const { user, repository } = serverNames(deployment, args.dataDirectory);
     const child = { parent: this };
 
-    const borg = new host.Packages(
-      "cht-borg",
-      { machine, packages: ["borgbackup"], minimum: { borgbackup: "1.2.8" } },
-      child,
-    );
-    const directory = new host.Directory("cht-settings-directory", { machine, path: settings, mode: "0700" }, child);
-    const stateDirectory = new host.Directory("cht-state-directory", { machine, path: state, mode: "0700" }, child);
-    const inside = { ...child, dependsOn: directory };
-
-    const key = new host.SshKey(
-      "cht-ssh-key",
-      { machine, path: `${settings}/ssh_key`, comment: `cht-backup-${deployment}` },
-      inside,
-    );
-    const knownHosts = new host.File(
-      "cht-known-hosts",
-      { machine, path: `${settings}/known_hosts`, content: pulumi.interpolate`offsite ${server.hostKey}\n` },
-      inside,
-    );
-    const sshConfig = new host.File(
-      "cht-ssh-config",
-      {
-        machine,
-        path: `${settings}/ssh_config`,
-        content: renderHostFile("cht/ssh_config", {
-          DEPLOYMENT: deployment,
-          SERVER_ADDRESS: args.address,
-          SERVER_PORT: args.port,
-          SERVER_USER: user,
-        }),
-      },
-      inside,
-    );
+    const { borg, directory, stateDirectory, key, knownHosts, sshConfig } = wayToRepository(args, child);
     const passphrase = new host.Passphrase(
       "backup-passphrase",
       { machine, path: `${settings}/passphrase`, value: args.passphrase },
-      { ...inside, retainOnDelete: true },
+      { ...child, dependsOn: directory, retainOnDelete: true },
     );
     // The limits on the server come first: the key must not work for a moment without them.
     const authorizedKey = new host.AuthorizedKey(
       "server-authorized-key",
-      { machine: server.machine, user, publicKey: key.publicKey, command: serveCommand(repository) },
+      {
+        machine: server.machine,
+        user,
+        publicKey: key.publicKey,
+        otherKeys: args.otherKeys,
+        command: serveCommand(repository),
+      },
       { ...child, dependsOn: server },
     );
 

@@ -1,15 +1,13 @@
 import * as pulumi from "@pulumi/pulumi";
 import * as host from "../provider";
 import type { Machine } from "../provider/connection";
+import { type Programs, type ProgramsArgs, programs } from "./archive-client";
 import type { BorgRepository } from "./borg-repository";
 import { startFirstBackup } from "./first-backup";
-import { readHostFile, renderHostFile } from "./host-files";
+import { renderHostFile } from "./host-files";
 import { chtNames, serverNames } from "./names";
 
-export interface ChtBackupArgs {
-  /** Name of the machine that runs the CHT, in `host:machines`. */
-  machine: string;
-  deployment: string;
+export interface ChtBackupArgs extends Omit<ProgramsArgs, "rename"> {
   /** Where backups go. */
   repository: BorgRepository;
   /** Directory on the server that holds the repositories of all deployments. */
@@ -30,48 +28,27 @@ export interface ChtBackupArgs {
   chunker: string;
   /** KiB a second; 0 is no limit. */
   uploadRate: number;
-  /** Addresses of apprise, a secret. */
-  alerts: pulumi.Output<string[]>;
   /** The machine's connection, where the first backup is to be started. Default: the schedule starts it. */
   firstBackup?: Machine;
 }
-
-/** The scripts of `hosts/cht/` that run on the machine. */
-const scripts = ["backup", "plan", "manifest", "couch_files", "alert"];
 
 /**
  * The nightly backup of a CHT deployment: borgmatic in a Python environment of its own, a script that collects
  * what lives in Docker, a timer, and a unit that raises the alarm when a backup fails.
  */
 export class ChtBackup extends pulumi.ComponentResource {
+  readonly programs: Programs;
+
   constructor(name: string, args: ChtBackupArgs, opts?: pulumi.ComponentResourceOptions) {
     super("cht-backup:index:ChtBackup", name, {}, opts);
     const { machine, deployment, repository } = args;
-    const { settings, programs, service, timer, failedService } = chtNames(deployment);
+    const { settings, service, timer, failedService } = chtNames(deployment);
     const DEPLOYMENT = deployment;
     // One after the other: packages are installed under one lock, and a file needs its directory.
     const child = { parent: this, dependsOn: repository.foundations };
 
-    const python = new host.Packages("cht-python", { machine, packages: ["python3-venv"] }, child);
-    const programDirectory = new host.Directory("cht-program-directory", { machine, path: programs }, child);
-    const scriptDirectory = new host.Directory(
-      "cht-script-directory",
-      { machine, path: `${programs}/bin` },
-      { ...child, dependsOn: programDirectory },
-    );
-    const environment = new host.PythonEnvironment(
-      "borgmatic-environment",
-      { machine, path: `${programs}/venv`, requirements: readHostFile("cht/requirements.txt") },
-      { ...child, dependsOn: [python, programDirectory] },
-    );
-    const scriptFiles = scripts.map(
-      (script) =>
-        new host.File(
-          `script-${script.replaceAll("_", "-")}`,
-          { machine, path: `${programs}/bin/${script}.py`, content: readHostFile(`cht/${script}.py`) },
-          { ...child, dependsOn: scriptDirectory },
-        ),
-    );
+    this.programs = programs(args, child);
+    const { environment, scripts, alerts } = this.programs;
 
     const settingsFile = new host.File(
       "backup-settings",
@@ -107,35 +84,16 @@ export class ChtBackup extends pulumi.ComponentResource {
       },
       child,
     );
-    const alerts = new host.File(
-      "alert-addresses",
-      {
-        machine,
-        path: `${settings}/alerts`,
-        mode: "0600",
-        content: args.alerts.apply((addresses) => addresses.map((address) => `${address}\n`).join("")),
-      },
-      child,
-    );
-    new host.File(
-      "cht-lock-cleanup",
-      {
-        machine,
-        path: `/etc/tmpfiles.d/cht-backup-${deployment}.conf`,
-        content: renderHostFile("cht/tmpfiles.conf", { DEPLOYMENT }),
-      },
-      child,
-    );
 
     const failure = new host.Unit(
       "failure-alert-service",
       { machine, unit: failedService, content: renderHostFile("cht/cht-backup-failed.service", { DEPLOYMENT }) },
-      { ...child, dependsOn: [environment, alerts, settingsFile, ...scriptFiles] },
+      { ...child, dependsOn: [environment, alerts, settingsFile, ...scripts] },
     );
     const backup = new host.Unit(
       "nightly-backup-service",
       { machine, unit: service, content: renderHostFile("cht/cht-backup.service", { DEPLOYMENT }) },
-      { ...child, dependsOn: [repository, environment, settingsFile, borgmatic, failure, ...scriptFiles] },
+      { ...child, dependsOn: [repository, environment, settingsFile, borgmatic, failure, ...scripts] },
     );
     const clock = new host.Unit(
       "nightly-backup-timer",

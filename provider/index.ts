@@ -68,13 +68,21 @@ export class Directory extends pulumi.CustomResource {
 }
 
 export interface PackagesArgs extends OnMachine {
-  /** Names of Debian or Ubuntu packages that must be installed. */
+  /**
+   * Names of Debian or Ubuntu packages that must be installed. With `unless`, `one|other` is the first of them that the
+   * distribution has.
+   */
   packages: pulumi.Input<string[]>;
   /**
    * Lowest acceptable version by package name, for instance `{ borgbackup: "1.2.8" }`. A machine whose
    * distribution offers only an older one is refused, and the error says so. Default: any version.
    */
   minimum?: pulumi.Input<Record<string, string>>;
+  /**
+   * A shell command that succeeds where the machine has what the packages are for, from wherever, and changes nothing:
+   * then no package is needed. Default: the packages themselves are needed. Example: `"docker compose version"`.
+   */
+  unless?: pulumi.Input<string>;
 }
 
 /** Packages of the machine's distribution. Deleting the resource leaves them installed: others may use them. */
@@ -131,13 +139,15 @@ export interface AuthorizedKeyArgs extends OnMachine {
   user: pulumi.Input<string>;
   /** The public key in OpenSSH's form. */
   publicKey: pulumi.Input<string>;
-  /** The only command that the key may run (`command=` in sshd(8)). */
+  /** Further keys that may run that command. Default: none. */
+  otherKeys?: pulumi.Input<pulumi.Input<string>[]>;
+  /** The only command that the keys may run (`command=` in sshd(8)). */
   command: pulumi.Input<string>;
 }
 
 /**
- * The one key with which a user may log in, `restrict`ed to one command. The resource owns the user's whole
- * `~/.ssh/authorized_keys`: a second key that someone adds is drift, and is removed. The file belongs to root.
+ * The keys with which a user may log in, mostly one, `restrict`ed to one command. The resource owns the user's whole
+ * `~/.ssh/authorized_keys`: a key that someone else adds is drift, and is removed. The file belongs to root.
  */
 export class AuthorizedKey extends pulumi.CustomResource {
   constructor(name: string, args: AuthorizedKeyArgs, opts?: pulumi.CustomResourceOptions) {

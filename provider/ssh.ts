@@ -17,8 +17,11 @@ const LIMIT = 120_000;
 /** How long reads are gathered before they go out together, in milliseconds: the engine asks in bursts. */
 const GATHER = 4;
 
-/** Arguments of ssh that lead to the machine, without the command. Pure. */
-export function connectionArguments(machine: MachineSettings, knownHosts: string | undefined): string[] {
+/**
+ * Options of ssh that lead to the machine. Pure.
+ * @param pin options of ssh that give it the pinned host key under the name `pinned`; undefined: the first one it sees
+ */
+export function connectionOptions(machine: MachineSettings, pin: readonly string[] | undefined): string[] {
   const options = [
     "BatchMode=yes",
     "ConnectTimeout=15",
@@ -34,12 +37,12 @@ export function connectionArguments(machine: MachineSettings, knownHosts: string
     "PermitLocalCommand=no",
     "LogLevel=ERROR",
   ];
-  if (knownHosts === undefined) {
+  if (pin === undefined) {
     options.push("StrictHostKeyChecking=accept-new");
   } else {
-    options.push("StrictHostKeyChecking=yes", `UserKnownHostsFile="${knownHosts}"`, "GlobalKnownHostsFile=/dev/null");
+    options.push("StrictHostKeyChecking=yes", ...pin, "GlobalKnownHostsFile=/dev/null");
     // The pin holds for the machine whatever its address is, and no other file has a say.
-    options.push("HostKeyAlias=pinned", "KnownHostsCommand=none", "UpdateHostKeys=no");
+    options.push("HostKeyAlias=pinned", "UpdateHostKeys=no");
   }
   const result = options.flatMap((option) => ["-o", option]);
   // A shell expands `~`, ssh doesn't in `-F`.
@@ -47,6 +50,13 @@ export function connectionArguments(machine: MachineSettings, knownHosts: string
   if (machine.configFile !== undefined) result.push("-F", local(machine.configFile));
   if (machine.identityFile !== undefined) result.push("-i", local(machine.identityFile), "-o", "IdentitiesOnly=yes");
   if (machine.jump !== undefined) result.push("-J", machine.jump);
+  return result;
+}
+
+/** Arguments of ssh that lead to the machine, without the command. Pure. */
+export function connectionArguments(machine: MachineSettings, knownHosts: string | undefined): string[] {
+  const pin = knownHosts === undefined ? undefined : [`UserKnownHostsFile="${knownHosts}"`, "KnownHostsCommand=none"];
+  const result = connectionOptions(machine, pin);
   if (machine.port !== undefined) result.push("-p", String(machine.port));
   return [...result, "-l", machine.user, machine.address];
 }

@@ -1,10 +1,15 @@
 # shellcheck shell=sh
 # Packages of Debian and Ubuntu.
 
-# packages_read MINIMUM NAME...: a line `NAME VERSION` for each that is installed and new enough, see packages_apply.
+# packages_read MINIMUM UNLESS NAME...: a line `NAME VERSION` for each that is installed and new enough, see
+# packages_apply. With a command UNLESS: `yes` where it succeeds.
 packages_read() {
   packages_minimum=$1
-  shift
+  if [ -n "$2" ]; then
+    if sh -c "$2" >/dev/null 2>&1; then echo yes; fi
+    return 0
+  fi
+  shift 2
   packages_installed "$@" | while read -r packages_name packages_version; do
     if packages_suits "$packages_name" "$packages_version"; then echo "$packages_name $packages_version"; fi
   done
@@ -15,10 +20,12 @@ packages_installed() {
   dpkg-query -W -f '${db:Status-Status} ${Package} ${Version}\n' "$@" 2>/dev/null | sed -n 's/^installed //p' || true
 }
 
-# packages_apply MINIMUM NAME...: MINIMUM holds `NAME=VERSION` for each that mustn't be older.
+# packages_apply MINIMUM UNLESS NAME...: MINIMUM holds `NAME=VERSION` for each that mustn't be older. Where the command
+# UNLESS succeeds there is nothing to do, and where it is given, NAME may be `ONE|OTHER`: the first that there is.
 packages_apply() {
-  packages_minimum=$1
-  shift
+  packages_minimum=$1 packages_unless=$2
+  shift 2
+  if [ -n "$packages_unless" ] && sh -c "$packages_unless" >/dev/null 2>&1; then return 0; fi
   if ! command -v apt-get >/dev/null; then
     echo "this machine has no apt-get; only Debian and Ubuntu are supported" >&2
     return 1
@@ -43,12 +50,14 @@ packages_apply() {
     fi
     sleep 5
   done
-  for packages_name in "$@"; do
-    packages_offer=$(apt-cache policy "$packages_name" | sed -n 's/^  Candidate: //p')
-    if [ -z "$packages_offer" ] || [ "$packages_offer" = "(none)" ]; then
-      echo "$(packages_system) has no package $packages_name" >&2
+  for packages_choice in "$@"; do
+    shift
+    if ! packages_name=$(packages_first "$packages_choice"); then
+      echo "$(packages_system) has no package $packages_choice" >&2
       return 1
     fi
+    set -- "$@" "$packages_name"
+    packages_offer=$(packages_offered "$packages_name")
     if ! packages_suits "$packages_name" "$packages_offer"; then
       echo "$(packages_system) offers $packages_name $packages_offer, but $(packages_wanted "$packages_name") or newer is needed" >&2
       return 1
@@ -56,6 +65,22 @@ packages_apply() {
   done
   DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l packages_quietly \
     apt-get -qq -o DPkg::Lock::Timeout=300 -o DPkg::Options::=--force-confold --no-install-recommends install -y "$@"
+}
+
+# packages_first ONE|OTHER: the first that the distribution has.
+packages_first() {
+  for packages_one in $(printf '%s' "$1" | tr '|' ' '); do
+    if [ -n "$(packages_offered "$packages_one")" ]; then
+      echo "$packages_one"
+      return 0
+    fi
+  done
+  return 1
+}
+
+# packages_offered NAME: the version that would be installed; nothing where there is none.
+packages_offered() {
+  apt-cache policy "$1" | sed -n 's/^  Candidate: \([^(].*\)/\1/p'
 }
 
 packages_wanted() {

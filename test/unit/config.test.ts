@@ -230,6 +230,11 @@ const wrong: [what: string, settings: Record<string, unknown>, line: RegExp, sec
     /^cht-backup:drill.scratch: found "\/scratch"; must be an absolute path .* not directly below `\/`/,
   ],
   [
+    "a drill in a /tmp that Docker doesn't see",
+    { "cht-backup:drill": { scratch: "/var/tmp/drill" } },
+    /^cht-backup:drill.scratch: found "\/var\/tmp\/drill"; must be an absolute path .* nor below `\/tmp` or/,
+  ],
+  [
     "a drill in the CHT's own directory",
     { "cht-backup:drill": { scratch: "/home/ubuntu/cht/couchdb" } },
     /^cht-backup:drill.scratch: found "\/home\/ubuntu\/cht\/couchdb", which is in \/home\/ubuntu\/cht; must be a directory/,
@@ -340,8 +345,8 @@ describe("settings", () => {
         scratchGibibytes: 0,
         memoryMebibytes: 2048,
         cpus: 1,
-        manageDocker: true,
         server: { address: "backup.example.org", port: 22 },
+        docker: { address: "cht.example.org", user: "ubuntu", sudo: true },
       },
     } satisfies Settings);
   });

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import * as pulumi from "@pulumi/pulumi";
 import { MockMonitor } from "@pulumi/pulumi/runtime/mocks";
 
@@ -17,6 +17,8 @@ interface Registered {
   raw: unknown;
   parent: string;
   dependencies: string[];
+  /** Name of the explicit provider; empty: the default one. */
+  provider: string;
   retained: boolean;
 }
 
@@ -61,6 +63,7 @@ async function runProgram(settings: Record<string, string>, secretKeys: string[]
       raw,
       parent: lastPart(request.getParent()),
       dependencies: request.getDependenciesList().map(lastPart),
+      provider: lastPart(request.getProvider().replace(/::[^:]*$/, "")),
       retained: request.getRetainondelete(),
     });
     return registerResource.call(this, request, callback);
@@ -120,6 +123,7 @@ const settings = {
   "cht-backup:alerts": JSON.stringify([alert]),
   "cht-backup:passphrase": passphrase,
   "cht-backup:firstBackup": "false",
+  "cht-backup:drill": JSON.stringify({ manageDocker: false, schedule: "Sat 12:00", randomDelay: "5min", keep: 3 }),
 };
 const secretKeys = ["cht-backup:alerts", "cht-backup:passphrase"];
 
@@ -138,13 +142,27 @@ describe("the program", function () {
     run = await runProgram(settings, secretKeys);
   });
 
+  /** What a drill has wherever it is. */
+  const onEveryMachine = [
+    "drill-alert-service",
+    "drill-cleanup-service",
+    "drill-overdue-service",
+    "drill-overdue-timer",
+    "drill-service",
+    "drill-settings",
+    "drill-timer",
+    "script-drill",
+    "script-restore",
+    "script-verify",
+  ];
+
   it("registers exactly what a deployment gets, each in its component", () => {
     const tree: Record<string, string[]> = {};
     for (const [name, { parent }] of run.resources) tree[parent] = [...(tree[parent] ?? []), name];
     for (const names of Object.values(tree)) names.sort();
     assert.deepEqual(tree, {
       "": ["cht-backup-moh"],
-      "cht-backup-moh": ["backup-repository", "cht-backup", "offsite-server"],
+      "cht-backup-moh": ["backup-repository", "cht-backup", "offsite-server", "restore-drill"],
       "offsite-server": [
         "server-borg",
         "server-host-key",
@@ -183,6 +201,7 @@ describe("the program", function () {
         "script-manifest",
         "script-plan",
       ],
+      "restore-drill": onEveryMachine,
     });
   });
 
@@ -213,6 +232,7 @@ describe("the program", function () {
       machine: "server",
       user: "cht-backup-moh",
       publicKey: "ssh-ed25519 AAAAclient cht-backup-moh",
+      otherKeys: [],
       command: "/usr/bin/borg serve --append-only --restrict-to-repository /mnt/backup/moh/repository",
     },
     "cht-borg": { machine: "cht", packages: ["borgbackup"], minimum: { borgbackup: "1.2.8" } },
@@ -247,6 +267,13 @@ describe("the program", function () {
     "failure-alert-service": { machine: "cht", unit: "cht-backup-moh-failed.service" },
     "nightly-backup-service": { machine: "cht", unit: "cht-backup-moh.service" },
     "nightly-backup-timer": { machine: "cht", unit: "cht-backup-moh.timer", enabled: true, active: true },
+    "drill-settings": { machine: "cht", path: "/etc/cht-backup/moh/drill.json" },
+    "drill-alert-service": { machine: "cht", unit: "cht-drill-moh-failed.service" },
+    "drill-cleanup-service": { machine: "cht", unit: "cht-drill-moh-cleanup.service", enabled: true },
+    "drill-service": { machine: "cht", unit: "cht-drill-moh.service" },
+    "drill-timer": { machine: "cht", unit: "cht-drill-moh.timer", enabled: true, active: true },
+    "drill-overdue-service": { machine: "cht", unit: "cht-drill-moh-overdue.service" },
+    "drill-overdue-timer": { machine: "cht", unit: "cht-drill-moh-overdue.timer", enabled: true, active: true },
   };
 
   for (const [name, expected] of Object.entries(inputs)) {
@@ -256,14 +283,22 @@ describe("the program", function () {
     });
   }
 
-  it("lays down every script of hosts/cht as it is", () => {
-    const scripts = readdirSync(join(__dirname, "..", "..", "hosts", "cht")).filter((file) => file.endsWith(".py"));
+  it("lays down every script of the backup and of the drill as it is", () => {
+    const scripts = [
+      ...readdirSync(join(__dirname, "..", "..", "hosts", "cht"))
+        .filter((file) => file.endsWith(".py"))
+        .map((file) => `cht/${file}`),
+      "restore/restore.py",
+      "restore/verify.py",
+      "drill/drill.py",
+    ];
     const laid = [...run.resources.values()].filter(({ inputs }) => String(inputs.path).endsWith(".py"));
+    const path = (script: string) => `/opt/cht-backup/moh/bin/${basename(script)}`;
     assert.deepEqual(
       laid.map(({ inputs }) => inputs).sort((one, other) => (String(one.path) < String(other.path) ? -1 : 1)),
       scripts
-        .sort()
-        .map((file) => ({ machine: "cht", path: `/opt/cht-backup/moh/bin/${file}`, content: hosts(`cht/${file}`) })),
+        .sort((one, other) => (path(one) < path(other) ? -1 : 1))
+        .map((script) => ({ machine: "cht", path: path(script), content: hosts(script) })),
     );
   });
 
@@ -275,12 +310,32 @@ describe("the program", function () {
       couchdbData: ["/srv/couchdb1", "/srv/couchdb2"],
       repository: "ssh://offsite/mnt/backup/moh/repository",
     });
+    assert.deepEqual(JSON.parse(text("drill-settings")), {
+      deployment: "moh",
+      repository: "ssh://offsite/mnt/backup/moh/repository",
+      scratch: "/var/lib/cht-backup/moh/drill",
+      scratchGibibytes: 0,
+      keep: 3,
+      overdueAfterDays: 9,
+      network: "cht-drill-moh",
+      image: null,
+      memoryMebibytes: 2048,
+      cpus: 1,
+    });
     assert.equal(text("cht-known-hosts"), "offsite ssh-ed25519 AAAAserver\n");
     assert.equal(text("alert-addresses"), `${alert}\n`);
     const lines: [string, RegExp[]][] = [
       ["cht-ssh-config", [/^ +HostName 10\.0\.0\.2$/m, /^ +Port 2222$/m, /^ +User cht-backup-moh$/m]],
       ["nightly-backup-timer", [/^OnCalendar=\*-\*-\* 03:00:00$/m, /^RandomizedDelaySec=1h$/m, /^Persistent=true$/m]],
       ["nightly-backup-service", [/^OnFailure=cht-backup-moh-failed\.service$/m]],
+      ["drill-timer", [/^OnCalendar=Sat 12:00$/m, /^RandomizedDelaySec=5min$/m]],
+      [
+        "drill-service",
+        [/^OnFailure=cht-drill-moh-failed\.service$/m, /^ExecStart=.* run /m, /^ExecStopPost=.* cleanup /m],
+      ],
+      ["drill-cleanup-service", [/^OnFailure=cht-drill-moh-failed\.service$/m, /^ExecStart=.* cleanup /m]],
+      ["drill-overdue-service", [/^OnFailure=cht-drill-moh-failed\.service$/m, /^ExecStart=.* overdue /m]],
+      ["drill-alert-service", [/^ExecStart=.*alert\.py --about drill \/etc\/cht-backup\/moh\/drill\.json$/m]],
       ["borgmatic-configuration", [/zstd,9/, /fixed,1048576/, /^upload_rate_limit: 512$/m]],
       [
         "server-login-limits",
@@ -353,6 +408,21 @@ describe("the program", function () {
         "script-alert",
       ],
     ],
+    [
+      "drill-timer",
+      [
+        "drill-service",
+        "drill-alert-service",
+        "drill-settings",
+        "borgmatic-environment",
+        "alert-addresses",
+        "script-drill",
+        "script-restore",
+        "script-verify",
+        "script-backup",
+      ],
+    ],
+    ["drill-overdue-timer", ["drill-overdue-service", "drill-alert-service"]],
   ];
 
   for (const [later, earlier] of order) {
@@ -439,5 +509,211 @@ describe("the first backup", function () {
     });
     assert.equal(run.resources.get("alert-addresses")?.inputs.content, "");
     assert.equal(run.resources.get("first-backup"), undefined);
+  });
+});
+
+describe("the drill", function () {
+  this.timeout(30_000);
+
+  const image = `couchdb@sha256:${"0f".repeat(32)}`;
+  const hostKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDchlaMSlsqghPIoqQnY3dW3bNcFuEd9egd7VQ/ugsoX";
+  const third = {
+    address: "2001:db8::3",
+    user: "ops",
+    port: 2222,
+    identityFile: "~/.ssh/drill",
+    jump: "admin@bastion.example.org",
+    configFile: "./ssh_config",
+    hostKey,
+  };
+
+  const drillOn = (drill: Record<string, unknown>) =>
+    runProgram(
+      {
+        ...settings,
+        "host:machines": JSON.stringify({ ...machines, third }),
+        "cht-backup:drill": JSON.stringify(drill),
+      },
+      secretKeys,
+    );
+  const on = (run: Run, machine: string) =>
+    [...run.resources].filter(([, { inputs }]) => inputs.machine === machine).map(([name]) => name);
+
+  it("that is switched off puts nothing anywhere, and says at each up that nothing is proven", async () => {
+    const said: string[] = [];
+    const { warn } = pulumi.log;
+    Object.assign(pulumi.log, { warn: async (text: string) => void said.push(text) });
+    try {
+      const run = await drillOn({ enabled: false });
+      assert.deepEqual(
+        [...run.resources].filter(([name, { inputs }]) => /drill/.test(`${name} ${inputs.path} ${inputs.unit}`)),
+        [],
+      );
+    } finally {
+      Object.assign(pulumi.log, { warn });
+    }
+    assert.equal(said.filter((text) => /drill is switched off: nothing proves that/.test(text)).length, 1, said.join());
+  });
+
+  it("on the CHT machine brings no other machine a key or the passphrase", async () => {
+    const run = await drillOn({ manageDocker: false });
+    assert.deepEqual(on(run, "third"), []);
+    const holders = [...run.resources].filter(([, { inputs }]) => String(inputs.path).endsWith("/passphrase"));
+    assert.deepEqual(
+      holders.map(([, { inputs }]) => inputs.machine),
+      ["cht"],
+    );
+    assert.deepEqual(run.resources.get("server-authorized-key")?.inputs.otherKeys, []);
+  });
+
+  for (const machine of ["server", "third"]) {
+    describe(`on the machine ${machine}`, () => {
+      let run: Run;
+      const resource = (name: string) => {
+        const found = run.resources.get(name);
+        assert.ok(found, `${name} isn't registered`);
+        return found;
+      };
+      const own = (name: string) => resource(`drill-${machine}-${name}`);
+      before(async () => {
+        run = await drillOn({ machine, manageDocker: false, scratch: "/mnt/scratch/drill" });
+      });
+
+      it("has everything that it needs there, and the CHT machine nothing of it", () => {
+        const parts = [
+          "alert-addresses",
+          "borg",
+          "borgmatic-environment",
+          "docker-compose",
+          "docker-engine",
+          "known-hosts",
+          "lock-cleanup",
+          "passphrase",
+          "program-directory",
+          "python",
+          "script-alert",
+          "script-backup",
+          "script-couch-files",
+          "script-directory",
+          "script-manifest",
+          "script-plan",
+          "settings-directory",
+          "ssh-config",
+          "ssh-key",
+          "state-directory",
+        ].map((part) => `drill-${machine}-${part}`);
+        const units = [...run.resources].filter(([, { parent }]) => parent === "restore-drill").map(([name]) => name);
+        assert.deepEqual(
+          on(run, machine)
+            .filter((name) => !name.startsWith("server-"))
+            .sort(),
+          [...new Set([...parts, ...units])].sort(),
+        );
+        assert.ok(units.includes("drill-timer") && units.includes("drill-scratch-directory"));
+      });
+
+      it("gets the passphrase as a secret that only root reads there", () => {
+        const { inputs, raw, retained } = own("passphrase");
+        assert.deepEqual(inputs, {
+          machine,
+          path: "/etc/cht-backup/moh/passphrase",
+          mode: "0600",
+          content: `${passphrase}\n`,
+        });
+        assert.equal(retained, false, "it must go with the drill");
+        const shown = [...run.resources.values()].map(({ raw }) => replaceSecrets(raw, () => ""));
+        assert.doesNotMatch(JSON.stringify(shown), /hunter2/);
+        assert.match(JSON.stringify(raw), /hunter2/);
+      });
+
+      it("has a key of its own, which the server lets in beside the CHT machine's, for the same command", () => {
+        assert.deepEqual(own("ssh-key").inputs, {
+          machine,
+          path: "/etc/cht-backup/moh/ssh_key",
+          comment: "cht-backup-moh",
+        });
+        const { otherKeys, command } = resource("server-authorized-key").inputs;
+        assert.deepEqual(otherKeys, ["ssh-ed25519 AAAAclient cht-backup-moh"]);
+        assert.match(String(command), /^\/usr\/bin\/borg serve --append-only --restrict-to-repository /);
+        assert.ok(resource("server-authorized-key").dependencies.includes(`drill-${machine}-ssh-key`));
+        assert.equal(own("known-hosts").inputs.content, "offsite ssh-ed25519 AAAAserver\n");
+      });
+
+      it("reaches the server by its own way", () => {
+        const [address, port] = machine === "server" ? ["127.0.0.1", 2222] : ["10.0.0.2", 2222];
+        const text = String(own("ssh-config").inputs.content);
+        assert.match(text, new RegExp(`^ +HostName ${address}$`, "m"));
+        assert.match(text, new RegExp(`^ +Port ${port}$`, "m"));
+      });
+
+      it("starts when all of that is there", () => {
+        const { dependencies } = resource("drill-alert-service");
+        for (const part of [
+          "borgmatic-environment",
+          "script-backup",
+          "alert-addresses",
+          "passphrase",
+          "docker-compose",
+        ]) {
+          assert.ok(dependencies.includes(`drill-${machine}-${part}`), part);
+        }
+      });
+    });
+  }
+
+  it("keeps its network and its image by the Docker plugin, over the same way as everything else", async () => {
+    const run = await drillOn({ machine: "third", couchdbImage: image });
+    const { type, inputs } = run.resources.get("drill-third-docker") as Registered;
+    assert.equal(type, "pulumi:providers:docker");
+    assert.equal(inputs.host, "ssh://ops@[2001:db8::3]:2222");
+    const sshOpts = JSON.parse(String(inputs.sshOpts)) as string[];
+    const pairs = sshOpts.flatMap((word, index) => (/^-[oFiJ]$/.test(word) ? [`${word} ${sshOpts[index + 1]}`] : []));
+    assert.equal(pairs.length * 2, sshOpts.length);
+    for (const expected of [
+      "-F ./ssh_config",
+      "-J admin@bastion.example.org",
+      "-o StrictHostKeyChecking=yes",
+      "-o HostKeyAlias=pinned",
+      "-o UserKnownHostsFile=/dev/null",
+      `-o KnownHostsCommand=/bin/echo pinned ${hostKey}`,
+      "-o BatchMode=yes",
+    ]) {
+      assert.ok(pairs.includes(expected), `${expected} isn't in ${pairs.join(", ")}`);
+    }
+    assert.ok(pairs.some((pair) => /^-i .*\/\.ssh\/drill$/.test(pair) && !pair.includes("~")));
+    const provided = [...run.resources]
+      .filter(([, resource]) => resource.type.startsWith("docker:"))
+      .sort(([one], [other]) => (one < other ? 1 : -1));
+    assert.deepEqual(
+      provided.map(([name, { type, inputs, provider }]) => ({ name, type, inputs, provider })),
+      [
+        {
+          name: "drill-third-network",
+          type: "docker:index/network:Network",
+          inputs: { name: "cht-drill-moh", internal: true },
+          provider: "drill-third-docker",
+        },
+        {
+          name: "drill-third-image",
+          type: "docker:index/remoteImage:RemoteImage",
+          inputs: { name: image, keepLocally: true },
+          provider: "drill-third-docker",
+        },
+      ],
+    );
+    assert.ok(run.resources.get("drill-alert-service")?.dependencies.includes("drill-third-network"));
+    assert.equal(JSON.parse(String(run.resources.get("drill-settings")?.inputs.content)).image, image);
+  });
+
+  it("on the CHT machine takes the engine that is there, and the image that the archive names", async () => {
+    const run = await drillOn({});
+    assert.equal(run.resources.get("drill-cht-docker")?.inputs.host, "ssh://ubuntu@cht.example.org");
+    assert.match(String(run.resources.get("drill-cht-docker")?.inputs.sshOpts), /StrictHostKeyChecking=accept-new/);
+    assert.deepEqual(run.resources.get("drill-cht-network")?.inputs, { name: "cht-drill-moh", internal: true });
+    assert.equal(run.resources.get("drill-cht-image"), undefined);
+    assert.deepEqual(
+      [...run.resources].filter(([, { inputs }]) => /docker/.test(String(inputs.packages))),
+      [],
+    );
   });
 });

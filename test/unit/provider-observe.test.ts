@@ -12,47 +12,53 @@ const COMMAND = "borg serve --append-only --restrict-to-repository /srv/a";
 
 describe("what the plugin sees on a machine", () => {
   describe("a user's authorized keys", () => {
-    const line = formatLine({ publicKey: KEY, command: COMMAND, restrictions: "restrict" });
+    const wanted = { publicKey: KEY, otherKeys: [] as string[], command: COMMAND, restrictions: "restrict" };
+    const line = formatLine(wanted);
 
     it("is as wanted when the file holds just our line", () => {
-      assert.deepEqual(observeKeys(line, KEY), {
-        publicKey: KEY,
-        command: COMMAND,
-        restrictions: "restrict",
-        otherKeys: [],
-      });
+      assert.deepEqual(observeKeys(line, wanted), wanted);
     });
 
     it("shows a second key", () => {
-      assert.deepEqual(observeKeys(`${line}ssh-rsa BBBB intruder\n`, KEY).otherKeys, ["ssh-rsa BBBB intruder"]);
+      assert.deepEqual(observeKeys(`${line}ssh-rsa BBBB intruder\n`, wanted).otherKeys, ["ssh-rsa BBBB intruder"]);
     });
 
     it("shows a second key that hides behind options", () => {
       const sly = 'from="10.0.0.0/8",command="echo ssh-rsa AAAA, yes" ssh-rsa BBBB intruder';
-      assert.deepEqual(observeKeys(`${line}${sly}\n`, KEY).otherKeys, ["ssh-rsa BBBB intruder"]);
+      assert.deepEqual(observeKeys(`${line}${sly}\n`, wanted).otherKeys, [sly]);
+    });
+
+    it("takes a second key that was asked for, with the same limits, and shows it without them", () => {
+      const other = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIdef third";
+      const both = { ...wanted, otherKeys: [other] };
+      assert.deepEqual(observeKeys(line + formatLine({ ...wanted, publicKey: other }), both), both);
+      assert.deepEqual(observeKeys(line, both).otherKeys, []);
+      for (const weak of [other, `restrict ${other}`, `restrict,pty,command="${COMMAND}" ${other}`]) {
+        assert.deepEqual(observeKeys(`${line}${weak}\n`, both).otherKeys, [weak]);
+      }
     });
 
     it("shows that the command is gone, and that the restrictions are", () => {
-      const observed = observeKeys(`${KEY}\n`, KEY);
+      const observed = observeKeys(`${KEY}\n`, wanted);
       assert.equal(observed.command, "(any)");
       assert.equal(observed.restrictions, "(none)");
     });
 
     it("shows a weakened restriction", () => {
       const weak = line.replace("restrict,", "restrict,pty,port-forwarding,");
-      assert.equal(observeKeys(weak, KEY).restrictions, "restrict,pty,port-forwarding");
+      assert.equal(observeKeys(weak, wanted).restrictions, "restrict,pty,port-forwarding");
     });
 
     it("shows that our key is gone, whatever else is there", () => {
-      const observed = observeKeys("# a note\n\nssh-rsa BBBB intruder\n", KEY);
+      const observed = observeKeys("# a note\n\nssh-rsa BBBB intruder\n", wanted);
       assert.equal(observed.publicKey, "(removed)");
       assert.deepEqual(observed.otherKeys, ["ssh-rsa BBBB intruder"]);
     });
 
     it("keeps commas and quotes inside a command", () => {
       const command = 'a "b", c\\d';
-      const written = formatLine({ publicKey: KEY, command, restrictions: "restrict" });
-      assert.equal(observeKeys(written, KEY).command, command);
+      const written = formatLine({ ...wanted, command });
+      assert.equal(observeKeys(written, wanted).command, command);
       assert.equal(parseLine(written.trim()).options.length, 2);
     });
   });

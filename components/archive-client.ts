@@ -1,0 +1,154 @@
+/** What a machine gets that works with a deployment's archives: the CHT machine, and another one that drills. */
+import * as pulumi from "@pulumi/pulumi";
+import * as host from "../provider";
+import { readHostFile, renderHostFile } from "./host-files";
+import { chtNames, serverNames } from "./names";
+import type { OffsiteServer } from "./offsite-server";
+
+export interface ArchiveClient {
+  /** Name of the machine in `host:machines`. */
+  machine: string;
+  deployment: string;
+  /** Makes the name of a resource from the one it has for the CHT machine. Default: that one. */
+  rename?: (name: string) => string;
+}
+
+export interface WayArgs extends ArchiveClient {
+  /** Where the repository is kept. */
+  server: OffsiteServer;
+  /** Directory on the server that holds the repositories of all deployments. */
+  dataDirectory: string;
+  /** Where `machine` reaches the server's SSH. */
+  address: string;
+  port: number;
+}
+
+/** A way to the repository: borg, an SSH key made there, whom to trust and where. The server has to let the key in. */
+export function wayToRepository(args: WayArgs, child: pulumi.CustomResourceOptions) {
+  const { machine, deployment, server, rename = (name) => name } = args;
+  const { settings, state } = chtNames(deployment);
+
+  const borg = new host.Packages(
+    rename("cht-borg"),
+    { machine, packages: ["borgbackup"], minimum: { borgbackup: "1.2.8" } },
+    child,
+  );
+  const directory = new host.Directory(
+    rename("cht-settings-directory"),
+    { machine, path: settings, mode: "0700" },
+    child,
+  );
+  const stateDirectory = new host.Directory(
+    rename("cht-state-directory"),
+    { machine, path: state, mode: "0700" },
+    child,
+  );
+  const inside = { ...child, dependsOn: directory };
+  const key = new host.SshKey(
+    rename("cht-ssh-key"),
+    { machine, path: `${settings}/ssh_key`, comment: `cht-backup-${deployment}` },
+    inside,
+  );
+  const knownHosts = new host.File(
+    rename("cht-known-hosts"),
+    { machine, path: `${settings}/known_hosts`, content: pulumi.interpolate`offsite ${server.hostKey}\n` },
+    inside,
+  );
+  const sshConfig = new host.File(
+    rename("cht-ssh-config"),
+    {
+      machine,
+      path: `${settings}/ssh_config`,
+      content: renderHostFile("cht/ssh_config", {
+        DEPLOYMENT: deployment,
+        SERVER_ADDRESS: args.address,
+        SERVER_PORT: args.port,
+        SERVER_USER: serverNames(deployment, args.dataDirectory).user,
+      }),
+    },
+    inside,
+  );
+  return { borg, directory, stateDirectory, key, knownHosts, sshConfig };
+}
+
+/** The files of `hosts/cht/` that every client of the archives runs. */
+const scripts = ["backup", "plan", "manifest", "couch_files", "alert"];
+
+export interface ProgramsArgs extends ArchiveClient {
+  /** Addresses of apprise, a secret. */
+  alerts: pulumi.Output<string[]>;
+}
+
+/** Programs in place: what a unit that runs them waits for. */
+export interface Programs {
+  /** Where scripts are. */
+  directory: pulumi.Resource;
+  environment: pulumi.Resource;
+  scripts: pulumi.Resource[];
+  /** Whom alarms go to. */
+  alerts: pulumi.Resource;
+}
+
+/**
+ * The programs: a Python environment of their own, scripts, the addresses for alarms.
+ *
+ * @param child options that wait for `borg` and `directory` of `wayToRepository`
+ */
+export function programs(args: ProgramsArgs, child: pulumi.CustomResourceOptions): Programs {
+  const { machine, deployment, rename = (name) => name } = args;
+  const { settings, programs } = chtNames(deployment);
+
+  const python = new host.Packages(rename("cht-python"), { machine, packages: ["python3-venv"] }, child);
+  const programDirectory = new host.Directory(rename("cht-program-directory"), { machine, path: programs }, child);
+  const directory = new host.Directory(
+    rename("cht-script-directory"),
+    { machine, path: `${programs}/bin` },
+    { ...child, dependsOn: programDirectory },
+  );
+  const environment = new host.PythonEnvironment(
+    rename("borgmatic-environment"),
+    { machine, path: `${programs}/venv`, requirements: readHostFile("cht/requirements.txt") },
+    { ...child, dependsOn: [python, programDirectory] },
+  );
+  const scriptFiles = scripts.map((script) =>
+    scriptFile(rename(`script-${script.replaceAll("_", "-")}`), `cht/${script}.py`, args, {
+      ...child,
+      dependsOn: directory,
+    }),
+  );
+  const alerts = new host.File(
+    rename("alert-addresses"),
+    {
+      machine,
+      path: `${settings}/alerts`,
+      mode: "0600",
+      content: args.alerts.apply((addresses) => addresses.map((address) => `${address}\n`).join("")),
+    },
+    child,
+  );
+  new host.File(
+    rename("cht-lock-cleanup"),
+    {
+      machine,
+      path: `/etc/tmpfiles.d/cht-backup-${deployment}.conf`,
+      content: renderHostFile("cht/tmpfiles.conf", { DEPLOYMENT: deployment }),
+    },
+    child,
+  );
+  return { directory, environment, scripts: scriptFiles, alerts };
+}
+
+/**
+ * One script beside the others.
+ *
+ * @param file path inside `hosts/`
+ */
+export function scriptFile(
+  name: string,
+  file: string,
+  { machine, deployment }: ArchiveClient,
+  opts: pulumi.CustomResourceOptions,
+): pulumi.Resource {
+  const path = `${chtNames(deployment).programs}/bin/${file.slice(file.lastIndexOf("/") + 1)}`;
+  return new host.File(name, { machine, path, content: readHostFile(file) }, opts);
+}

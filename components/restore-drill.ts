@@ -1,0 +1,154 @@
+import * as pulumi from "@pulumi/pulumi";
+import type { Drill } from "../config";
+import * as host from "../provider";
+import { type Programs, scriptFile } from "./archive-client";
+import type { BorgRepository } from "./borg-repository";
+import type { DrillMachine } from "./drill-machine";
+import { renderHostFile } from "./host-files";
+import { chtNames, drillNames } from "./names";
+
+export interface RestoreDrillArgs extends Omit<Drill, "server"> {
+  deployment: string;
+  /** Whose archives are restored. */
+  repository: BorgRepository;
+  /** The machine where it isn't the CHT machine. */
+  other?: DrillMachine;
+  /** What runs on the machine: its own, or the backup's. */
+  programs: Programs;
+}
+
+/**
+ * The drill: a timer that restores the newest archive into a scratch directory, proves it and reports; another that
+ * raises the alarm when none has succeeded for too long; a unit that tidies up at boot after one that was cut off.
+ */
+export class RestoreDrill extends pulumi.ComponentResource {
+  constructor(name: string, args: RestoreDrillArgs, opts?: pulumi.ComponentResourceOptions) {
+    super("cht-backup:index:RestoreDrill", name, {}, opts);
+    const { machine, deployment, repository, other, scratch } = args;
+    const { settings, state } = chtNames(deployment);
+    const names = drillNames(deployment);
+    const DEPLOYMENT = deployment;
+    const child = { parent: this };
+    const inside = { ...child, dependsOn: other?.directory ?? repository.foundations };
+    const needed: pulumi.Resource[] = [args.programs.environment, args.programs.alerts, ...args.programs.scripts];
+
+    for (const script of ["restore", "verify"]) needed.push(this.script(script, `restore/${script}.py`, args));
+    needed.push(this.script("drill", "drill/drill.py", args));
+    needed.push(
+      new host.File(
+        "drill-settings",
+        {
+          machine,
+          path: `${settings}/drill.json`,
+          content: `${JSON.stringify(
+            {
+              deployment,
+              repository: repository.location,
+              scratch,
+              scratchGibibytes: args.scratchGibibytes,
+              keep: args.keep,
+              overdueAfterDays: args.overdueAfterDays,
+              network: names.network,
+              image: args.couchdbImage ?? null,
+              memoryMebibytes: args.memoryMebibytes,
+              cpus: args.cpus,
+            },
+            null,
+            2,
+          )}\n`,
+        },
+        inside,
+      ),
+    );
+    // Below the state directory the drill makes it itself.
+    if (!scratch.startsWith(`${state}/`)) {
+      needed.push(new host.Directory("drill-scratch-directory", { machine, path: scratch, mode: "0700" }, child));
+    }
+    if (other !== undefined) {
+      needed.push(
+        other.compose,
+        new host.File(
+          `drill-${machine}-passphrase`,
+          {
+            machine,
+            path: `${settings}/passphrase`,
+            mode: "0600",
+            content: pulumi.secret(pulumi.interpolate`${repository.passphrase}\n`),
+          },
+          inside,
+        ),
+      );
+    }
+    if (args.docker !== undefined) {
+      // Loaded here and not above: it takes time, which a stack that doesn't use it would pay at every preview.
+      const { keepDocker }: typeof import("./drill-docker") = require("./drill-docker");
+      needed.push(...keepDocker(machine, args.docker, names.network, args.couchdbImage, other?.compose, child));
+    }
+
+    const failure = new host.Unit(
+      "drill-alert-service",
+      { machine, unit: names.failedService, content: renderHostFile("drill/cht-drill-failed.service", { DEPLOYMENT }) },
+      { ...child, dependsOn: needed },
+    );
+    const after = { ...child, dependsOn: failure };
+    new host.Unit(
+      "drill-cleanup-service",
+      {
+        machine,
+        unit: names.cleanupService,
+        content: renderHostFile("drill/cht-drill-cleanup.service", { DEPLOYMENT, SCRATCH: scratch }),
+        enabled: true,
+      },
+      after,
+    );
+    const drill = new host.Unit(
+      "drill-service",
+      {
+        machine,
+        unit: names.service,
+        content: renderHostFile("drill/cht-drill.service", { DEPLOYMENT, SCRATCH: scratch }),
+      },
+      after,
+    );
+    new host.Unit(
+      "drill-timer",
+      {
+        machine,
+        unit: names.timer,
+        content: renderHostFile("drill/cht-drill.timer", {
+          DEPLOYMENT,
+          SCHEDULE: args.schedule,
+          RANDOM_DELAY: args.randomDelay,
+        }),
+        enabled: true,
+        active: true,
+      },
+      { ...child, dependsOn: drill },
+    );
+    const overdue = new host.Unit(
+      "drill-overdue-service",
+      {
+        machine,
+        unit: names.overdueService,
+        content: renderHostFile("drill/cht-drill-overdue.service", { DEPLOYMENT }),
+      },
+      after,
+    );
+    new host.Unit(
+      "drill-overdue-timer",
+      {
+        machine,
+        unit: names.overdueTimer,
+        content: renderHostFile("drill/cht-drill-overdue.timer", { DEPLOYMENT }),
+        enabled: true,
+        active: true,
+      },
+      { ...child, dependsOn: overdue },
+    );
+    this.registerOutputs({});
+  }
+
+  private script(name: string, file: string, args: RestoreDrillArgs): pulumi.Resource {
+    return scriptFile(`script-${name}`, file, args, { parent: this, dependsOn: args.programs.directory });
+  }
+}
