@@ -506,7 +506,8 @@ class Restore:
         docker = backup.Docker()
         for name in self.before["places"]["volumes"]:
             steps.append(self._prepare_volume(docker, name))
-        for place in self.places:
+        # The home last: without its compose files nobody takes what is half in place for a CHT, and starts it.
+        for place in reversed(self.places):
             made = place.base + place.target
             if place.mounted:
                 of = os.stat(made)
@@ -659,6 +660,11 @@ class Restore:
     def run(self) -> int:
         self.borg.check_version()
         if os.path.exists(self.journal):
+            if self.request.get("dryRun"):
+                raise Refused(
+                    "an earlier run was interrupted while it put things in place, and only a part is: run the restore"
+                    " again without --dry-run, it is finished then"
+                )
             say("an earlier run was interrupted while it put things in place; this is finished first")
             finish_switch(self.journal)
         self.choose()
@@ -788,16 +794,23 @@ class _Progress:
 
 
 def finish_switch(journal: str) -> None:
-    """Do what the journal lists and isn't done yet, then forget it."""
+    """Do what the journal lists and isn't done yet, then forget it. Raises Refused, and keeps it, when a step
+    can't be done."""
     with open(journal, encoding="utf-8") as file:
         state = json.load(file)
     for step in state["steps"]:
         if not os.path.lexists(step["from"]):
             continue  # done
-        if step["aside"] and os.path.lexists(step["to"]) and not os.path.lexists(step["aside"]):
-            os.rename(step["to"], step["aside"])
-            say(f"moved aside: what was in {step['to']} is in {step['aside']}")
-        os.rename(step["from"], step["to"])
+        try:
+            if step["aside"] and os.path.lexists(step["to"]) and not os.path.lexists(step["aside"]):
+                os.rename(step["to"], step["aside"])
+                say(f"moved aside: what was in {step['to']} is in {step['aside']}")
+            os.rename(step["from"], step["to"])
+        except OSError as error:
+            raise Refused(
+                f"{step['to']} can't be put in place: {error.strerror}. What is in place so far is only a part: don't"
+                " start it. Mend that, and run the same command again: it goes on from there"
+            ) from error
     for base in state["bases"]:
         shutil.rmtree(base, ignore_errors=True)
     folder = os.path.dirname(journal)
