@@ -22,7 +22,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import backup
@@ -278,23 +278,39 @@ def explain(code: int, lines: list[str], archive: str = "") -> Refused:
 
 
 class Place:
-    """A directory that is put in place as a whole, and the place beside it where it is made first."""
+    """A directory that is put in place as a whole, and the place beside it where it is made first.
 
-    def __init__(self, target: str) -> None:
+    `mounts` are the file systems of their own below it, each of which is a place of its own."""
+
+    def __init__(self, target: str, mounts: Iterable[str] = ()) -> None:
         self.target = target
         self.mounted = os.path.ismount(target)
+        self.mounts = sorted(mounts)
         folder, name = os.path.split(target)
-        # A file system's root can't be renamed; then its entries are, from inside.
         self.base = f"{target}/.restoring" if self.mounted else f"{folder}/.{name}.restoring"
+
+    @property
+    def fixed(self) -> bool:
+        """Whether it can't be renamed, being or holding a file system's root: then its entries are."""
+        return self.mounted or bool(self.mounts)
 
     def occupied(self) -> bool:
         try:
-            names = set(os.listdir(self.target))
+            return self._holds_something(self.target)
         except FileNotFoundError:
             return os.path.lexists(self.target)
         except NotADirectoryError:
             return True
-        return bool(names - {"lost+found", os.path.basename(self.base)})
+
+    def _holds_something(self, folder: str) -> bool:
+        for name in os.listdir(folder):
+            path = f"{folder}/{name}"
+            if name == "lost+found" or path == self.base or path in self.mounts:
+                continue
+            leads_to_mount = any(mount.startswith(f"{path}/") for mount in self.mounts)
+            if not leads_to_mount or self._holds_something(path):
+                return True
+        return False
 
     def free(self) -> int:
         """Free bytes where it will be."""
@@ -309,6 +325,23 @@ class Place:
         while not os.path.isdir(path):
             path = os.path.dirname(path)
         return os.stat(path).st_dev
+
+
+def places_of(targets: list[str], paths: list[str], mounts: list[str]) -> list[Place]:
+    """The targets, and the file systems below them that get some of the `paths`."""
+    inner = {target: [mount for mount in mounts if mount.startswith(f"{target}/")] for target in targets}
+    own = [mount for of in inner.values() for mount in of if any(f"{path}/".startswith(f"{mount}/") for path in paths)]
+    return [
+        *(Place(target, inner[target]) for target in targets),
+        *(Place(mount, [other for other in mounts if other.startswith(f"{mount}/")]) for mount in own),
+    ]
+
+
+def mount_points() -> list[str]:
+    """Where file systems are mounted on this machine, links resolved."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        fields = (line.split()[4] for line in file)
+        return sorted({re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), path) for path in fields})
 
 
 class Restore:
@@ -350,7 +383,8 @@ class Restore:
         else:
             raise Refused("there is no finished archive; an unfinished one may lack anything")
         places = self.before["places"]
-        self.places = [Place(target) for target in targets_of(places)]
+        paths = [path for path, of in self.before["files"].items() if of["kind"] != "vanished"]
+        self.places = places_of(targets_of(places), paths, mount_points())
         bases = {place.target: place.base for place in self.places}
         self.copy = verify.Copy({**bases, "": f"{self.work}/rest"})
         say(f"archive {self.archive}, begun {self.before['time']}, on the machine {self.before['host']}")
@@ -389,11 +423,17 @@ class Restore:
                 " moved aside, not deleted"
             )
         for place in self.places:
-            if place.mounted and place.occupied():
+            if place.fixed and place.occupied():
+                why = "is a file system of its own" if place.mounted else f"holds a file system ({place.mounts[0]})"
                 raise Refused(
-                    f"{place.target} is a file system of its own and isn't empty, so it can't be moved aside:"
-                    " mount an empty one there, or move what is in it yourself"
+                    f"{place.target} {why} and isn't empty, so it can't be moved aside: move what is in it yourself,"
+                    " or unmount"
                 )
+            for data in self.before["places"]["couchdb"]:
+                if place.mounted and place.target.startswith(f"{data}/"):
+                    raise Refused(
+                        f"{place.target} is a file system of its own inside CouchDB's directory {data}: unmount it"
+                    )
 
     @staticmethod
     def _volume_used(docker: backup.Docker, name: str) -> bool:
@@ -452,8 +492,7 @@ class Restore:
             os.makedirs(base, mode=0o700, exist_ok=True)
             before = _size(base)  # of an interrupted run
             excluded = [f"pf:{path[1:]}" for path in done[base] if "\n" not in path]
-            if root == "":
-                excluded += [f"pp:{other[1:]}" for other in self.copy.bases if other]
+            excluded += [f"pp:{other[1:]}" for other in self.copy.bases if other.startswith(f"{root}/")]
             listed = f"{self.work}/excluded"
             backup.write_atomically(listed, "".join(f"{line}\n" for line in excluded), 0o600)
             arguments = ["extract", "--numeric-ids", "--progress", "--exclude-from", listed]
@@ -509,10 +548,11 @@ class Restore:
         # The home last: without its compose files nobody takes what is half in place for a CHT, and starts it.
         for place in reversed(self.places):
             made = place.base + place.target
-            if place.mounted:
-                of = os.stat(made)
-                os.chown(place.target, of.st_uid, of.st_gid)
-                os.chmod(place.target, of.st_mode & 0o7777)
+            if place.fixed:
+                if place.target in self.before["files"] or place.target == home_of(self.before["places"]):
+                    of = os.stat(made)
+                    os.chown(place.target, of.st_uid, of.st_gid)
+                    os.chmod(place.target, of.st_mode & 0o7777)
                 for name in sorted(os.listdir(made)):
                     steps.append({"from": f"{made}/{name}", "to": f"{place.target}/{name}", "aside": None})
             else:

@@ -435,7 +435,7 @@ class Settings(unittest.TestCase):
 
         def manifests(name, _scratch):
             places = {"couchdb": [], "composeFiles": [], "environment": None, "volumes": {}}
-            of = {"time": name[2:], "host": "h", "problems": [], "places": places}
+            of = {"time": name[2:], "host": "h", "problems": [], "places": places, "files": {}}
             return of, (None if "22T" in name else {})
 
         made.borg.manifests = manifests

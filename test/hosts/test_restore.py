@@ -239,6 +239,27 @@ class PuttingInPlace(unittest.TestCase):
         self.assertTrue(restore.Place(str(self.top / "used")).occupied())
         self.assertTrue(restore.Place(str(self.top / "file")).occupied())
 
+    def test_a_file_system_below_a_place_is_a_place_of_its_own_if_something_goes_there(self):
+        targets, paths = (
+            ["/srv/cht", "/db2"],
+            ["/srv/cht/couchdb/_dbs.couch", "/srv/cht/compose/a.yml", "/db2"],
+        )
+        mounts = ["/", "/srv", "/srv/cht/couchdb", "/srv/cht/other", "/srv/chtx"]
+        found = restore.places_of(targets, paths, mounts)
+        self.assertEqual([of.target for of in found], [*targets, "/srv/cht/couchdb"])
+        self.assertEqual(found[0].mounts, ["/srv/cht/couchdb", "/srv/cht/other"])
+        self.assertEqual([of.fixed for of in found[:2]], [True, False])
+        self.assertIn("/proc", restore.mount_points())
+
+    def test_a_place_that_holds_only_other_file_systems_is_empty(self):
+        home = self.top / "cht"
+        (home / "data" / "couchdb").mkdir(parents=True)
+        (home / "data" / "couchdb" / "file").touch()
+        place = restore.Place(str(home), [str(home / "data" / "couchdb")])
+        self.assertFalse(place.occupied())
+        (home / "data" / "more").touch()
+        self.assertTrue(place.occupied())
+
     def test_a_switch_that_was_interrupted_anywhere_is_finished_by_the_next(self):
         for interrupted_after in range(4):
             work = self.top / str(interrupted_after)
