@@ -338,6 +338,17 @@ export const settingsSchema = z.strictObject({
       allowed: "true or false",
       example: "false",
     }),
+  "cht-backup:recoveryKit": z
+    .string()
+    .regex(/^\d{4}-\d\d-\d\d [0-9a-f]{64}$/)
+    .optional()
+    .meta({
+      description:
+        "When the last recovery kit was made, and a digest of what it must agree with: the repository's key and the " +
+        "server's place. `npm run recovery-kit` writes it; `pulumi up` reminds when a new kit is due.",
+      allowed: "what `npm run recovery-kit` writes: a date and 64 hexadecimal digits",
+      fallback: "none has been made",
+    }),
 });
 
 type Values = z.output<typeof settingsSchema>;
@@ -365,6 +376,8 @@ export interface Settings {
   /** The passphrase in clear, for nothing but `pulumi.secret`; absent: one is made. */
   passphrase: string | undefined;
   firstBackup: boolean;
+  /** When the last recovery kit was made and what it agrees with; absent: none has been made. */
+  recoveryKit: string | undefined;
   /** The drill; undefined where it is switched off. */
   drill: Drill | undefined;
 }
@@ -442,6 +455,7 @@ export function readSettings(all: Record<string, string>, stack: string, secretK
     alerts: values["cht-backup:alerts"],
     passphrase: values["cht-backup:passphrase"],
     firstBackup: values["cht-backup:firstBackup"],
+    recoveryKit: values["cht-backup:recoveryKit"],
     drill: enabled
       ? {
           ...drill,

@@ -5,6 +5,7 @@ import { ChtBackup } from "./components/cht-backup";
 import { DrillMachine } from "./components/drill-machine";
 import { OffsiteServer } from "./components/offsite-server";
 import { commandsToKnow, keptByDestroy } from "./components/outputs";
+import { remindOfRecoveryKit } from "./components/recovery-kit";
 import { RestoreDrill } from "./components/restore-drill";
 import { loadSettings } from "./config";
 
@@ -73,5 +74,7 @@ export const recovery = pulumi.secret({
   passphrase: backups.passphrase,
   key: backups.exportedKey,
   formerKeys: backups.formerKeys,
+  hostKey: server.hostKey,
 });
+remindOfRecoveryKit(settings, backups.exportedKey, server.hostKey);
 export const kept = keptByDestroy(deployment, dataDirectory);

@@ -16,14 +16,19 @@ export function readHostFile(name: string): string {
  *
  * @param text the text, with a placeholder for every value
  * @param values the values by the placeholder's name, each on one line
+ * @param options `severalLines` allows values of several lines
  * @throws Error for a placeholder without a value, a value without a placeholder, a value of several lines
  */
-export function render(text: string, values: Readonly<Record<string, string | number>>): string {
+export function render(
+  text: string,
+  values: Readonly<Record<string, string | number>>,
+  { severalLines = false } = {},
+): string {
   const used = new Set<string>();
   const rendered = text.replace(/@([A-Z][A-Z0-9_]*)@/g, (placeholder, name: string) => {
     const value = values[name];
     if (value === undefined) throw new Error(`no value for the placeholder ${placeholder}`);
-    if (/[\r\n\0]/.test(String(value)))
+    if (!severalLines && /[\r\n\0]/.test(String(value)))
       throw new Error(`the value for the placeholder ${placeholder} has several lines`);
     used.add(name);
     return String(value);

@@ -4,10 +4,20 @@ import { lastLines, type Result } from "../toolchain/command";
 import { Problem } from "../toolchain/progress";
 import { pulumi } from "../toolchain/pulumi";
 
-export interface Deployment {
-  settings: Settings;
-  /** The repository's passphrase. It may go to a program's standard input and nowhere else. */
+/** The stack's output `recovery`: what opens the archives. */
+export interface Recovery {
+  /** The repository's passphrase. It may go to a program's standard input and nowhere else, but for the recovery kit. */
   passphrase: string;
+  /** The repository's exported key, wrapped by the passphrase. */
+  key: string;
+  /** Keys of repositories that were in its place before, by their ids. */
+  formerKeys?: Record<string, string>;
+  /** The server's host key in OpenSSH's form; missing until the next `pulumi up` of a stack from before it was kept. */
+  hostKey?: string;
+}
+
+export interface Deployment extends Recovery {
+  settings: Settings;
 }
 
 function checked(stack: string, what: string, result: Result): string {
@@ -16,20 +26,28 @@ function checked(stack: string, what: string, result: Result): string {
 }
 
 /**
- * Reads a stack's settings and its output `recovery`.
+ * Reads a stack's settings.
  * @throws Problem, or RunError with a line for every wrong setting
  */
-export async function readDeployment(stack: string): Promise<Deployment> {
-  const [config, output] = await Promise.all([
-    pulumi(["config", "--json", "--show-secrets", "--stack", stack]),
-    pulumi(["stack", "output", "recovery", "--json", "--show-secrets", "--stack", stack]),
-  ]);
+export async function readStackSettings(stack: string): Promise<Settings> {
+  const config = await pulumi(["config", "--json", "--show-secrets", "--stack", stack]);
   const entries = Object.entries(
     JSON.parse(checked(stack, "settings", config)) as Record<string, { value?: string; secret?: boolean }>,
   );
   const values = Object.fromEntries(entries.map(([key, { value = "" }]) => [key, value]));
   const secrets = entries.filter(([, { secret }]) => secret).map(([key]) => key);
-  const settings = readSettings(values, stack, secrets);
-  const { passphrase } = JSON.parse(checked(stack, "output `recovery`", output)) as { passphrase: string };
-  return { settings, passphrase };
+  return readSettings(values, stack, secrets);
+}
+
+/**
+ * Reads a stack's settings and its output `recovery`.
+ * @throws Problem, or RunError with a line for every wrong setting
+ */
+export async function readDeployment(stack: string): Promise<Deployment> {
+  const [settings, output] = await Promise.all([
+    readStackSettings(stack),
+    pulumi(["stack", "output", "recovery", "--json", "--show-secrets", "--stack", stack]),
+  ]);
+  const recovery = JSON.parse(checked(stack, "output `recovery`", output)) as Recovery;
+  return { settings, ...recovery };
 }

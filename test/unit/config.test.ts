@@ -335,6 +335,7 @@ describe("settings", () => {
       alerts: [],
       passphrase: undefined,
       firstBackup: false,
+      recoveryKit: undefined,
       drill: {
         machine: "cht",
         schedule: "Sun *-*-* 10:00:00",

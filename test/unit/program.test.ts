@@ -450,7 +450,7 @@ describe("the program", function () {
     assert.equal((recovery as Record<string, unknown>)[signature], secretMark);
     assert.deepEqual(
       replaceSecrets(recovery, (inner) => inner),
-      { passphrase, key: "BORG_KEY hunter2" },
+      { passphrase, key: "BORG_KEY hunter2", hostKey: "ssh-ed25519 AAAAserver" },
     );
     assert.deepEqual(Object.keys(outputs).sort(), ["commands", "deployment", "kept", "repository", "schedule"]);
     assert.equal(outputs.repository, "ssh://offsite/mnt/backup/moh/repository");

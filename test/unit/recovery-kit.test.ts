@@ -1,0 +1,224 @@
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import jsQR from "jsqr";
+import { serveCommand } from "../../components/names";
+import { kitDigest, kitReminder } from "../../components/recovery-kit";
+import { readSettings } from "../../config";
+import { htmlPage, type Kit, places, qrCode, textPage } from "../../operations/recovery-kit";
+
+const line = "hqlhbGdvcml0aG2mc2hhMjU2pGRhdGHaAZ7l3sPnTp6NDo8YlWq1vJ4pR9xkXo0aBcDeF/";
+const key = `BORG_KEY ${"5a".repeat(32)}\n${`${line}\n`.repeat(10)}9hXQCSndmVyc2lvbgE=\n`;
+const former = `BORG_KEY ${"b6".repeat(32)}\n${`${line.toUpperCase()}\n`.repeat(10)}`;
+// All that Markdown, HTML, shells and the template could take for theirs.
+const passphrase = "it's <b>*$HOME*</b> & `\\n` @STACK@ _x_ ```";
+const hostKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAII8nyxMn8svM1ThCPAgYniADvs7y5zvM1uSd7V2YtxyT";
+
+const settings = readSettings(
+  {
+    "host:machines": JSON.stringify({
+      cht: { address: "cht.example.org", user: "ubuntu" },
+      server: { address: "backup.example.org", port: 2222 },
+    }),
+    "cht-backup:server": JSON.stringify({ address: "10.0.0.2", dataDirectory: "/mnt/backup" }),
+    "cht-backup:cht": JSON.stringify({
+      home: "/srv/cht",
+      composeProject: "moh",
+      couchdbData: ["/data/one", "/data/two"],
+    }),
+    "cht-backup:firstBackup": "false",
+  },
+  "prod",
+  [],
+);
+const kit: Kit = {
+  stack: "prod",
+  made: new Date("2026-11-22T03:04:05Z"),
+  version: "1.2.3",
+  deployment: { settings, passphrase, key, hostKey, formerKeys: { ["b6".repeat(32)]: former } },
+};
+
+const unescaped = (html: string) =>
+  html
+    .replaceAll("&lt;", "<")
+    .replaceAll("&gt;", ">")
+    .replaceAll("&quot;", '"')
+    .replaceAll("&#39;", "'")
+    .replaceAll("&amp;", "&");
+const framesOf = (html: string, kind: string) =>
+  [
+    ...html.matchAll(new RegExp(`<figure class="${kind}"><figcaption>.*?</figcaption><pre>([\\s\\S]*?)\n</pre>`, "g")),
+  ].map(([, body = ""]) => unescaped(body));
+const framesOfText = (text: string, title: string) =>
+  [...text.matchAll(new RegExp(`^={8} ${title}.*\n([\\s\\S]*?)\n={78}$`, "gm"))].map(([, body]) => body);
+
+/** What a scanner reads from an SVG of dark squares. */
+function scan(svg: string): string | undefined {
+  const size = Number(/viewBox="0 0 (\d+) /.exec(svg)?.[1]);
+  const [, path = ""] = / d="([^"]*)"/.exec(svg) ?? [];
+  const scale = 4;
+  const width = size * scale;
+  const pixels = new Uint8ClampedArray(width * width * 4).fill(255);
+  let [x, y] = [0, 0];
+  for (const [, move, first, second] of path.matchAll(/([Mm])(-?[\d.]+)[ ,]?(-?[\d.]+)h1v1/g)) {
+    [x, y] = move === "M" ? [Number(first), Number(second)] : [x + Number(first), y + Number(second)];
+    for (let row = y * scale; row < (y + 1) * scale; row++)
+      for (let column = x * scale; column < (x + 1) * scale; column++)
+        pixels.fill(0, (row * width + column) * 4, (row * width + column) * 4 + 3);
+  }
+  return jsQR(pixels, width, width)?.data;
+}
+
+describe("the recovery kit's page", () => {
+  const html = htmlPage(kit);
+  const text = textPage(kit);
+
+  it("says for which deployment, when and by what it was made, and where the copies are", () => {
+    for (const page of [text, unescaped(html.replace(/<\/?(?:code|strong)>/g, ""))]) {
+      for (const word of [
+        "CHT recovery kit: prod",
+        "2026-11-22 03:04 UTC by cht-backup 1.2.3",
+        "10.0.0.2",
+        "SSH on port 2222 (from where this page was made: backup.example.org)",
+        "cht-backup-prod",
+        "/mnt/backup/prod/repository",
+        "5a".repeat(32),
+        "/data/one, /data/two",
+        "/srv/cht",
+      ])
+        assert.ok(page.includes(word), word);
+    }
+  });
+
+  it("shows the fingerprint of the server's key as ssh does", () => {
+    const { stdout } = spawnSync("ssh-keygen", ["-lf", "-"], { input: hostKey, encoding: "utf8" });
+    const [fingerprint = "none"] = /SHA256:\S+/.exec(stdout) ?? [];
+    assert.ok(text.includes(fingerprint), stdout);
+  });
+
+  it("holds passphrase, key and former keys exactly, as text and as QR codes that a scanner reads", () => {
+    const secrets = [passphrase, key.trimEnd(), former.trimEnd()];
+    assert.deepEqual(framesOfText(text, "secret"), secrets);
+    assert.deepEqual(framesOf(html, "text"), secrets);
+    assert.deepEqual(
+      [...html.matchAll(/<svg[\s\S]*?<\/svg>/g)].map(([svg]) => scan(svg)),
+      secrets,
+    );
+    assert.equal(scan(qrCode("a code that isn't the passphrase")), "a code that isn't the passphrase");
+  });
+
+  it("has the same frames in both forms, each a group that the shell reads whole before it begins", () => {
+    const frames = framesOf(html, "new");
+    assert.ok(frames.length >= 13);
+    assert.deepEqual(framesOfText(text, "NEW MACHINE, as root"), frames);
+    assert.deepEqual(framesOfText(text, "BACKUP SERVER, as root"), framesOf(html, "server"));
+    for (const frame of [...frames, ...framesOf(html, "server")]) {
+      assert.match(frame, /^\( set -e\n[\s\S]*\necho "DONE: [\s\S]*\n\)$/);
+      const parsed = spawnSync("bash", ["-n"], { input: frame, encoding: "utf8" });
+      assert.equal(parsed.status, 0, `${frame}\n${parsed.stderr}`);
+    }
+  });
+
+  it("fits on paper: no line of a frame is wider than 78 characters", () => {
+    const long = [...framesOf(html, "new"), ...framesOf(html, "server")].flatMap((frame) =>
+      frame.split("\n").filter((each) => each.length > 78),
+    );
+    assert.deepEqual(long, []);
+  });
+
+  it("lets the new machine do on the server what the CHT machine may, and nothing else", () => {
+    const [frame = ""] = framesOf(html, "server");
+    const folder = mkdtempSync(join(tmpdir(), "cht-backup-kit-"));
+    try {
+      const here = frame.replaceAll("/mnt/backup/prod/.ssh", `${folder}/.ssh`).replace('[ -d "$repository" ]', "true");
+      for (const _ of [1, 2]) {
+        const done = spawnSync("bash", ["-c", here], { input: "ssh-ed25519 AAAAnew cht-recovery\n", encoding: "utf8" });
+        assert.equal(done.status, 0, done.stderr);
+      }
+      const { stdout } = spawnSync("cat", [join(folder, ".ssh", "authorized_keys")], { encoding: "utf8" });
+      const command = serveCommand("/mnt/backup/prod/repository");
+      const shape = /^restrict,expiry-time="\d{8}",command="(.*)" ssh-ed25519 AAAAnew cht-recovery\n$/;
+      assert.equal(shape.exec(stdout)?.[1], command);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+
+  it("needs nothing from elsewhere, and runs nothing", () => {
+    assert.doesNotMatch(html, /<script|<link|<img|<iframe|src=|href=|@import|url\(|\son\w+=/);
+    assert.match(html, /^<!doctype html>\n<!-- cht-backup recovery kit -->\n/);
+  });
+
+  it("leaves no placeholder open", () => {
+    assert.doesNotMatch(text.replaceAll(passphrase, ""), /@[A-Z_]+@/);
+  });
+});
+
+describe("the recovery kit's files", () => {
+  let folder: string;
+  beforeEach(() => {
+    folder = realpathSync(mkdtempSync(join(tmpdir(), "cht-backup-kit-")));
+  });
+  afterEach(() => rmSync(folder, { recursive: true }));
+
+  it("go where the user says, seen from where the user is; an older kit makes room", () => {
+    const expected = { html: join(folder, "kit.html"), text: join(folder, "kit.txt") };
+    assert.deepEqual(places("kit.html", folder), expected);
+    writeFileSync(expected.html, htmlPage(kit));
+    writeFileSync(expected.text, textPage(kit));
+    assert.deepEqual(places(expected.html, "/"), expected);
+  });
+
+  it("are refused inside a git work tree, by whatever way one comes there", () => {
+    const tree = join(folder, "tree");
+    mkdirSync(join(tree, ".git"), { recursive: true });
+    mkdirSync(join(tree, "deep"));
+    symlinkSync(join(tree, "deep"), join(folder, "link"));
+    for (const output of ["tree/kit.html", "tree/deep/kit.html", "link/kit.html"])
+      assert.throws(
+        () => places(output, folder),
+        /is inside the git work tree \S+\/tree: give a place outside/,
+        output,
+      );
+  });
+
+  it("are refused in one line where they can't be", () => {
+    writeFileSync(join(folder, "notes.html"), "my notes");
+    writeFileSync(join(folder, "other.txt"), "my notes");
+    for (const [output, reason] of [
+      ["kit.pdf", /its name must end in \.html/],
+      [".html", /its name must end in \.html/],
+      ["nowhere/kit.html", /there is no directory \S+\/nowhere$/],
+      ["notes.html", /notes\.html is there already and is no recovery kit/],
+      ["other.html", /other\.txt is there already and is no recovery kit/],
+    ] as const)
+      assert.throws(() => places(output, folder), reason, output);
+  });
+});
+
+describe("the reminder of the recovery kit", () => {
+  const digest = kitDigest(settings, key, hostKey);
+
+  it("comes while none has been made, and ends with it", () => {
+    assert.match(kitReminder(undefined, digest, "prod") ?? "", /^no recovery kit has been made: .*--stack prod$/);
+    assert.equal(kitReminder(`2026-11-22 ${digest}`, digest, "prod"), undefined);
+  });
+
+  it("comes again when key or passphrase, the server's key or its place have changed", () => {
+    const changed = [
+      kitDigest(settings, former, hostKey),
+      kitDigest(settings, key, `${hostKey}A`),
+      kitDigest({ ...settings, server: { ...settings.server, address: "10.0.0.3" } }, key, hostKey),
+      kitDigest({ ...settings, server: { ...settings.server, port: 22 } }, key, hostKey),
+      kitDigest({ ...settings, server: { ...settings.server, dataDirectory: "/mnt/other" } }, key, hostKey),
+    ];
+    assert.equal(new Set([digest, ...changed]).size, 6);
+    for (const now of changed)
+      assert.match(
+        kitReminder(`2026-11-22 ${digest}`, now, "prod") ?? "",
+        /^the recovery kit of 2026-11-22 is out of date: /,
+      );
+  });
+});
