@@ -117,6 +117,7 @@ export async function summary(lab: {
     ? [
         ["npm run pulumi -- preview --stack lab", "whether a machine has drifted"],
         ["docker exec cht-backup-lab-cht systemctl start cht-backup-lab.service", "another backup"],
+        ["npm run drill -- --stack lab", "restore the newest backup beside the CHT, and prove it"],
         ["npm run lab:down", "remove all of it"],
       ]
     : [

@@ -1,0 +1,72 @@
+/** `npm run drill`: rehearses a restore now, or says what the last rehearsal came to. */
+import { readHostFile } from "../components/host-files";
+import { drillNames } from "../components/names";
+import { command, exitCodes, Refused, readOptions } from "./main";
+import { Remote } from "./remote";
+import { readStackSettings } from "./stack";
+
+const help = `Usage: npm run drill -- --stack STACK [OPTIONS]
+
+Rehearses a restore now, on the machine that the settings name (cht-backup:drill.machine): the newest archive is
+restored beside everything else, checked, opened by a CouchDB that can reach nobody, and removed again. Shows what is
+being done, then the report. A drill that is running already is followed.
+
+  --stack STACK   the stack
+  --report        only print the last report
+  --json          print the report as JSON
+  --help          this text
+
+Exit codes: 0 the archive restores; 1 it doesn't, or the drill was cut off, and the report says why; 2 not possible, the
+reason is said; 130 after Ctrl-C: the drill goes on, and --report tells how it ended.
+`;
+
+/** The newest report in both forms, a form feed between them. */
+const readReport = 'if [ -e "$1.json" ]; then cat "$1.json"; printf "\\f"; cat "$1.txt"; fi';
+
+async function drill(signal: AbortSignal): Promise<number> {
+  const options = readOptions(
+    {
+      stack: { type: "string" },
+      report: { type: "boolean" },
+      json: { type: "boolean" },
+      help: { type: "boolean", short: "h" },
+    },
+    process.argv.slice(2),
+  );
+  if (options.help) {
+    process.stdout.write(help);
+    return exitCodes.right;
+  }
+  const { stack, json } = options;
+  if (stack === undefined) throw new Refused("--stack is missing: the name of the stack, for instance prod");
+  const { drill, deployment, machines } = await readStackSettings(stack);
+  if (drill === undefined)
+    throw new Refused(`the drill is switched off in the stack ${stack}: cht-backup:drill.enabled`);
+  const machine = machines[drill.machine];
+  if (machine === undefined) throw new Refused(`${drill.machine} isn't in host:machines`);
+  const { service, reports } = drillNames(deployment);
+  const remote = new Remote(drill.machine, machine);
+  try {
+    if (options.report) {
+      const [report = "", page = ""] = (await remote.script(readReport, [`${reports}/latest`], { signal })).split("\f");
+      if (report === "") throw new Refused(`no drill has ended on the machine ${drill.machine} so far`);
+      process.stdout.write(json ? report : page);
+      return (JSON.parse(report) as { ok: boolean }).ok ? exitCodes.right : exitCodes.wrong;
+    }
+    const words = ["bash", "-c", readHostFile("drill/follow.sh"), "follow.sh"];
+    const { code, stdout } = await remote.run([...words, service, `${reports}/latest.${json ? "json" : "txt"}`], {
+      keepOpen: true,
+      signal,
+      onError: (line) => void process.stderr.write(`${line}\n`),
+    });
+    if (signal.aborted) {
+      process.stderr.write(`The drill goes on. Its report: npm run drill -- --stack ${stack} --report\n`);
+    }
+    process.stdout.write(stdout);
+    return code === 0 || code === 1 ? code : exitCodes.refused;
+  } finally {
+    remote.close();
+  }
+}
+
+if (require.main === module || process.argv[1] === __filename) void command("drill", drill);
