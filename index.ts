@@ -77,4 +77,4 @@ export const recovery = pulumi.secret({
   hostKey: server.hostKey,
 });
 remindOfRecoveryKit(settings, backups.exportedKey, server.hostKey);
-export const kept = keptByDestroy(deployment, dataDirectory);
+export const kept = keptByDestroy(deployment, dataDirectory, drillMachine && drill?.machine);

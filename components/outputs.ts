@@ -13,15 +13,27 @@ export function commandsToKnow(deployment: string, cht: Machine): Record<string,
   };
 }
 
-/** What `pulumi destroy` leaves, and where. */
-export function keptByDestroy(deployment: string, dataDirectory: string): Record<string, string> {
+/**
+ * What `pulumi destroy` leaves, and where.
+ * @param drillMachine the machine that drills, where it isn't the CHT machine
+ */
+export function keptByDestroy(
+  deployment: string,
+  dataDirectory: string,
+  drillMachine: string | undefined,
+): Record<string, string> {
   const { user, repository } = serverNames(deployment, dataDirectory);
   const { settings, state } = chtNames(deployment);
   return {
     repository: `server: ${repository}, with all archives`,
     account: `server: user ${user}, which owns the repository and can't log in any more`,
     passphrase: `cht: ${settings}/passphrase; keep a copy with the repository's key (pulumi stack output recovery --show-secrets)`,
-    state: `cht: ${state}, borg's cache and the report of the last backup`,
+    state: `cht: ${state}, borg's cache, the report of the last backup and those of drills`,
     packages: "cht and server: borgbackup and python3-venv, which others may use",
+    ...(drillMachine === undefined
+      ? {}
+      : {
+          drills: `${drillMachine}: ${state}, reports of drills and borg's cache; borgbackup, python3-venv and Docker`,
+        }),
   };
 }

@@ -54,6 +54,55 @@ const meddlings: Meddling[] = [
       "systemctl cat cht-backup-lab-failed.service | grep -q alert.py && ! systemctl cat cht-backup-lab-failed.service | grep -q /bin/true",
   },
   {
+    what: "the drill's timer is stopped",
+    machine: "cht",
+    script: "systemctl stop cht-drill-lab.timer",
+    shownAs: "drill-timer",
+    in: "active",
+    repaired: "systemctl is-active cht-drill-lab.timer",
+  },
+  {
+    what: "the alarm about overdue drills is switched off",
+    machine: "cht",
+    script: "systemctl disable --quiet --now cht-drill-lab-overdue.timer",
+    shownAs: "drill-overdue-timer",
+    in: "enabled",
+    repaired: "systemctl is-enabled cht-drill-lab-overdue.timer && systemctl is-active cht-drill-lab-overdue.timer",
+  },
+  {
+    what: "the drill is made to look right",
+    machine: "cht",
+    script:
+      "sed -i 's/drill.py run/drill.py overdue/' /etc/systemd/system/cht-drill-lab.service; systemctl daemon-reload",
+    shownAs: "drill-service",
+    in: "content",
+    repaired: "systemctl cat cht-drill-lab.service | grep -q 'drill.py run'",
+  },
+  {
+    what: "the drill's tidying up at boot is disabled",
+    machine: "cht",
+    script: "systemctl disable --quiet cht-drill-lab-cleanup.service",
+    shownAs: "drill-cleanup-service",
+    in: "enabled",
+    repaired: "systemctl is-enabled cht-drill-lab-cleanup.service",
+  },
+  {
+    what: "the drill's checks are changed",
+    machine: "cht",
+    script: "echo '# changed' >>/opt/cht-backup/lab/bin/verify.py",
+    shownAs: "script-verify",
+    in: "content",
+    repaired: "! grep -q '^# changed' /opt/cht-backup/lab/bin/verify.py",
+  },
+  {
+    what: "the drill's settings are removed",
+    machine: "cht",
+    script: `rm ${settings}/drill.json`,
+    shownAs: "drill-settings",
+    in: "create",
+    repaired: `grep -q cht-drill-lab ${settings}/drill.json`,
+  },
+  {
     what: "the forced command is weakened",
     machine: "server",
     script: `sed -i 's/ --append-only//' ${keys}`,
@@ -213,11 +262,11 @@ describe("drift between the stack and the machines", function () {
   });
 
   it("the units on the machine are what systemd understands, down to their programs", async () => {
-    const units = "$(ls -d /etc/systemd/system/cht-backup-lab*.service /etc/systemd/system/cht-backup-lab*.timer)";
+    const units = "$(ls -d /etc/systemd/system/cht-*-lab*.service /etc/systemd/system/cht-*-lab*.timer)";
     const verified = await exec("cht", `systemd-analyze verify --man=no ${units}`);
-    const said = verified.stderr.split("\n").filter((line) => line.includes("cht-backup-lab"));
+    const said = verified.stderr.split("\n").filter((line) => /cht-(backup|drill)-lab/.test(line));
     assert.deepEqual([verified.code, said], [0, []]);
-    assert.equal(await output("cht", `echo ${units} | wc -w`), "3");
+    assert.equal(await output("cht", `echo ${units} | wc -w`), "9");
   });
 
   describe("what someone did to a machine", () => {

@@ -55,7 +55,7 @@ async function sweep(): Promise<void> {
     "cht",
     "systemctl stop lifecycle.timer; rm -rf /srv/lifecycle /etc/systemd/system/lifecycle.*; systemctl daemon-reload",
   );
-  await exec("server", "rm -rf /srv/lifecycle; userdel lifecycle; dpkg --purge tree");
+  await exec("server", "rm -rf /srv/lifecycle; userdel lifecycle; dpkg --purge tree hello");
 }
 
 describe("every resource of the plugin, from nothing to gone", function () {

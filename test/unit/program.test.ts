@@ -646,6 +646,11 @@ describe("the drill", function () {
         assert.match(text, new RegExp(`^ +Port ${port}$`, "m"));
       });
 
+      it("says what a destroy would leave there", () => {
+        const { drills } = run.outputs.kept as Record<string, string>;
+        assert.match(drills ?? "", new RegExp(`^${machine}: /var/lib/cht-backup/moh, reports of drills`));
+      });
+
       it("starts when all of that is there", () => {
         const { dependencies } = resource("drill-alert-service");
         for (const part of [

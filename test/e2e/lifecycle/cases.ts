@@ -110,6 +110,23 @@ export const cases: Case[] = [
     drift: "packages",
   },
   {
+    name: "packages-for-a-program",
+    declare() {
+      new host.Packages("packages-for-a-program", {
+        machine: "server",
+        packages: ["hello-of-another-distribution|hello"],
+        unless: "hello --version",
+      });
+    },
+    machine: "server",
+    // biome-ignore lint/suspicious/noTemplateCurlyInString: the braces are dpkg-query's
+    look: "dpkg-query -W -f '${db:Status-Status}' hello 2>/dev/null | sed 's/config-files/not-installed/'",
+    right: /^installed$/,
+    afterDestroy: /^installed$/,
+    meddle: "dpkg --purge hello >/dev/null 2>&1",
+    drift: "unless",
+  },
+  {
     name: "user",
     declare() {
       user = new host.User("user", { machine: "server", user: "lifecycle", home });
