@@ -90,6 +90,16 @@ async function quiet(): Promise<() => Promise<void>> {
   };
 }
 
+/** Takes archives of a test out of the repository, as the server's administrator. */
+export async function removeArchives(...archives: string[]): Promise<void> {
+  const { passphrase } = await recovery();
+  // The machine's own key can only mark archives as deleted, too; but this is an administrator's work.
+  const script = `set -e; IFS= read -r BORG_PASSPHRASE; export BORG_PASSPHRASE
+BORG_BASE_DIR=$(mktemp -d); export BORG_BASE_DIR; trap 'rm -rf "$BORG_BASE_DIR"' EXIT; chown ${user} "$BORG_BASE_DIR"
+cd /; runuser -u ${user} -- borg delete ${repository} ${archives.join(" ")}`;
+  await output("server", script, { stdin: `${passphrase}\n` });
+}
+
 export interface Damaged {
   /** Names of the archives, in the order of the damages; the last one is the newest of the repository. */
   archives: string[];
@@ -107,13 +117,7 @@ export async function putDamaged(...wanted: Damage[]): Promise<Damaged> {
   const archives: string[] = [];
   const remove = async () => {
     await exec("cht", `rm -rf ${scratch}`);
-    // The machine's own key can only mark archives as deleted, too; but this is an administrator's work.
-    if (archives.length > 0) {
-      const script = `set -e; IFS= read -r BORG_PASSPHRASE; export BORG_PASSPHRASE
-BORG_BASE_DIR=$(mktemp -d); export BORG_BASE_DIR; trap 'rm -rf "$BORG_BASE_DIR"' EXIT; chown ${user} "$BORG_BASE_DIR"
-cd /; runuser -u ${user} -- borg delete ${repository} ${archives.splice(0).join(" ")}`;
-      await output("server", script, { stdin: `${passphrase}\n` });
-    }
+    if (archives.length > 0) await removeArchives(...archives.splice(0));
     await startTimer();
   };
   try {

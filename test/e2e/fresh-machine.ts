@@ -28,18 +28,24 @@ async function remove(machine: ExtraMachine): Promise<void> {
   await run("docker", ["volume", "rm", volumeOf(machine)]);
 }
 
+const logged = () => new Logged(join(labFolder, "log"));
+
+/** Puts the CHT's images into the machine's Docker engine. */
+export async function loadImages(machine: ExtraMachine): Promise<void> {
+  const images = await deployedImages();
+  assert.ok(images);
+  await load(machine, [images.nginx, images.couchdb], logged());
+}
+
 /** Makes an empty machine with a Docker engine that holds the CHT's images: no registry can be reached from it. */
 export async function freshMachine(machine: ExtraMachine): Promise<FreshMachine> {
   await remove(machine);
   const folder = mkdtempSync(join(tmpdir(), `cht-backup-${machine}-`));
-  const logged = new Logged(join(labFolder, "log"));
   const image = await run("docker", ["inspect", "--format", "{{.Config.Image}}", containerOf("cht")]);
-  await create(machine, image.stdout.trim(), volumeOf(machine), logged);
+  await create(machine, image.stdout.trim(), volumeOf(machine), logged());
   await start(machine);
   await authorize(machine);
-  const images = await deployedImages();
-  assert.ok(images);
-  await load(machine, [images.nginx, images.couchdb], logged);
+  await loadImages(machine);
   // The machine is new, and so is its host key: an operator confirms it at the first login.
   const sshConfig = join(folder, "ssh_config");
   writeFileSync(sshConfig, `Host *\n  UserKnownHostsFile ${join(folder, "known_hosts")}\n`);

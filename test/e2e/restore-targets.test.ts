@@ -1,0 +1,144 @@
+import assert from "node:assert/strict";
+import { documentCounts } from "../../lab/cht";
+import { exec, output } from "../../lab/machines";
+import { assertComplete, backUp, data, programs, python, settings, state, timer } from "./backup";
+import { removeArchives } from "./damage";
+import { type FreshMachine, freshMachine, loadImages, tree } from "./fresh-machine";
+import { healthyLab } from "./hooks";
+
+const cht = "/home/ubuntu/cht";
+/** A CHT with a cluster of three nodes: its home, and a data directory of each node outside of it. */
+const cluster = "/srv/cluster";
+const nodes = [1, 2, 3].map((node) => `${cluster}/db${node}`);
+
+/** Sets up the files of a cluster on the CHT machine: the ranges of the lab's databases, divided among three nodes. */
+const makeCluster = `set -e
+rm -rf ${cluster}; mkdir -p ${cluster}
+cp -a ${cht} ${cluster}/cht; rm -r ${cluster}/cht/couchdb
+sed -i '/^COUCHDB_DATA=/d' ${cluster}/cht/upgrade-service/.env
+node=0
+for range in $(ls ${data}/shards); do
+  node=$((node % 3 + 1))
+  for kind in shards .shards; do
+    [ -e ${cluster}/db$node/$kind ] || install -d -o 5984 -g 5984 ${cluster}/db$node ${cluster}/db$node/$kind
+    [ ! -e ${data}/$kind/$range ] || cp -a ${data}/$kind/$range ${cluster}/db$node/$kind/
+  done
+done
+for node in 1 2 3; do
+  cp -a ${data}/_dbs.couch ${data}/_nodes.couch ${cluster}/db$node/
+  echo "DB\${node}_DATA=${cluster}/db$node" >>${cluster}/cht/upgrade-service/.env
+done`;
+
+/** Makes a backup of the cluster with the real program and its own settings. @returns the archive's name */
+async function backUpCluster(): Promise<string> {
+  const script = `${makeCluster}
+cp -p ${state}/last-backup.json ${state}/last-backup.prom ${cluster}/
+sed 's|"chtHome": *"[^"]*"|"chtHome": "${cluster}/cht"|' ${settings}/settings.json >${cluster}/settings.json
+${programs}/venv/bin/python -B ${programs}/bin/backup.py --config ${settings}/borgmatic.yaml ${cluster}/settings.json >&2 || [ $? -eq 1 ]
+cat ${state}/last-backup.json
+cp -p ${cluster}/last-backup.json ${cluster}/last-backup.prom ${state}/`;
+  const report = JSON.parse(await output("cht", script));
+  // The lab's own database has one node, and the program sees that.
+  assert.deepEqual(report.problems, [
+    `CouchDB keeps its data in ${data}, which is not backed up (only ${nodes.join(", ")} is)`,
+  ]);
+  return report.archive;
+}
+
+describe("a restore to where", function () {
+  this.timeout(120_000);
+
+  let machine: FreshMachine;
+  let archive: string;
+  let clustered: string | undefined;
+
+  before(async () => {
+    await healthyLab();
+    // The nightly backup must not become the newest archive in between.
+    await output("cht", `systemctl stop ${timer}`);
+    const making = freshMachine("restore");
+    archive = assertComplete(await backUp()).archive as string;
+    clustered = await backUpCluster();
+    machine = await making;
+  });
+
+  after(async () => {
+    if (clustered !== undefined) await removeArchives(clustered);
+    await output("cht", `rm -rf ${cluster}; systemctl start ${timer}`);
+    await machine.remove();
+  });
+
+  it("there is no Docker says so, and installs it when that is asked for", async () => {
+    const purge = `export DEBIAN_FRONTEND=noninteractive
+systemctl stop docker.socket docker.service
+apt-get purge -y -q docker.io docker-cli docker-compose containerd runc
+! command -v docker`;
+    const purged = await exec("restore", purge);
+    assert.equal(purged.code, 0, purged.stderr);
+    const { code, stderr } = await machine.restore("--archive", archive);
+    assert.equal(code, 2);
+    assert.match(
+      stderr,
+      /^Docker is needed for the volumes cht_cht-credentials, cht_cht-ssl, and doesn't answer: docker is not installed\. Add --install-docker, or install it yourself$/m,
+    );
+    const dry = await machine.restore("--archive", archive, "--install-docker", "--dry-run");
+    assert.equal(dry.code, 0, dry.stderr);
+    await output("restore", "docker compose version");
+    // The purge took the engine's data along.
+    await loadImages("restore");
+  });
+
+  it("file systems of their own are mounted fills them: the CHT's home, and CouchDB's directory inside it", async () => {
+    await output(
+      "restore",
+      `mkdir ${cht}; mount -t tmpfs -o size=1g none ${cht}; mkdir ${data}; mount -t tmpfs -o size=1g none ${data}; mkdir ${data}/lost+found`,
+    );
+    const { code, stdout, stderr } = await machine.restore("--archive", archive, "--start");
+    assert.equal(code, 0, stdout + stderr);
+    assert.match(stdout, new RegExp(`is restored to ${cht}, ${data} and right`));
+    assert.equal(await output("restore", `findmnt -n -o FSTYPE ${cht}; findmnt -n -o FSTYPE ${data}`), "tmpfs\ntmpfs");
+    const copy = await tree("restore");
+    assert.ok(delete copy[`${data}/lost+found`]);
+    assert.deepEqual(copy, await tree("cht"));
+    assert.deepEqual(await documentCounts("restore"), await documentCounts("cht"));
+  });
+
+  it("such a file system holds data is refused, also with --replace", async () => {
+    await output("restore", "docker compose --project-name cht down --timeout 1");
+    const { code, stderr } = await machine.restore("--archive", archive, "--replace");
+    assert.equal(code, 2);
+    assert.match(stderr, new RegExp(`${cht} is a file system of its own and isn't empty, so it can't be moved aside`));
+    assert.deepEqual(Object.keys(await tree("restore")).length, Object.keys(await tree("cht")).length + 1);
+  });
+
+  it("a cluster was: every node's directory outside the home, one of them a file system of its own", async () => {
+    await output("restore", `mkdir -p ${nodes[1]}; mount -t tmpfs -o size=1g none ${nodes[1]}`);
+    const { code, stdout, stderr } = await machine.restore("--archive", clustered as string, "--replace");
+    assert.equal(code, 0, stdout + stderr);
+    assert.match(stdout, /right: counts: 7 databases with 863 documents/);
+    assert.match(stdout, new RegExp(`is restored to ${cluster}/cht, ${nodes.join(", ")} and right`));
+    const roots = JSON.stringify({ roots: [`${cluster}/cht`, ...nodes] });
+    const [source, copy] = await Promise.all([
+      python("cht", "tree.py", [], roots),
+      python("restore", "tree.py", [], roots),
+    ]);
+    assert.deepEqual(JSON.parse(copy.stdout), JSON.parse(source.stdout));
+    for (const node of nodes) assert.ok(JSON.parse(copy.stdout)[`${node}/_dbs.couch`], node);
+    assert.equal(await output("restore", `findmnt -n -o FSTYPE ${nodes[1]}`), "tmpfs");
+  });
+
+  it("a cluster was: one database is got out with the shards of all nodes", async () => {
+    const out = "/var/tmp/medic";
+    const { code, stdout, stderr } = await machine.restore(
+      "--archive",
+      clustered as string,
+      "--database",
+      "medic",
+      "--into",
+      out,
+    );
+    assert.equal(code, 0, stdout + stderr);
+    assert.match(stdout, /right: counts: 1 database with 419 documents/);
+    for (const node of nodes) assert.match(stdout, new RegExp(`^ {2}${out}${node}$`, "m"));
+  });
+});
