@@ -111,8 +111,8 @@ export class Remote {
       child.on("close", (code) => {
         clearTimeout(killer);
         options.signal?.removeEventListener("abort", stop);
-        if (code === 255 && !options.signal?.aborted) {
-          reject(new Problem(explainConnectionFailure(this.name, this.machine, printed.stderr)));
+        if ((code === 255 || code === null) && !options.signal?.aborted) {
+          reject(new Problem(this.explainEnd(printed)));
         } else if (code !== 0 && /^sudo: .*password/m.test(printed.stderr)) {
           reject(
             new Problem(`${this.name}: the login may not use sudo without a password. Allow that, or log in as root`),
@@ -125,6 +125,12 @@ export class Remote {
       child.stdin.write(options.stdin ?? "");
       if (!options.keepOpen) child.stdin.end();
     });
+  }
+
+  /** Why ssh came to no answer. It always says so when it couldn't connect; a program that spoke was reached. */
+  private explainEnd({ stdout, stderr }: { stdout: string; stderr: string }): string {
+    if (stdout === "" && stderr.trim() !== "") return explainConnectionFailure(this.name, this.machine, stderr);
+    return `${this.name} (${this.machine.address}): the SSH connection broke off, or the program there was killed. Run the same command again`;
   }
 
   /** Removes what it left on this computer. */
