@@ -27,7 +27,7 @@ export function keptByDestroy(
   return {
     repository: `server: ${repository}, with all archives`,
     account: `server: user ${user}, which owns the repository and can't log in any more`,
-    passphrase: `cht: ${settings}/passphrase; keep a copy with the repository's key (pulumi stack output recovery --show-secrets)`,
+    passphrase: `cht: ${settings}/passphrase; without it and the repository's key, both in the recovery kit, no archive can be read`,
     state: `cht: ${state}, borg's cache, the report of the last backup and those of drills`,
     packages: "cht and server: borgbackup and python3-venv, which others may use",
     ...(drillMachine === undefined
