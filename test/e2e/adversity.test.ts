@@ -1,8 +1,7 @@
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
-import { exec, kill, output, start, waitFor } from "../../lab/machines";
+import { exec, kill, output, start } from "../../lab/machines";
 import type { Result } from "../../toolchain/command";
+import * as alerts from "./alerts";
 import {
   alertService,
   assertComplete,
@@ -27,11 +26,7 @@ import {
 import { chtAnswers, healthyLab } from "./hooks";
 
 const scratch = "/var/tmp/adversity-test";
-const alerts = "/run/adversity-test-alerts";
-const listener = "adversity-test-alerts.service";
 const borgmatic = `${settings}/borgmatic.yaml`;
-const secret = "not-for-the-journal";
-const address = `json://cht:${secret}@cht-backup-lab-server:8098/alerts`;
 
 const shard = (range: string) => `${data}/shards/${range}/medic.1795302615.couch`;
 const first = "00000000-15555554";
@@ -76,36 +71,8 @@ async function interrupted(happens: () => Promise<unknown>): Promise<Run> {
   });
 }
 
-async function listen(): Promise<void> {
-  const source = readFileSync(join(__dirname, "machine", "alert_listener.py"), "utf8");
-  const script = `set -e
-cat >/run/adversity-test-alerts.py
-systemctl stop ${listener} 2>/dev/null || true
-systemd-run --quiet --collect --unit=${listener} python3 /run/adversity-test-alerts.py 8098 ${alerts}`;
-  await output("server", script, { stdin: source });
-}
-
-interface Alert {
-  title: string;
-  message: string;
-}
-
 /** Asserts that the alert about a failure reached the listener, and takes it away. */
-async function assertAlert(reason: RegExp): Promise<void> {
-  let seen: Alert[] = [];
-  const came = await waitFor(async () => {
-    seen = (await output("server", `cat ${alerts}`))
-      .split("\n")
-      .filter(Boolean)
-      .map((line) => JSON.parse(line));
-    return seen.length > 0;
-  }, 30_000);
-  assert.ok(came, "no alert came");
-  assert.equal(seen.length, 1);
-  assert.match(seen[0]?.title ?? "", /^CHT backup lab failed on cht$/);
-  assert.match(seen[0]?.message ?? "", reason);
-  await output("server", `: >${alerts}`);
-}
+const assertAlert = (reason: RegExp) => alerts.assertAlert(/^CHT backup lab failed on cht$/, reason);
 
 /** Extracts some files of an archive on the CHT machine to an empty place. @returns the place */
 async function extract(archive: string, ...paths: string[]): Promise<string> {
@@ -136,22 +103,17 @@ describe("a backup in adversity", function () {
   before(async () => {
     await healthyLab();
     await output("cht", `set -e; rm -rf ${scratch}; mkdir -p ${scratch}; cp -a ${data} ${scratch}/couchdb`);
-    await listen();
-    await output("server", `: >${alerts}`);
-    await output("cht", `cat >${settings}/alerts`, { stdin: `${address}\n` });
+    await alerts.receiveAlerts();
     // borg looks ten times in its waiting time whether a lock has gone: with 600 s that is once a minute.
     await output("cht", `cp -p ${borgmatic} ${scratch}/ && sed -i 's/^lock_wait: 600$/lock_wait: 30/' ${borgmatic}`);
   });
 
   after(async () => {
-    await exec(
-      "cht",
-      `: >${settings}/alerts; cp -p ${scratch}/borgmatic.yaml ${borgmatic}; ${restore}; rm -rf ${scratch}`,
-    );
-    await exec("server", `systemctl stop ${listener}; rm -f ${alerts} /run/adversity-test-alerts.py`);
+    await exec("cht", `cp -p ${scratch}/borgmatic.yaml ${borgmatic}; ${restore}; rm -rf ${scratch}`);
+    await alerts.stopAlerts();
   });
 
-  beforeEach(() => output("server", `: >${alerts}`));
+  beforeEach(alerts.forgetAlerts);
 
   describe("while CouchDB works", () => {
     afterEach(() => output("cht", restore));
@@ -344,7 +306,7 @@ rmdir ${scratch}`;
         await start("server");
       });
       assertFailed(run, 2, /the backup server (ended the connection|can't be reached)/);
-      await listen();
+      await alerts.listen();
       assertComplete(await backUp());
     });
 
@@ -402,7 +364,7 @@ rmdir ${scratch}`;
     it("never puts the address into the journal", async () => {
       const journal = await output("cht", `journalctl --no-pager --output=cat --unit=${alertService}`);
       assert.match(journal, /1 alert\(s\) delivered/);
-      assert.ok(!journal.includes(secret));
+      assert.ok(!journal.includes(alerts.secret));
     });
   });
 });

@@ -1,0 +1,60 @@
+/** Alerts of the lab's CHT machine, received on its server. */
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { exec, output, waitFor } from "../../lab/machines";
+import { settings } from "./backup";
+
+const received = "/run/alerts-test";
+const program = "/run/alerts-test.py";
+const listener = "alerts-test.service";
+/** A part of the address that nobody may show. */
+export const secret = "not-for-the-journal";
+const address = `json://cht:${secret}@cht-backup-lab-server:8098/alerts`;
+
+interface Alert {
+  title: string;
+  message: string;
+}
+
+/** Starts the listener, again after the server was restarted. */
+export async function listen(): Promise<void> {
+  const source = readFileSync(join(__dirname, "machine", "alert_listener.py"), "utf8");
+  const script = `set -e
+cat >${program}
+systemctl stop ${listener} 2>/dev/null || true
+systemd-run --quiet --collect --unit=${listener} python3 ${program} 8098 ${received}`;
+  await output("server", script, { stdin: source });
+}
+
+/** Starts the listener and has the CHT machine send its alerts there. */
+export async function receiveAlerts(): Promise<void> {
+  await listen();
+  await forgetAlerts();
+  await output("cht", `cat >${settings}/alerts`, { stdin: `${address}\n` });
+}
+
+/** The CHT machine sends its alerts nowhere, as before. */
+export async function stopAlerts(): Promise<void> {
+  await exec("cht", `: >${settings}/alerts`);
+  await exec("server", `systemctl stop ${listener}; rm -f ${received} ${program}`);
+}
+
+export async function forgetAlerts(): Promise<void> {
+  await output("server", `: >${received}`);
+}
+
+/** Asserts that one alert came, with this title and for this reason, and takes it away. */
+export async function assertAlert(title: RegExp, reason: RegExp): Promise<void> {
+  let seen: Alert[] = [];
+  const came = await waitFor(async () => {
+    const lines = (await output("server", `cat ${received}`)).split("\n").filter(Boolean);
+    seen = lines.map((line) => JSON.parse(line));
+    return seen.length > 0;
+  }, 30_000);
+  assert.ok(came, "no alert came");
+  assert.equal(seen.length, 1);
+  assert.match(seen[0]?.title ?? "", title);
+  assert.match(seen[0]?.message ?? "", reason);
+  await forgetAlerts();
+}
