@@ -106,8 +106,10 @@ async function archives(signal: AbortSignal): Promise<number> {
       found = await throughCht(cht, deployment, signal, (way) => list(cht, way));
     } else {
       const { "identity-file": identityFile, "ssh-config": configFile } = options;
-      const machine = machines[options.via] ?? parseDestination(options.via, { identityFile, configFile });
-      const via = connect(options.via, machine);
+      const known = machines[options.via];
+      const via = known
+        ? connect(options.via, known)
+        : connect(options.via, parseDestination(options.via, { identityFile, configFile }), "--via");
       const say = (text: string) => void process.stderr.write(`  ${text}\n`);
       found = await throughTemporaryKey(
         via,

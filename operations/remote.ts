@@ -62,10 +62,14 @@ export class Remote {
   private readonly directory = mkdtempSync(join(tmpdir(), "cht-backup-ssh-"));
   private readonly base: string[];
 
-  /** @param name what messages call it */
+  /**
+   * @param name what messages call it
+   * @param option the option that names it, where it isn't one of `host:machines`
+   */
   constructor(
     readonly name: string,
     readonly machine: Machine,
+    private readonly option?: string,
   ) {
     this.base = pinnedConnection(machine, this.directory);
   }
@@ -117,6 +121,8 @@ export class Remote {
           reject(
             new Problem(`${this.name}: the login may not use sudo without a password. Allow that, or log in as root`),
           );
+        } else if (code === 127 && /sudo: (command )?not found/.test(printed.stderr)) {
+          reject(new Problem(`${this.name}: there is no sudo. Install it, or log in as root`));
         } else {
           resolve({ code: code ?? 255, ...printed });
         }
@@ -129,7 +135,8 @@ export class Remote {
 
   /** Why ssh came to no answer. It always says so when it couldn't connect; a program that spoke was reached. */
   private explainEnd({ stdout, stderr }: { stdout: string; stderr: string }): string {
-    if (stdout === "" && stderr.trim() !== "") return explainConnectionFailure(this.name, this.machine, stderr);
+    if (stdout === "" && stderr.trim() !== "")
+      return explainConnectionFailure(this.name, this.machine, stderr, this.option);
     return `${this.name} (${this.machine.address}): the SSH connection broke off, or the program there was killed. Run the same command again`;
   }
 

@@ -25,7 +25,7 @@ export interface Way {
   /** Where it keeps its notes. */
   notes: string;
   python: string;
-  request: { repository: string; passphrase: string; baseDirectory: string; sshConfig: string };
+  request: { repository: string; passphrase: string; baseDirectory: string; sshConfig: string; server: string };
 }
 
 /** A shell script that writes files, each 0600, below a directory. */
@@ -42,7 +42,8 @@ function programs(): Record<string, string> {
 
 function request({ settings, passphrase }: Deployment, baseDirectory: string, sshConfig: string): Way["request"] {
   const { repository } = serverNames(settings.deployment, settings.server.dataDirectory);
-  return { repository: `ssh://offsite${repository}`, passphrase, baseDirectory, sshConfig };
+  const server = `${settings.server.address}, port ${settings.server.port}`;
+  return { repository: `ssh://offsite${repository}`, passphrase, baseDirectory, sshConfig, server };
 }
 
 /** Where a machine keeps the notes of restores, so that what was interrupted can go on. */

@@ -140,7 +140,10 @@ async function restore(signal: AbortSignal): Promise<number> {
   const say = (text: string) => void process.stdout.write(`${text}\n`);
   const deployment = await readDeployment(stack);
   const { machines } = deployment.settings;
-  const destination = new Remote(to, machines[to] ?? parseDestination(to, { identityFile, configFile }));
+  const known = machines[to];
+  const destination = known
+    ? new Remote(to, known)
+    : new Remote(to, parseDestination(to, { identityFile, configFile }), "--to");
   const server = new Remote("server", machines.server);
   try {
     const work = async ({ programs, python, request }: Way) => {

@@ -75,8 +75,14 @@ export function pinnedConnection(machine: MachineSettings, directory: string): s
 /**
  * What ssh's words about a failed connection mean for the operator, in one line. Pure.
  * @param name the machine's name in `host:machines`
+ * @param option the option of a command that names the machine, where it isn't one of `host:machines`
  */
-export function explainConnectionFailure(name: string, machine: MachineSettings, stderr: string): string {
+export function explainConnectionFailure(
+  name: string,
+  machine: MachineSettings,
+  stderr: string,
+  option?: string,
+): string {
   const where = `${name} (${machine.address})`;
   const setting = `host:machines.${name}`;
   const last = stderr.trim().split("\n").at(-1)?.trim() ?? "";
@@ -88,12 +94,12 @@ export function explainConnectionFailure(name: string, machine: MachineSettings,
       : `${where}: its SSH host key is not the one pinned in ${setting}.hostKey. If the machine was set up anew, pin its new key; if not, someone may be in between`;
   }
   if (/Permission denied/i.test(stderr)) {
-    return `${where}: login refused (${last}). Check ${setting}.user and ${setting}.identityFile, and that the key is authorized there`;
+    return `${where}: login refused (${last}). Check ${option === undefined ? `${setting}.user and ${setting}.identityFile` : `the user in ${option}, and --identity-file`}, and that the key is authorized there`;
   }
   if (/Could not resolve hostname/i.test(stderr)) {
-    return `${where}: the name can't be resolved. Check ${setting}.address`;
+    return `${where}: the name can't be resolved. Check ${option ?? `${setting}.address`}`;
   }
-  return `${where}: can't be reached over SSH${last === "" ? "" : ` (${last})`}. Check ${setting} and that the machine is up`;
+  return `${where}: can't be reached over SSH${last === "" ? "" : ` (${last})`}. Check ${option ?? setting} and that the machine is up`;
 }
 
 interface Result {

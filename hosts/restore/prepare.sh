@@ -24,7 +24,17 @@ else
 fi
 if [ -n "$wanted" ] || [ "$docker" = yes ]; then
 	export DEBIAN_FRONTEND=noninteractive
-	apt-get update -q > /dev/null
+	# A new machine may still be busy with its own first updates.
+	tries=0
+	until apt-get update -q > "$directory/apt.log" 2>&1; do
+		tries=$((tries + 1))
+		if [ "$tries" -ge 60 ] || ! grep -q 'Could not get lock' "$directory/apt.log"; then
+			echo "this machine's package lists can't be fetched (apt-get update):" >&2
+			grep '^[EW]:' "$directory/apt.log" | tail -n 3 >&2
+			exit 2
+		fi
+		sleep 5
+	done
 	if [ "$docker" = yes ]; then
 		wanted="$wanted docker.io"
 		# Debian has the client and Compose under other names than Ubuntu.
@@ -33,8 +43,9 @@ if [ -n "$wanted" ] || [ "$docker" = yes ]; then
 	fi
 	echo "installing$wanted" >&2
 	# shellcheck disable=SC2086
-	apt-get install -y -q --no-install-recommends $wanted > "$directory/apt.log" 2>&1 || {
-		tail -n 5 "$directory/apt.log" >&2
+	apt-get install -y -q -o DPkg::Lock::Timeout=300 --no-install-recommends $wanted > "$directory/apt.log" 2>&1 || {
+		echo "these packages can't be installed:" >&2
+		{ grep '^E:' "$directory/apt.log" || tail -n 5 "$directory/apt.log"; } >&2
 		exit 2
 	}
 fi

@@ -145,6 +145,8 @@ class Borg:
     def __init__(self, request: dict[str, Any]) -> None:
         self.repository: str = request["repository"]
         self.passphrase: str = request["passphrase"]
+        self.server: str = request.get("server", "")
+        """Where the server is, for messages."""
         self.environment = {
             "PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
             "HOME": "/root",
@@ -196,7 +198,7 @@ class Borg:
                 say(f"note: borg warns: {line}")
         elif code != 0:
             archive = next((word.partition("::")[2] for word in arguments if "::" in word), "")
-            raise explain(code, lines, archive)
+            raise explain(code, lines, archive, self.server)
         return printed
 
     @staticmethod
@@ -262,12 +264,15 @@ class Borg:
         return [{**of, "path": f"/{of['path']}"} for of in items]
 
 
-def explain(code: int, lines: list[str], archive: str = "") -> Refused:
+def explain(code: int, lines: list[str], archive: str = "", server: str = "") -> Refused:
     """Why borg can't read, in words for the operator, with borg's own after them."""
     damage = r"integrity error|object with key .* not found|Did not get expected"
     said = next((line for line in lines if re.search(damage, line, re.I)), None)
     if said is None:
-        return Refused(plan.explain(code, lines))
+        text = plan.explain(code, lines)
+        if server and re.match("the backup server('s name)? can't be (reached|resolved)", text):
+            text += f". This machine must reach the server's SSH at {server}: see the setting cht-backup:server.address"
+        return Refused(text)
     return Damaged(
         f"the repository is damaged: a part of {f'the archive {archive}' if archive else 'it'} can't be read or isn't"
         f" what was stored ({said}). Take another archive (`npm run archives`), or another copy of the repository"

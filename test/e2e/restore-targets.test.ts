@@ -68,6 +68,34 @@ describe("a restore to where", function () {
     await machine.remove();
   });
 
+  it("it can't work is refused in one line that says what is missing, and nothing is changed", async () => {
+    const hosts = "cp /etc/hosts /tmp/hosts; echo 192.0.2.1 cht-backup-lab-server >>/etc/hosts";
+    const sudoers = "/etc/sudoers.d/90-ubuntu";
+    const wrong: [make: string, undo: string, reason: RegExp][] = [
+      [`mv ${sudoers} /root/`, `mv /root/90-ubuntu ${sudoers}`, /: the login may not use sudo without a password/],
+      ["mv /usr/bin/apt-get /root/", "mv /root/apt-get /usr/bin/", /: this machine has no apt-get: a restore needs/],
+      [
+        hosts,
+        "cat /tmp/hosts >/etc/hosts",
+        /^the backup server can't be reached \(.*\)\. This machine must reach the server's SSH at cht-backup-lab-server, port 22: see the setting cht-backup:server\.address$/m,
+      ],
+      [
+        `mkdir ${cht}; mount -t tmpfs -o size=100m none ${cht}`,
+        `umount ${cht}; rmdir ${cht}`,
+        new RegExp(`^too little space in ${cht}: 20\\d\\.\\d MB needed .*, 104\\.9 MB free$`, "m"),
+      ],
+    ];
+    for (const [make, undo, reason] of wrong) {
+      await output("restore", make);
+      const { code, stdout, stderr } = await machine.restore("--archive", archive);
+      await output("restore", undo);
+      assert.equal(code, 2, stdout + stderr);
+      assert.match(stderr, reason);
+      assert.doesNotMatch(stderr, /Traceback|\n\s+at /);
+    }
+    assert.equal(await output("restore", "ls -A /home/ubuntu | grep cht || true"), "");
+  });
+
   it("there is no Docker says so, and installs it when that is asked for", async () => {
     const purge = `export DEBIAN_FRONTEND=noninteractive
 systemctl stop docker.socket docker.service

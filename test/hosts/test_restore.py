@@ -309,6 +309,24 @@ class Words(unittest.TestCase):
         refused = restore.explain(2, ["ssh: connect to host x: Connection refused"])
         self.assertIn("can't be reached", str(refused))
 
+    def test_a_server_that_is_out_of_reach_is_named_with_its_setting(self):
+        said = "Remote: ssh: connect to host b port 22: Connection refused"
+        text = str(restore.explain(2, [said], "", "b, port 22"))
+        self.assertIn(
+            "must reach the server's SSH at b, port 22: see the setting cht-backup:server.address", text
+        )
+        denied = str(restore.explain(2, ["Remote: b: Permission denied (publickey)"], "", "b, port 22"))
+        self.assertNotIn("must reach", denied)
+
+    def test_too_little_space_is_said_with_what_is_needed(self):
+        with contextlib.redirect_stdout(io.StringIO()), self.assertRaises(restore.Refused) as refused:
+            restore.require_space(
+                [(restore.Place("/proc"), 5_000_000_000), (restore.Place("/proc/x"), 10**9)]
+            )
+        self.assertRegex(
+            str(refused.exception), "^too little space in .*: 6,200.0 MB needed .*, 0.0 MB free$"
+        )
+
     def test_times_are_for_people(self):
         self.assertEqual(
             [restore.duration(s) for s in (1.24, 59, 61, 7260)], ["1.2 s", "59 s", "1 min 1 s", "2 h 1 min"]

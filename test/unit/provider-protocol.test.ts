@@ -45,12 +45,19 @@ describe("the plugin and the engine", () => {
     ["an owner with a space", "Directory", { path: "/a", owner: "a b" }, "owner"],
     ["no packages", "Packages", { packages: [] }, "packages"],
     ["a package that is an option", "Packages", { packages: ["--yes"] }, "packages.0"],
+    ["a choice of packages without what they are for", "Packages", { packages: ["a1|b1"] }, "packages"],
     ["a user that is an option", "User", { user: "-r", home: "/h" }, "user"],
     [
       "two keys in one",
       "AuthorizedKey",
       { user: "u", command: "c", publicKey: "ssh-ed25519 AA\nssh-rsa BB" },
       "publicKey",
+    ],
+    [
+      "a further key of two lines",
+      "AuthorizedKey",
+      { user: "u", command: "c", publicKey: "ssh-ed25519 AA", otherKeys: ["ssh-ed25519 AA\nssh-rsa BB"] },
+      "otherKeys.0",
     ],
     ["a command of two lines", "AuthorizedKey", { user: "u", command: "a\nb", publicKey: "ssh-ed25519 AA" }, "command"],
     ["a unit without its type", "Unit", { unit: "backup", content: "[Unit]" }, "unit"],
@@ -134,6 +141,16 @@ describe("the way to a machine", () => {
       assert.equal(text.split("\n").length, 1);
     });
   }
+});
+
+describe("the way to a machine that an option names", () => {
+  it("is explained by that option, not by a setting that isn't there", () => {
+    for (const words of ["Permission denied (publickey).", "Could not resolve hostname x", "No route to host"]) {
+      const text = explainConnectionFailure("root@new.example.org", MACHINE, words, "--to");
+      assert.match(text, /Check (the user in )?--to\b/);
+      assert.doesNotMatch(text, /host:machines/);
+    }
+  });
 });
 
 describe("the machines in the plugin's settings", () => {
