@@ -349,12 +349,30 @@ class Bucket:
         )  # fmt: skip
 
 
-def in_parallel(action: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
-    """The results of an action on each item, in order. The first error ends it."""
+def copies_in(there: Bucket) -> list[Version]:
+    """Every version of every index, the newest first by the bucket's clock."""
+    listed = [
+        of
+        for path, found in there.versions("index/").versions.items()
+        if INDEX_KEY.fullmatch(f"index/{path}")
+        for of in found
+    ]
+    return sorted(listed, key=lambda of: (of.modified, of.path), reverse=True)
+
+
+def in_parallel(
+    action: Callable[[Any], Any], items: Iterable[Any], on_end: Callable[[], None] | None = None
+) -> list[Any]:
+    """The results of an action on each item, in order. The first error ends it, as does a signal: what has begun is
+    waited for then, and `on_end` is called before, to tell it."""
     pool = concurrent.futures.ThreadPoolExecutor(THREADS)
-    futures = [pool.submit(action, item) for item in items]
     try:
+        futures = [pool.submit(action, item) for item in items]
         return [future.result() for future in futures]
+    except BaseException:
+        if on_end is not None:
+            on_end()
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

@@ -56,6 +56,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 STOP_TIMEOUT = 60  # seconds that borg and rclone get to end after a signal
 PROGRESS_INTERVAL = 60
 MAX_LINES = 20
+SNAPSHOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "snapshot.py")
 ROUNDS = 3  # uploads of what is still missing, and copies of what came in meanwhile
 FOLDER = "repository/"
 
@@ -345,7 +346,7 @@ class Copy:
         began = time.monotonic()
         code = run(
             ["borg", "--lock-wait", str(self.settings["lockWait"]), "with-lock", self.repository,
-             sys.executable, "-B", os.path.abspath(__file__), "snapshot", self.settings_path],
+             sys.executable, "-B", SNAPSHOT, self.repository, self.snapshot],
             {
                 "HOME": self.settings["state"],
                 "BORG_BASE_DIR": os.path.join(self.settings["state"], "borg"),
@@ -658,7 +659,7 @@ class Check:
 
     def newest(self, there: Bucket) -> tuple[str, str, Index]:
         """The newest index in the bucket, by the bucket's clock, which must be this machine's own last one."""
-        copies = copies_in(there)
+        copies = bucket.copies_in(there)
         if not copies:
             raise NoCopy(f"the bucket {there.where} holds no finished copy of {self.settings['deployment']}")
         newest = copies[0]
@@ -745,17 +746,6 @@ class Check:
             "problems": self.problems,
             "notes": self.notes,
         }
-
-
-def copies_in(there: Bucket) -> list[Version]:
-    """Every version of every index, the newest first by the bucket's clock."""
-    listed = [
-        of
-        for path, found in there.versions("index/").versions.items()
-        if bucket.INDEX_KEY.fullmatch(f"index/{path}")
-        for of in found
-    ]
-    return sorted(listed, key=lambda of: (of.modified, of.path), reverse=True)
 
 
 # ---- the program ----------------------------------------------------------------------------------------
