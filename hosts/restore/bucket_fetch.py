@@ -108,8 +108,8 @@ class Fetch:
 
     def __init__(self, there: Bucket, index: Index, directory: str, say: Callable[[str], None]) -> None:
         self.there, self.index, self.directory, self.say = there, index, directory, say
-        self.notes = f"{directory}.fetching.json"
-        """Lies beside the directory while it is incomplete, and says that it is ours to change."""
+        self.notes = f"{directory}.fetched.json"
+        """Lies beside the directory, and says that it is ours to change."""
         self.stop = threading.Event()
         self.done = 0
         self.counting = threading.Lock()
@@ -132,11 +132,10 @@ class Fetch:
             )
         self.began = time.monotonic()
         bucket.in_parallel(lambda path: self.fetch(path, size), sorted(todo), self.stop.set)
-        os.remove(self.notes)
         self.say(f"fetched and compared in {time.monotonic() - self.began:.0f} s")
 
     def prepare(self) -> None:
-        """Make the directory ready: empty, or what an interrupted run for a copy left, less what isn't in this one."""
+        """Make the directory ready: empty, or what an earlier run fetched, less what isn't in this copy."""
         if os.path.isdir(self.directory) and os.listdir(self.directory) and not os.path.exists(self.notes):
             raise Refused(f"{self.directory} isn't empty; nothing was changed")
         os.makedirs(os.path.dirname(self.directory) or "/", exist_ok=True)
