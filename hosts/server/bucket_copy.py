@@ -279,10 +279,10 @@ class Copy:
     def unchanged(self) -> bool:
         """Whether the newest copy holds what the repository holds: only with-lock's own transaction came since.
         Segments after it are of a client that writes or has crashed; with-lock waits for it, or clears them up."""
-        of = self.memory.copy
+        of, transaction = self.memory.copy, transaction_of(self.repository)
         return (
             of is not None
-            and transaction_of(self.repository) == newest_segment(self.repository) == of["settled"]
+            and transaction == newest_segment(self.repository) == of["settled"]
             and fingerprint(self.repository) == of["fingerprint"]
         )
 
@@ -465,7 +465,7 @@ class Copy:
             until = before.until if before is not None and before.version == version.id else None
             if until is None and self.lock and self.lock["days"] and version.modified >= began - 5:
                 # Uploaded just now, so the bucket's default covers it.
-                until = version.modified + self.lock["days"] * DAY
+                until = self.end_of({**self.lock, "until": version.modified + self.lock["days"] * DAY})
             held[path] = Held(version.id, version.size, files[path].sha256, until)
             if until is None:
                 unknown.append(path)

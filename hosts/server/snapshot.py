@@ -33,7 +33,12 @@ def transaction_of(repository: str) -> int | None:
         raise NoCopy(f"the repository {repository} can't be read: {error.strerror}") from error
     if "config" not in names:
         raise NoCopy(f"{repository} is no borg repository (is its disk mounted?)")
-    numbers = [int(name[6:]) for name in names if re.fullmatch(r"index\.\d+", name)]
+    # An empty one is what a crash left, and borg passes it over.
+    numbers = [
+        int(name[6:])
+        for name in names
+        if re.fullmatch(r"index\.\d+", name) and os.path.getsize(os.path.join(repository, name))
+    ]
     return max(numbers, default=None)
 
 

@@ -57,7 +57,7 @@ def free_ports(count):
 
 def policy(name):
     text = (ROOT / "components" / f"bucket-{name}-policy.json").read_text()
-    values = {"BUCKET_ARN": "arn:aws:s3:::copy-*", "PREFIX": PREFIX, "LOCK_DAYS": str(LOCK_DAYS)}
+    values = {"BUCKET_ARN": "arn:aws:s3:::copy-*", "PREFIX": PREFIX, "LONGEST_LOCK_DAYS": str(LOCK_DAYS + 1)}
     for placeholder, value in values.items():
         text = text.replace(f"@{placeholder}@", value)
     return text

@@ -377,7 +377,7 @@ class Attack(Case):
         self.assertTrue(client.get_object(**one)["Body"].read())
         self.assertTrue(client.list_object_versions(**name, Prefix=PREFIX)["Versions"])
         client.put_object(**name, Key=f"{PREFIX}new", Body=b"x")
-        longer = {"Mode": "COMPLIANCE", "RetainUntilDate": now + datetime.timedelta(days=LOCK_DAYS - 0.5)}
+        longer = {"Mode": "COMPLIANCE", "RetainUntilDate": now + datetime.timedelta(days=LOCK_DAYS, seconds=60)}
         self.made.store.client("writer").put_object_retention(
             **name,
             Key=f"{PREFIX}new",
@@ -452,6 +452,7 @@ class Attack(Case):
         time.sleep(1.1)  # the bucket's clock counts seconds
         lie = bucket.Index(index.deployment, index.repository, index.transaction, 99, "2031-01-01T00:00:00Z", forged)
         self.there.put("index/20310101T000000Z-99.json.gz", bucket.pack_index(lie))
+        time.sleep(1.1)
         self.there.put(f"index/{newest.path}", b"not an index")
         run = self.made.run("check")
         self.assertEqual(run.code, 1, run)
@@ -578,7 +579,7 @@ class Mistakes(Case):
         self.says(made, "/nowhere/at/all can't be read: No such file")
         made.set(repository=str(made.source))
         self.says(made, "is no borg repository")
-        made.set(**good, keepDays=40)
+        made.set(**{**good, "keepDays": 40})
         self.says(made, "lockDays must be more than keepDays")
         self.assertEqual(made.copies(), [])
 
