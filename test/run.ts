@@ -4,7 +4,9 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node
 import { tmpdir } from "node:os";
 import { join, relative } from "node:path";
 import { parseArgs } from "node:util";
-import { labFolder, project } from "../toolchain/paths";
+import { Logged } from "../toolchain/command";
+import { aptInstall } from "../toolchain/engine";
+import { cacheFolder, labFolder, project } from "../toolchain/paths";
 import { Problem } from "../toolchain/progress";
 import { pythonEnvironment } from "../toolchain/python";
 
@@ -13,7 +15,7 @@ const help = `Usage: npm test [-- OPTIONS]
 Runs all checks and tests: format and lint, types, linters of the scripts for machines, unit tests, and the end-to-end
 tests on the lab's two machines, which it sets up where they aren't there (\`npm run lab:down\` removes them again).
 
-  --unit           only what needs no lab
+  --unit           only what needs no lab and no other programs
   --only PATTERN   only checks and tests with PATTERN in their name
   --help           this text
 
@@ -98,6 +100,18 @@ function lintEnvironment(): Promise<string> {
   return environment;
 }
 
+/** Runs the tests of the bucket copy: with borg, rclone, and an S3 server from PyPI that ships its binary. */
+async function bucketTests(pattern: string | undefined): Promise<Counts> {
+  const needed = { borg: "borgbackup", rclone: "rclone" };
+  const missing: string[] = [];
+  for (const [program, name] of Object.entries(needed)) {
+    if ((await start(program, ["--version"])).code !== 0) missing.push(name);
+  }
+  if (missing.length > 0) await aptInstall(new Logged(join(cacheFolder(), "log")), missing);
+  const environment = await pythonEnvironment("bucket-tests", "test/bucket/requirements.txt");
+  return unittest(join(environment, "bin", "python"), "test/bucket", pattern);
+}
+
 const ruff = async (...args: string[]) => check(join(await lintEnvironment(), "bin", "ruff"), [...args, "."]);
 
 /** Counts in what Python's unittest prints last: `Ran 12 tests in 0.1s`, `FAILED (failures=1, errors=2, skipped=3)`. */
@@ -112,12 +126,14 @@ export function countUnittest(output: string, code: number): Counts {
 }
 
 async function pythonTests(pattern: string | undefined): Promise<Counts> {
-  const python = join(await lintEnvironment(), "bin", "python");
+  return unittest(join(await lintEnvironment(), "bin", "python"), "test/hosts", pattern);
+}
+
+/** Runs the tests in a folder with Python's unittest. */
+async function unittest(python: string, folder: string, pattern: string | undefined): Promise<Counts> {
   const only = pattern === undefined ? [] : ["-k", pattern];
   const env = { PYTHONDONTWRITEBYTECODE: "1" };
-  const { code, output } = await start(python, ["-m", "unittest", "discover", "-s", "test/hosts", "-v", ...only], {
-    env,
-  });
+  const { code, output } = await start(python, ["-m", "unittest", "discover", "-s", folder, "-v", ...only], { env });
   // From Python 3.12 on, a run without a test has an exit code of its own.
   if (/^Ran 0 tests/m.test(output) && pattern !== undefined) return { passed: 0, failed: 0 };
   process.stdout.write(output);
@@ -167,6 +183,7 @@ const checks: Check[] = [
   },
   { name: "Python unit tests", holdsTests: true, run: pythonTests },
   { name: "unit tests", holdsTests: true, run: (pattern) => mocha("test/unit", pattern) },
+  { name: "bucket copy", holdsTests: true, needsLab: true, run: bucketTests },
   { name: "end-to-end tests", holdsTests: true, needsLab: true, run: endToEnd },
 ];
 

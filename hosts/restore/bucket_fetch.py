@@ -1,0 +1,315 @@
+#!/usr/bin/env python3
+"""Fetch a borg repository from its copy in a bucket, as one of the finished copies has it, or list the copies.
+
+What is asked for comes as one line of JSON on standard input, because it holds the key for reading:
+`bucket`, `prefix`, `region`, `endpoint` (null: AWS), `pathStyle`, `accessKeyId`, `secretAccessKey`, perhaps
+`sessionToken`; and `asOf` (a time in UTC, `2026-11-21T02:00:00Z`) or `copy` (a key that `list` shows).
+
+Every file is fetched by the version that the copy's index names and compared with its size and checksum, so what was
+overwritten, deleted or half uploaded since doesn't matter. The bucket's clock says which copy is the newest: whoever
+has the writer's key can add indexes, but can't date them back. borg then reads the directory as any repository; it
+asks about one that has moved, so set BORG_RELOCATED_REPO_ACCESS_IS_OK=yes for that command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import bucket
+from bucket import Bucket, BucketError, Index, Listing, Stored, Version, moment
+
+FETCHED, REFUSED = 0, 2
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+ATTEMPTS = 3
+DESCRIBED = 40  # an index of a large repository has some megabytes
+PROGRESS_INTERVAL = 10  # seconds
+SPARE = 200e6  # bytes that stay free
+
+
+class Refused(Exception):
+    """Nothing can be fetched. The text is one line for the operator."""
+
+
+class Stopped(BaseException):
+    """The run was told to end by a signal."""
+
+
+def connect(request: dict[str, Any]) -> Bucket:
+    """Raises Refused for a request that lacks something, BucketError for one that doesn't work."""
+    place = {name: request.get(name) for name in ("bucket", "prefix", "region", "endpoint", "pathStyle")}
+    keys = [request.get("accessKeyId"), request.get("secretAccessKey")]
+    if not all(isinstance(of, str) and of for of in [place["bucket"], place["region"], *keys]):
+        raise Refused("bucket, region, accessKeyId and secretAccessKey are needed to read a bucket")
+    credentials = {"aws_access_key_id": keys[0], "aws_secret_access_key": keys[1]}
+    if request.get("sessionToken"):
+        credentials["aws_session_token"] = request["sessionToken"]
+    try:
+        return Bucket({**place, "prefix": place["prefix"] or "", "pathStyle": bool(place["pathStyle"])}, credentials)
+    except ImportError:
+        raise Refused("boto3 is missing: apt-get install python3-boto3") from None
+
+
+def eligible(copies: list[Version], as_of: str | None, key: str | None) -> list[Version]:
+    """The indexes to try, of those given with the newest first. Raises Refused."""
+    if not copies:
+        raise Refused("the bucket holds no finished copy under this prefix")
+    if key is not None:
+        chosen = [of for of in copies if f"index/{of.path}" == key]
+        if not chosen:
+            raise Refused(f"there is no copy {key}; `list` shows those that there are")
+        # By this name whoever writes it over comes later: the first one is the copy's.
+        return chosen[::-1]
+    if as_of is not None and not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", as_of):
+        raise Refused(f"{as_of} is no time such as 2026-11-21T02:00:00Z")
+    chosen = [of for of in copies if as_of is None or moment(of.modified) <= as_of]
+    if not chosen:
+        raise Refused(f"no copy is as old as {as_of}: the oldest is of {moment(copies[-1].modified)}")
+    return chosen
+
+
+def read_index(there: Bucket, of: Version) -> Index:
+    """Raises ValueError for what is no index, BucketError."""
+    return bucket.unpack_index(b"".join(there.read(f"index/{of.path}", of.id)))
+
+
+def choose(
+    there: Bucket, as_of: str | None, key: str | None, say: Callable[[str], None]
+) -> tuple[Version, Index, Listing]:
+    """The newest copy that is asked for and whole. Raises Refused, BucketError."""
+    listing = there.versions("repository/")
+    for of in eligible(bucket.copies_in(there), as_of, key):
+        name = f"index/{of.path} of {moment(of.modified)}"
+        try:
+            index = read_index(there, of)
+        except ValueError as error:
+            say(f"note: {name} is passed over, it is no index of a copy: {error}")
+            continue
+        lost = bucket.absent(index, listing)
+        if not lost:
+            return of, index, listing
+        say(f"note: {name} is passed over, {len(lost)} of its files are not in the bucket, {lost[0]} for one")
+    raise Refused("no copy that was asked for is whole")
+
+
+class Fetch:
+    """One repository into one directory. What an earlier run fetched is checked and kept."""
+
+    def __init__(self, there: Bucket, index: Index, directory: str, say: Callable[[str], None]) -> None:
+        self.there, self.index, self.directory, self.say = there, index, directory, say
+        self.notes = f"{directory}.fetched.json"
+        """Lies beside the directory, and says that it is ours to change."""
+        self.stop = threading.Event()
+        self.done = 0
+        self.counting = threading.Lock()
+        self.began = self.said = time.monotonic()
+
+    def run(self) -> None:
+        """Raises Refused, BucketError, OSError."""
+        self.prepare()
+        todo = [path for path in self.index.objects if not self.kept(path)]
+        size = sum(self.index.objects[path].size for path in todo)
+        self.say(
+            f"{len(self.index.objects)} files, {megabytes(self.index.size)}"
+            + (f", of which {megabytes(self.index.size - size)} are here already" if size < self.index.size else "")
+        )
+        free = os.statvfs(self.directory)
+        if size + SPARE > free.f_bavail * free.f_frsize:
+            raise Refused(
+                f"too little space in {self.directory}: {megabytes(size + SPARE)} needed (with a little to spare),"
+                f" {megabytes(free.f_bavail * free.f_frsize)} free"
+            )
+        self.began = time.monotonic()
+        bucket.in_parallel(lambda path: self.fetch(path, size), sorted(todo), self.stop.set)
+        self.say(f"fetched and compared in {time.monotonic() - self.began:.0f} s")
+
+    def prepare(self) -> None:
+        """Make the directory ready: empty, or what an earlier run fetched, less what isn't in this copy."""
+        if os.path.isdir(self.directory) and os.listdir(self.directory) and not os.path.exists(self.notes):
+            raise Refused(f"{self.directory} isn't empty; nothing was changed")
+        os.makedirs(os.path.dirname(self.directory) or "/", exist_ok=True)
+        with open(self.notes, "w", encoding="utf-8") as file:
+            json.dump({"repository": self.index.repository, "number": self.index.number}, file)
+        os.makedirs(self.directory, mode=0o700, exist_ok=True)
+        for folder, _folders, names in os.walk(self.directory):
+            for name in names:
+                path = os.path.relpath(os.path.join(folder, name), self.directory)
+                if path not in self.index.objects:
+                    os.remove(os.path.join(folder, name))
+
+    def kept(self, path: str) -> bool:
+        full, of = os.path.join(self.directory, path), self.index.objects[path]
+        try:
+            if os.path.getsize(full) != of.size:
+                return False
+        except FileNotFoundError:
+            return False
+        digest = hashlib.sha256()
+        with open(full, "rb") as file:
+            while block := file.read(bucket.BLOCK):
+                digest.update(block)
+        return digest.hexdigest() == of.sha256
+
+    def fetch(self, path: str, total: int) -> None:
+        of = self.index.objects[path]
+        full = os.path.join(self.directory, path)
+        os.makedirs(os.path.dirname(full), mode=0o700, exist_ok=True)
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                right = self.transfer(path, of, f"{full}.part", total)
+            except BucketError:
+                if attempt == ATTEMPTS or self.stop.is_set():
+                    raise
+                time.sleep(attempt)
+                continue
+            if right:
+                os.replace(f"{full}.part", full)
+                return
+        os.remove(f"{full}.part")
+        raise Refused(
+            f"{path} in the bucket isn't what the copy's index says: the copy is damaged, or its index forged. Take an"
+            " earlier one (--as-of)"
+        )
+
+    def transfer(self, path: str, of: Stored, part: str, total: int) -> bool:
+        """Fetch into a file; whether it is what the index says."""
+        digest, size = hashlib.sha256(), 0
+        try:
+            with open(part, "wb") as file:
+                for block in self.there.read(f"repository/{path}", of.version):
+                    if self.stop.is_set():
+                        raise BucketError("stopped")
+                    file.write(block)
+                    digest.update(block)
+                    size += len(block)
+                    self.count(len(block), total)
+                    if size > of.size:
+                        break
+        finally:
+            if (size, digest.hexdigest()) != (of.size, of.sha256):
+                self.count(-size, total)
+        return (size, digest.hexdigest()) == (of.size, of.sha256)
+
+    def count(self, size: int, total: int) -> None:
+        with self.counting:
+            self.done += size
+            now = time.monotonic()
+            if now - self.said < PROGRESS_INTERVAL or not total:
+                return
+            self.said = now
+            left = (total - self.done) * (now - self.began) / max(self.done, 1)
+            done = f"{self.done / total:.0%} fetched: {megabytes(self.done)} of {megabytes(total)}"
+            self.say(f"{done}, {left / 60:.0f} min left")
+
+
+def megabytes(size: float) -> str:
+    return f"{size / 1e6:,.1f} MB"
+
+
+def fetch(request: dict[str, Any], directory: str, say: Callable[[str], None]) -> Index:
+    """Fetch what the request asks for into a directory, which is then a repository. Raises Refused, BucketError and
+    OSError; a run after that goes on from there."""
+    there = connect(request)
+    of, index, _listing = choose(there, request.get("asOf"), request.get("copy"), say)
+    say(
+        f"copy {index.number}, index/{of.path}, finished {moment(of.modified)}: deployment {index.deployment},"
+        f" repository {index.repository}, transaction {index.transaction}"
+    )
+    Fetch(there, index, os.path.abspath(directory), say).run()
+    return index
+
+
+def list_copies(request: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every copy in the bucket, the newest first; what they hold only of the newest. Raises Refused, BucketError."""
+    there = connect(request)
+    listing = there.versions("repository/")
+
+    def describe(of: Version) -> dict[str, Any]:
+        line: dict[str, Any] = {"copy": f"index/{of.path}", "finished": moment(of.modified)}
+        try:
+            index = read_index(there, of)
+        except ValueError as error:
+            return {**line, "whole": False, "problem": str(error)}
+        lost = bucket.absent(index, listing)
+        problem = {"problem": f"{len(lost)} files are not in the bucket"} if lost else {}
+        figures = {"number": index.number, "transaction": index.transaction, "files": len(index.objects)}
+        return {**line, **figures, "size": index.size, "whole": not lost, **problem}
+
+    copies = bucket.copies_in(there)
+    older = [{"copy": f"index/{of.path}", "finished": moment(of.modified)} for of in copies[DESCRIBED:]]
+    return bucket.in_parallel(describe, copies[:DESCRIBED]) + older
+
+
+def stopped(number: int, _frame: Any) -> None:
+    for other in SIGNALS:
+        signal.signal(other, signal.SIG_IGN)
+    raise Stopped(signal.Signals(number).name)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="bucket_fetch.py",
+        description="Fetch a borg repository from a bucket, or list the copies in it. The request is read from standard"
+        " input: a line of JSON with bucket, prefix, region, endpoint, pathStyle, accessKeyId, secretAccessKey, and"
+        " asOf or copy.",
+        epilog="Exit codes: 0 fetched, and every file is what the copy's index says; 2 refused or not possible, the"
+        " reason is named; 143 stopped: run it again, it goes on from there.",
+    )
+    parser.add_argument("action", choices=("fetch", "list"))
+    parser.add_argument("directory", metavar="DIRECTORY", nargs="?", help="fetch: where the repository goes")
+    options = parser.parse_args(arguments)
+    if (options.action == "fetch") != (options.directory is not None):
+        parser.error("fetch needs a DIRECTORY, list has none")
+    os.umask(0o077)
+    for number in SIGNALS:
+        signal.signal(number, stopped)
+    try:
+        request = json.loads(sys.stdin.readline())
+        if not isinstance(request, dict):
+            raise Refused("the request must be a JSON object")
+        if options.action == "list":
+            for line in list_copies(request):
+                print(json.dumps(line), flush=True)
+            return FETCHED
+        with only_one(os.path.abspath(options.directory)):
+            fetch(request, options.directory, lambda text: print(text, flush=True))
+        return FETCHED
+    except (Refused, BucketError) as error:
+        print(error, file=sys.stderr)
+    except json.JSONDecodeError:
+        print("the request on standard input is no JSON", file=sys.stderr)
+    except OSError as error:
+        print(f"{error.filename}: {error.strerror}" if error.filename else error, file=sys.stderr)
+    except Stopped as error:
+        print(f"stopped by {error}; the next run goes on from here", file=sys.stderr)
+        return 143
+    return REFUSED
+
+
+@contextlib.contextmanager
+def only_one(directory: str) -> Any:
+    os.makedirs(os.path.dirname(directory), exist_ok=True)
+    descriptor = os.open(f"{directory}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+        os.remove(f"{directory}.lock")
+    except BlockingIOError:
+        raise Refused(f"another run is fetching into {directory}") from None
+    finally:
+        os.close(descriptor)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,238 @@
+"""Decisions of copying a repository to a bucket, apart from acting: settings, what the bucket has already, in which
+order the rest goes, which locks must be lengthened, what is wrong with a bucket.
+
+Nothing here asks a bucket, runs a program or changes a file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from bucket import Listing, Version
+
+DAY = 86400
+# rclone sends larger files in parts, and the checksum the bucket shows is then one of the parts' checksums.
+PART = 16 * 1024 * 1024
+WHOLE = 64 * 1024 * 1024
+# Storage classes for rare access count an object as at least this many bytes.
+SMALLEST_RARE = 128 * 1024
+
+
+class NoCopy(Exception):
+    """No copy can be made, or it can't be checked. The text is one line for the operator."""
+
+
+# ---- settings -------------------------------------------------------------------------------------------
+
+DEPLOYMENT = r"[a-z][a-z0-9-]{0,30}"
+
+
+def _text(pattern: str) -> Callable[[Any], bool]:
+    return lambda of: isinstance(of, str) and re.fullmatch(pattern, of) is not None
+
+
+def _number(least: int) -> Callable[[Any], bool]:
+    return lambda of: type(of) is int and of >= least
+
+
+def _or(value: Any, right: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda of: of == value or right(of)
+
+
+_ABSOLUTE = r"/[^\n]+"
+_EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "deployment": ("a small letter, then up to 30 of a-z, 0-9 and -", _text(DEPLOYMENT)),
+    "repository": ("an absolute path", _text(_ABSOLUTE)),
+    "snapshot": ("an absolute path", _text(_ABSOLUTE)),
+    "state": ("an absolute path", _text(_ABSOLUTE)),
+    "endpoint": ("an address such as https://s3.example.org, or null for AWS", _or(None, _text(r"https?://[^/\s]+/?"))),
+    "region": ("the bucket's region", _text(r"[A-Za-z0-9-]+")),
+    "bucket": ("the bucket's name", _text(r"[A-Za-z0-9._-]+")),
+    "prefix": ("empty, or a name that ends in /", _text(r"([A-Za-z0-9._-]+/)*")),
+    "pathStyle": ("true or false", lambda of: isinstance(of, bool)),
+    "credentials": (
+        "a file with the access key, or null for the machine's role",
+        _or(None, _text(_ABSOLUTE)),
+    ),
+    "mode": ("COMPLIANCE or GOVERNANCE", _text("COMPLIANCE|GOVERNANCE")),
+    "keepDays": ("a number of days from 1", _number(1)),
+    "lockDays": ("a number of days from 1", _number(1)),
+    "lockWait": ("a number of seconds from 1", _number(1)),
+    "maxAge": ("a number of hours from 1", _number(1)),
+    "uploadRate": ("KiB a second, 0 for no limit", _number(0)),
+    "storageClass": ("STANDARD_IA, GLACIER_IR, or null", _or(None, _text("STANDARD_IA|GLACIER_IR"))),
+    "readBack": ('how many segments a check reads back, or "all"', _or("all", _number(0))),
+}
+
+
+def read_settings(path: str) -> dict[str, Any]:
+    """Read bucket.json. Raises NoCopy naming the file, what is wrong in it and what would be right."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            settings = json.load(file)
+    except (OSError, ValueError) as error:
+        raise NoCopy(f"{path}: can't be read as settings: {error}") from error
+    if not isinstance(settings, dict):
+        raise NoCopy(f"{path}: must be an object")
+    for name, (meaning, right) in _EXPECTED.items():
+        if name not in settings or not right(settings[name]):
+            raise NoCopy(f"{path}: {name} must be {meaning}")
+    unknown = sorted(settings.keys() - _EXPECTED.keys())
+    if unknown:
+        raise NoCopy(f"{path}: there is no setting {unknown[0]}")
+    if settings["lockDays"] <= settings["keepDays"]:
+        raise NoCopy(f"{path}: lockDays must be more than keepDays: locks are lengthened in the days between")
+    return settings
+
+
+# ---- decisions ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a file that was read."""
+
+    size: int
+    mtime: int
+    """In nanoseconds."""
+    inode: int
+    sha256: str
+    etag: str
+    """What the bucket shows for these bytes when they come from rclone (md5, or md5 of the parts' md5)."""
+
+    def is_of(self, of: os.stat_result) -> bool:
+        # Not the time of the inode's change: each hard link changes it.
+        return (self.size, self.mtime, self.inode) == (of.st_size, of.st_mtime_ns, of.st_ino)
+
+
+@dataclass
+class Held:
+    """A file of a finished copy in the bucket."""
+
+    version: str
+    size: int
+    sha256: str
+    until: float | None
+    """When its lock ends, in seconds since 1970; None: unknown, or no lock that counts."""
+
+
+def is_rclones_etag(etag: str) -> bool:
+    return re.fullmatch(r"[0-9a-f]{32}(-\d+)?", etag) is not None
+
+
+def find_version(
+    known: Known, held: Held | None, candidates: list[Version], read_back: Callable[[Version], str] | None
+) -> Version | None:
+    """The version that holds a file's bytes, the newest first; None when there is none.
+
+    The version of the newest copy (`held`) is right as long as the file is the same. Others are right when the bucket
+    shows the checksum that these bytes have; where it shows another kind of checksum (`read_back` given), the newest
+    three of the same size are read.
+    """
+    same = [of for of in candidates if of.size == known.size]
+    version = held.version if held is not None and held.sha256 == known.sha256 else None
+    for of in same:
+        if of.id == version or of.etag == known.etag:
+            return of
+    if read_back is not None:
+        for of in same[:3]:
+            if read_back(of) == known.sha256:
+                return of
+    return None
+
+
+def match(
+    files: dict[str, Known],
+    held: dict[str, Held],
+    listing: Listing,
+    read_back: Callable[[Version], str] | None,
+) -> tuple[dict[str, Version], list[str]]:
+    """The bucket's version of each file, and the files that it doesn't have."""
+    found = {
+        path: version
+        for path, known in files.items()
+        if (version := find_version(known, held.get(path), listing.versions.get(path, []), read_back)) is not None
+    }
+    return found, [path for path in files if path not in found]
+
+
+def batches(known: dict[str, Known], missing: Iterable[str]) -> tuple[list[str], list[str], list[str]]:
+    """What to upload, in this order: segments, segments too small for a storage class of rare access, and the files
+    that change. Within each by number, so that what is there early is what was there first."""
+    segments, small, rest = [], [], []
+    for path in missing:
+        if not path.startswith("data/"):
+            rest.append(path)
+        elif known[path].size < SMALLEST_RARE:
+            small.append(path)
+        else:
+            segments.append(path)
+
+    def number(path: str) -> int:
+        return int(path.rsplit("/", 1)[1])
+
+    return sorted(segments, key=number), sorted(small, key=number), sorted(rest)
+
+
+def due(until: float | None, now: float, keep_days: int) -> bool:
+    """Whether a lock must be lengthened now. An index that is written names nothing whose lock ends within
+    `keep_days`, so every finished copy stays whole for as long, even when no further run comes."""
+    return until is None or until < now + keep_days * DAY
+
+
+def bucket_problems(found: dict[str, Any], settings: dict[str, Any]) -> list[str]:
+    """What is wrong with the bucket's own settings, one line each; none of it keeps a copy from being made."""
+    lock, problems = found["lock"], []
+    if lock is None:
+        return [
+            f"the bucket {settings['bucket']} has no object lock: whoever has a key that may delete can delete copies"
+        ]
+    if lock["days"] is None:
+        problems.append(
+            f"the bucket {settings['bucket']} has no default retention: it should be {settings['lockDays']} days"
+        )
+    elif lock["days"] < settings["lockDays"] or (lock["mode"], settings["mode"]) == ("GOVERNANCE", "COMPLIANCE"):
+        problems.append(
+            f"the bucket {settings['bucket']} locks for {lock['days']} days in {lock['mode']} mode by default:"
+            f" it should be {settings['lockDays']} days in {settings['mode']} mode"
+        )
+    block = found["publicAccessBlock"]
+    if block is not None and not all(block.values()):
+        off = ", ".join(name for name, on in block.items() if not on)
+        problems.append(f"the bucket {settings['bucket']} doesn't block public access: {off} is off")
+    return problems  # fmt: skip
+
+
+def checksums(path: str, step: Callable[[int], None]) -> tuple[str, str]:
+    """sha256 of a file, and the checksum that the bucket shows for it (see Known). `step` gets the bytes read."""
+    sha256, whole = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+    parts = []
+    with open(path, "rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        with contextlib.suppress(OSError):
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        while block := _read(file, PART):
+            sha256.update(block)
+            if size < WHOLE:
+                whole.update(block)
+            else:
+                parts.append(hashlib.md5(block, usedforsecurity=False).digest())
+            step(len(block))
+    if size < WHOLE:
+        return sha256.hexdigest(), whole.hexdigest()
+    return sha256.hexdigest(), f"{hashlib.md5(b''.join(parts), usedforsecurity=False).hexdigest()}-{len(parts)}"
+
+
+def _read(file: Any, size: int) -> bytes:
+    """A full block, or what is left."""
+    block = b""
+    while len(block) < size and (more := file.read(size - len(block))):
+        block = block + more if block else more
+    return block

@@ -1,0 +1,697 @@
+"""The bucket copy against real parts: borg, rclone, and an S3 server that honours versioning, locks and policies.
+
+Needs borg and rclone on the path, and test/bucket/requirements.txt; root for the test of the full disk. Run by
+`npm test -- --only "bucket copy"`, or: python -m unittest discover -s test/bucket
+"""
+
+import datetime
+import json
+import os
+import random
+import signal
+import subprocess
+import tempfile
+import time
+import unittest
+from pathlib import Path
+
+from botocore.exceptions import ClientError
+from parts import KEEP_DAYS, KEYS, LOCK_DAYS, PREFIX, Deployment, Proxy, Store, kill, wait_for
+
+import bucket
+
+store = None
+
+
+def setUpModule():
+    global store
+    store = Store()
+    unittest.addModuleCleanup(store.stop)
+
+
+class Case(unittest.TestCase):
+    number = 0
+
+    def make(self, proxy=False, repository=None, **bucket_options):
+        Case.number += 1
+        name = f"copy-{Case.number}"
+        store.make_bucket(name, **bucket_options)
+        endpoint = None
+        if proxy:
+            self.proxy = Proxy(store.port)
+            self.addCleanup(self.proxy.stop)
+            endpoint = self.proxy.endpoint
+        made = Deployment(store, name, endpoint, repository)
+        self.addCleanup(made.remove)
+        return made
+
+    def succeeds(self, run):
+        self.assertEqual(run.code, 0, run)
+        return run
+
+    def refused(self, action, **arguments):
+        with self.assertRaises(ClientError) as caught:
+            action(**arguments)
+        return caught.exception.response["Error"]["Code"]
+
+    def until(self, made, version):
+        found = store.admin.head_object(Bucket=made.bucket, Key=PREFIX + version.path, VersionId=version.id)
+        return found["ObjectLockRetainUntilDate"].timestamp()
+
+
+class ACopy(Case):
+    def test_is_whole_and_restores_what_was_backed_up(self):
+        made = self.make()
+        content = made.backup("one")
+        run = self.succeeds(made.run())
+        self.assertEqual(run.report["outcome"], "copied")
+        self.assertTrue(run.report["ok"])
+        self.assertEqual(made.restore("one"), content)
+        self.assertEqual([of["whole"] for of in made.copies()], [True])
+        self.succeeds(made.run("check", "--all"))
+        self.assertEqual(list(made.snapshot.iterdir()), [])
+
+    def test_leaves_the_repository_as_it_was_for_borg(self):
+        made = self.make()
+        made.backup("one")
+        for name in ("two", "three"):
+            self.succeeds(made.run())
+            made.backup(name, 1)
+        made.borg("check", "--verify-data", made.repository)
+        config = (made.repository / "config").stat()
+        self.assertEqual(config.st_nlink, 1)
+
+    def test_moves_no_data_and_asks_little_when_nothing_is_new(self):
+        made = self.make(proxy=True)
+        made.backup("one")
+        self.succeeds(made.run())
+        first, sent = len(self.proxy.requests), self.proxy.sent
+        self.proxy.requests.clear()
+        run = self.succeeds(made.run())
+        print(f"\nrequests: first copy {first} ({sent / 1e6:.1f} MB), nothing new {len(self.proxy.requests)}")
+        self.assertEqual(run.report["outcome"], "unchanged")
+        self.assertLessEqual(len(self.proxy.requests), 4)
+        self.assertEqual({method for method, _path in self.proxy.requests} - {"GET", "HEAD"}, set())
+        self.assertEqual(self.proxy.sent, sent)
+
+    def test_of_a_small_change_moves_only_that(self):
+        made = self.make(proxy=True)
+        made.backup("one", 20)
+        self.succeeds(made.run())
+        sent = self.proxy.sent
+        made.backup("two", 1)
+        self.proxy.requests.clear()
+        self.succeeds(made.run())
+        print(f"\nrequests: 1 MB new {len(self.proxy.requests)} ({(self.proxy.sent - sent) / 1e6:.2f} MB)")
+        self.assertLess(self.proxy.sent - sent, 1.5e6)
+
+    def test_goes_on_without_what_the_machine_remembered(self):
+        made = self.make()
+        content = made.backup("one", 20)
+        self.succeeds(made.run())
+        (made.state / "bucket-state.json").unlink()
+        run = self.succeeds(made.run())
+        self.assertEqual(run.report["outcome"], "copied")
+        self.assertEqual(run.report["copy"]["number"], 2)
+        # The segments that the lock wrote, index, hints and integrity.
+        self.assertLess(run.report["uploadedBytes"], 1e6)
+        self.assertEqual(made.restore("one"), content)
+        (made.state / "bucket-state.json").write_text('{"place": "somewhere el')
+        self.succeeds(made.run())
+
+    def test_of_large_segments_is_recognised_by_its_parts_checksums(self):
+        made = self.make()
+        made.borg("config", made.repository, "max_segment_size", "100000000")
+        content = made.backup("one", 150)
+        self.succeeds(made.run())
+        self.assertTrue(any("-" in of.etag for of in self.segments(made)))
+        (made.state / "bucket-state.json").unlink()
+        self.assertLess(self.succeeds(made.run()).report["uploadedBytes"], 1e6)
+        self.assertEqual(made.restore("one"), content)
+
+    def segments(self, made):
+        there = bucket.Bucket(made.settings, bucket.read_credentials(made.settings["credentials"]))
+        listing = there.versions("repository/")
+        return [of for path, found in listing.versions.items() if path.startswith("data/") for of in found]
+
+
+class Adversity(Case):
+    def test_a_copy_killed_at_any_moment_is_finished_by_the_next_run(self):
+        made = self.make()
+        contents = {"start": made.backup("start", 4)}
+        began = time.monotonic()
+        self.succeeds(made.run())
+        duration = max(time.monotonic() - began, 1)
+        made.set(uploadRate=4000)
+        kills = 0
+        for number in range(10):
+            name = f"backup-{number}"
+            contents[name] = made.backup(name, 3)
+            process = made.start()
+            time.sleep(random.uniform(0.05, duration + 1))
+            kills += process.poll() is None
+            kill(process)
+            wait_for(lambda: not children(made), 30, "the end of borg and rclone")
+            # What is finished is whole, and what isn't doesn't show.
+            self.assertTrue(all(of["whole"] for of in made.copies()))
+        print(f"\n{kills} of 10 copies were killed before they ended")
+        made.set(uploadRate=0)
+        self.succeeds(made.run())
+        self.assertEqual(list(made.snapshot.iterdir()), [])
+        self.assertEqual(made.restore("backup-9"), contents["backup-9"])
+        self.assertEqual(made.restore("start", copy=made.copies()[0]["copy"]), contents["start"])
+        made.borg("check", made.repository)
+
+    def test_a_copy_told_to_stop_leaves_nothing_running_and_says_so(self):
+        made = self.make()
+        made.backup("one", 20)
+        made.set(uploadRate=1000)
+        process = made.start()
+        wait_for(lambda: rclones(made), 60, "the upload")
+        process.send_signal(signal.SIGTERM)
+        run = made.finish(process)
+        self.assertEqual(run.code, 2)
+        self.assertIn("stopped by SIGTERM; the next run goes on from here", run.errors)
+        self.assertEqual(list(made.snapshot.iterdir()), [])
+        self.assertEqual(children(made), [])
+        self.assertEqual(made.copies(), [])
+
+    def test_a_backup_is_stored_while_a_long_copy_runs(self):
+        made = self.make()
+        made.backup("one", 20)
+        made.set(uploadRate=2000)
+        process = made.start()
+        wait_for(lambda: rclones(made), 60, "the upload")
+        began = time.monotonic()
+        content = made.backup("two", 1)
+        took = time.monotonic() - began
+        self.assertIsNone(process.poll())
+        self.assertLess(took, 10)
+        # It is noticed at the end, and copied at once.
+        run = self.succeeds(made.finish(process))
+        self.assertEqual(run.report["copy"]["number"], 2)
+        self.assertEqual(made.restore("two"), content)
+
+    def test_a_repository_in_use_is_copied_another_time_and_only_a_lasting_lock_is_a_failure(self):
+        made = self.make()
+        made.backup("one", 1)
+        made.set(lockWait=1)
+        holder = subprocess.Popen(
+            ["borg", "with-lock", str(made.repository), "sleep", "120"], env=made.environment, stderr=subprocess.DEVNULL
+        )
+        self.addCleanup(holder.kill)
+        wait_for(lambda: (made.repository / "lock.exclusive").exists(), 30, "the lock")
+        run = self.succeeds(made.run())
+        self.assertEqual(run.report["outcome"], "busy")
+        self.assertIsNone(run.report["lastSuccessAt"])
+        os.utime(made.repository / "README", (1, 1))
+        run = made.run()
+        self.assertEqual(run.code, 2)
+        self.assertIn("in use for 1 s, and there has been no copy for", run.errors)
+        holder.terminate()
+        holder.wait()
+        made.set(lockWait=20)
+        self.succeeds(made.run())
+
+    def test_a_lock_left_by_a_killed_copy_does_not_stop_the_next_backup(self):
+        made = self.make()
+        made.backup("one", 1)
+        process = made.start()
+        wait_for(lambda: (made.repository / "lock.exclusive").exists() or process.poll() is not None, 30, "the lock")
+        kill(process)
+        wait_for(lambda: not children(made), 30, "the end of borg")
+        made.backup("two", 1)
+        self.succeeds(made.run())
+
+    def test_a_segment_number_that_is_used_again_harms_no_copy(self):
+        made = self.make()
+        one = made.backup("one", 5)
+        transaction = max(int(of.suffix[1:]) for of in made.repository.glob("index.*"))
+        kept = {of: of.read_bytes() for of in made.repository.iterdir() if of.is_file()}
+        two = made.backup("two", 5)
+        self.succeeds(made.run())
+        # An administrator rolls back, as borg's documentation on append-only tells.
+        for segment in made.repository.glob("data/*/*"):
+            if int(segment.name) > transaction:
+                segment.unlink()
+        for of in made.repository.iterdir():
+            if of.is_file():
+                of.unlink()
+        for of, content in kept.items():
+            of.write_bytes(content)
+        (made.source / "two").unlink()
+        made.environment["BORG_BASE_DIR"] += "-2"
+        # borg refuses a nonce that goes back; here it is the client that is new.
+        three = made.backup("three", 5)
+        self.succeeds(made.run())
+        first, second = made.copies()
+        self.assertEqual(made.restore("two", copy=first["copy"]), two)
+        self.assertEqual(made.restore("three", copy=second["copy"]), three)
+        self.assertEqual(made.restore("one"), one)
+        self.succeeds(made.run("check", "--all"))
+
+    def test_segments_of_a_crashed_backup_are_not_copied_and_their_numbers_are_free(self):
+        made = self.make()
+        made.backup("one", 2)
+        before = len(list(made.repository.glob("data/*/*")))
+        made.source.joinpath("two").write_bytes(os.urandom(60_000_000))
+        client = subprocess.Popen(
+            ["borg", "create", "--compression", "none", f"{made.location}::two", "."],
+            env=made.environment, cwd=made.source, stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        wait_for(lambda: len(list(made.repository.glob("data/*/*"))) > before + 3, 60, "segments of the backup")
+        os.killpg(client.pid, signal.SIGKILL)
+        client.wait()
+        wait_for(lambda: not children(made), 30, "the end of borg")
+        self.succeeds(made.run())
+        content = made.backup("three", 3)
+        self.succeeds(made.run())
+        self.assertEqual(made.restore("three"), content)
+        self.assertTrue(all(of["whole"] for of in made.copies()))
+
+    def test_copies_before_and_after_a_hostile_delete_and_a_compaction_restore(self):
+        made = self.make()
+        one = made.backup("one")
+        self.succeeds(made.run())
+        made.borg("delete", f"{made.location}::one")
+        self.succeeds(made.run())
+        segments = set(made.repository.glob("data/*/*"))
+        made.borg("compact", made.repository)
+        self.assertTrue(segments - set(made.repository.glob("data/*/*")))
+        (made.source / "one").unlink()
+        two = made.backup("two")
+        self.succeeds(made.run())
+        copies = made.copies()
+        self.assertEqual(len(copies), 3)
+        self.assertEqual(made.restore("one", copy=copies[0]["copy"]), one)
+        self.assertEqual(made.restore("two"), two)
+        self.assertNotIn("one", made.restore("two"))
+
+    def test_a_bucket_that_asks_to_slow_down_now_and_then_gets_its_copy(self):
+        made = self.make(proxy=True)
+        content = made.backup("one", 15)
+        dice = random.Random(4)
+        codes = [(503, "SlowDown"), (500, "InternalError"), (503, "ServiceUnavailable")]
+        self.proxy.answer = lambda method, path: dice.choice(codes) if dice.random() < 0.3 else None
+        self.succeeds(made.run())
+        self.proxy.answer = lambda method, path: None
+        self.assertEqual(made.restore("one"), content)
+
+    def test_a_network_that_is_cut_costs_a_run_and_no_copy(self):
+        made = self.make(proxy=True)
+        contents = [made.backup("one", 4)]
+        self.succeeds(made.run())
+        contents.append(made.backup("two", 20))
+        made.set(uploadRate=4000)
+        process = made.start()
+        wait_for(lambda: sum(method == "PUT" for method, _path in self.proxy.requests) > 22, 60, "some uploads")
+        self.proxy.down = True
+        run = made.finish(process)
+        self.assertEqual(run.code, 2)
+        self.assertRegex(run.errors, r"^problem: the bucket copy-\d+ at http://\S+: ")
+        self.assertEqual(len(run.errors.splitlines()), 1)
+        self.assertEqual(len(made.copies()), 1)
+        self.proxy.down = False
+        made.set(uploadRate=0)
+        sent = self.proxy.sent
+        self.succeeds(made.run())
+        self.assertLess(self.proxy.sent - sent, 20e6)  # what had arrived isn't sent again
+        self.assertEqual(made.restore("two"), contents[1])
+        self.assertEqual(made.restore("one", copy=made.copies()[0]["copy"]), contents[0])
+
+    @unittest.skipUnless(os.geteuid() == 0, "only root can mount a small disk")
+    def test_a_full_disk_costs_a_run_and_no_copy(self):
+        with tempfile.TemporaryDirectory(prefix="cht-backup-disk-") as disk:
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=80m", "tmpfs", disk], check=True)
+            try:
+                made = self.make(repository=f"{disk}/home/repository")
+                made.set(state=f"{disk}/state")
+                os.mkdir(f"{disk}/state")
+                made.state = Path(disk, "state")
+                one = made.backup("one", 4)
+                self.succeeds(made.run())
+                two = made.backup("two", 4)
+                with open(f"{disk}/filler", "wb") as file, self.assertRaises(OSError):
+                    while True:
+                        file.write(bytes(65536))
+                        file.flush()
+                run = made.run()
+                self.assertEqual(run.code, 2)
+                self.assertIn("No space left on device", run.errors)
+                self.assertNotIn("Traceback", run.errors)
+                self.assertTrue(all(of["whole"] for of in made.copies()))
+                os.remove(f"{disk}/filler")
+                self.succeeds(made.run())
+                self.assertEqual(made.restore("two"), two)
+                self.assertEqual(made.restore("one", copy=made.copies()[0]["copy"]), one)
+            finally:
+                subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+class Attack(Case):
+    """With the writer's key, as somebody has it who took over the server; and with every right that locks allow."""
+
+    def setUp(self):
+        self.made = self.make()
+        self.contents = [self.made.backup("one", 4)]
+        self.succeeds(self.made.run())
+        self.contents.append(self.made.backup("two", 4))
+        self.succeeds(self.made.run())
+        self.finished = self.made.copies()
+        self.writer, self.intruder = store.client("writer"), store.client("intruder")
+        there = bucket.Bucket(self.made.settings, bucket.read_credentials(self.made.settings["credentials"]))
+        self.versions = [of for found in there.versions("").versions.values() for of in found]
+        self.there = there
+
+    def all_restore(self):
+        for name, content, copy in zip(("one", "two"), self.contents, self.finished, strict=True):
+            self.assertEqual(self.made.restore(name, copy=copy["copy"]), content)
+            self.assertEqual(self.made.restore(name, asOf=copy["finished"]), content)
+
+    def test_the_writer_may_put_get_list_and_lengthen_and_nothing_else(self):
+        of = self.versions[0]
+        name, key = {"Bucket": self.made.bucket}, PREFIX + of.path
+        one = {**name, "Key": key, "VersionId": of.id}
+        now = datetime.datetime.now(datetime.timezone.utc)
+        client = self.writer
+        self.assertTrue(client.get_object(**one)["Body"].read())
+        self.assertTrue(client.list_object_versions(**name, Prefix=PREFIX)["Versions"])
+        client.put_object(**name, Key=f"{PREFIX}new", Body=b"x")
+        longer = {"Mode": "COMPLIANCE", "RetainUntilDate": now + datetime.timedelta(days=LOCK_DAYS, seconds=60)}
+        self.made.store.client("writer").put_object_retention(
+            **name,
+            Key=f"{PREFIX}new",
+            Retention={**longer, "RetainUntilDate": now + datetime.timedelta(days=LOCK_DAYS)},
+        )
+        shorter = {"Mode": "COMPLIANCE", "RetainUntilDate": now + datetime.timedelta(days=1)}
+        weaker = {"Mode": "GOVERNANCE", "RetainUntilDate": now + datetime.timedelta(days=LOCK_DAYS + 1)}
+        default = {"ObjectLockEnabled": "Enabled", "Rule": {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 1}}}
+        rule = {"ID": "x", "Status": "Enabled", "Filter": {"Prefix": ""}, "Expiration": {"Days": 1}}
+        everybody = {
+            "Effect": "Allow",
+            "Principal": "*",
+            "Action": "s3:*",
+            "Resource": f"arn:aws:s3:::{self.made.bucket}/*",
+        }
+        attempts = [
+            (client.delete_object, one),
+            (client.delete_object, {**one, "BypassGovernanceRetention": True}),
+            (client.delete_object, {**name, "Key": key}),
+            (client.put_object_retention, {**one, "Retention": shorter}),
+            (client.put_object_retention, {**one, "Retention": weaker}),
+            (client.put_object_retention, {**one, "Retention": shorter, "BypassGovernanceRetention": True}),
+            (client.put_object_legal_hold, {**one, "LegalHold": {"Status": "ON"}}),
+            (client.put_object_lock_configuration, {**name, "ObjectLockConfiguration": default}),
+            (client.put_bucket_versioning, {**name, "VersioningConfiguration": {"Status": "Suspended"}}),
+            (client.put_bucket_lifecycle_configuration, {**name, "LifecycleConfiguration": {"Rules": [rule]}}),
+            (
+                client.put_bucket_policy,
+                {**name, "Policy": json.dumps({"Version": "2012-10-17", "Statement": [everybody]})},
+            ),
+            (client.put_bucket_acl, {**name, "ACL": "public-read"}),
+            (client.delete_bucket_policy, name),
+            (client.delete_bucket, name),
+            (client.put_object, {**name, "Key": "elsewhere/x", "Body": b"x"}),
+            (client.get_object, {"Bucket": "copy-ready", "Key": "x"}),
+            (client.create_bucket, {"Bucket": "another"}),
+        ]
+        for action, arguments in attempts:
+            with self.subTest(action.__name__):
+                code = self.refused(action, **arguments)
+                self.assertIn(code, ("AccessDenied", "InvalidRequest", "NotImplemented"), arguments)
+        self.assertLess(self.until(self.made, of), time.time() + (LOCK_DAYS + 0.1) * 86400)
+        self.all_restore()
+
+    def test_overwriting_everything_harms_no_finished_copy(self):
+        for of in self.versions:
+            self.writer.put_object(Bucket=self.made.bucket, Key=PREFIX + of.path, Body=os.urandom(of.size % 5000))
+        self.all_restore()
+        # The next copy isn't misled either, and the check tells.
+        content = self.made.backup("three", 1)
+        self.made.run()
+        self.assertEqual(self.made.restore("three"), content)
+
+    def test_locked_versions_cannot_be_deleted_by_anybody_and_delete_markers_hide_nothing_from_a_restore(self):
+        for of in self.versions:
+            where = {"Bucket": self.made.bucket, "Key": PREFIX + of.path}
+            self.assertEqual(self.refused(self.intruder.delete_object, **where, VersionId=of.id), "AccessDenied")
+            bypass = {"VersionId": of.id, "BypassGovernanceRetention": True}
+            self.assertEqual(self.refused(self.intruder.delete_object, **where, **bypass), "AccessDenied")
+        for key in {PREFIX + of.path for of in self.versions}:
+            self.assertTrue(self.intruder.delete_object(Bucket=self.made.bucket, Key=key)["DeleteMarker"])
+        self.all_restore()
+        run = self.made.run("check")
+        self.assertEqual(run.code, 1)
+        self.assertIn("hidden by delete markers", run.errors)
+
+    def test_a_forged_index_is_told_of_and_an_earlier_copy_is_a_word_away(self):
+        newest = self.versions_of_index()[0]
+        index = bucket.unpack_index(b"".join(self.there.read(f"index/{newest.path}", newest.id)))
+        forged = dict(index.objects)
+        forged["config"] = bucket.Stored(forged["config"].version, forged["config"].size, "0" * 64)
+        time.sleep(1.1)  # the bucket's clock counts seconds
+        lie = bucket.Index(index.deployment, index.repository, index.transaction, 99, "2031-01-01T00:00:00Z", forged)
+        self.there.put("index/20310101T000000Z-99.json.gz", bucket.pack_index(lie))
+        time.sleep(1.1)
+        self.there.put(f"index/{newest.path}", b"not an index")
+        run = self.made.run("check")
+        self.assertEqual(run.code, 1, run)
+        self.assertIn("was not written by this machine", run.errors)
+        with tempfile.TemporaryDirectory() as folder:
+            fetched = self.made.fetch("fetch", f"{folder}/repository")
+        self.assertEqual(fetched.returncode, 2)
+        self.assertIn("is passed over, it is no index", fetched.stdout)
+        self.assertIn("config in the bucket isn't what the copy's index says", fetched.stderr)
+        self.all_restore()
+
+    def test_an_index_of_what_is_not_there_is_passed_over(self):
+        newest = self.versions_of_index()[0]
+        index = bucket.unpack_index(b"".join(self.there.read(f"index/{newest.path}", newest.id)))
+        gone = {path: bucket.Stored("nothing", of.size, of.sha256) for path, of in index.objects.items()}
+        time.sleep(1.1)
+        lie = bucket.Index(index.deployment, index.repository, index.transaction, 99, index.made, gone)
+        self.there.put("index/20310101T000000Z-99.json.gz", bucket.pack_index(lie))
+        self.assertEqual(self.made.restore("two"), self.contents[1])
+
+    def versions_of_index(self):
+        return bucket.copies_in(self.there)
+
+
+class Locks(Case):
+    def test_are_lengthened_before_they_run_out_and_only_then(self):
+        made = self.make(proxy=True, default=10)
+        made.set(keepDays=5, lockDays=10)
+        made.backup("one", 4)
+        self.succeeds(made.run())
+        self.proxy.requests.clear()
+        # Time goes by: what was far enough in the future isn't any more.
+        made.set(keepDays=15, lockDays=25)
+        run = made.run()
+        self.assertIn("locks for 10 days", run.errors)
+        files = run.report["files"]
+        self.assertEqual(run.report["extended"], files)
+        puts = [path for method, path in self.proxy.requests if method == "PUT" and "retention" in path]
+        self.assertEqual(len(puts), files + 1)  # and the index
+        there = bucket.Bucket(made.settings, bucket.read_credentials(made.settings["credentials"]))
+        newest = bucket.copies_in(there)[0]
+        index = bucket.unpack_index(b"".join(there.read(f"index/{newest.path}", newest.id)))
+        for path, of in index.objects.items():
+            self.assertGreater(there.head(f"repository/{path}", of.version)["until"], time.time() + 24.9 * 86400)
+        self.proxy.requests.clear()
+        self.assertEqual(made.run().report["extended"], 0)
+        self.assertEqual({method for method, _path in self.proxy.requests} - {"GET", "HEAD"}, set())
+
+    def test_of_older_segments_are_lengthened_when_a_new_copy_names_them(self):
+        made = self.make(default=10)
+        made.set(keepDays=5, lockDays=10)
+        made.backup("one", 4)
+        self.succeeds(made.run())
+        made.set(keepDays=9, lockDays=30)
+        made.backup("two", 2)
+        # The bucket's own default covers what is new.
+        made.run("extend")
+        run = made.run("check")
+        self.assertNotIn("aren't locked", run.errors)
+
+    def test_go_on_being_lengthened_when_the_repository_is_gone(self):
+        made = self.make(default=10)
+        made.set(keepDays=5, lockDays=10)
+        made.backup("one", 4)
+        self.succeeds(made.run())
+        made.repository.rename(made.home / "lost")
+        made.set(keepDays=8, lockDays=25)
+        run = made.run()
+        self.assertEqual((run.code, run.report["extended"]), (2, 0), run)
+        made.set(keepDays=12, lockDays=25)
+        run = made.run()
+        self.assertEqual(run.code, 2)
+        self.assertGreater(run.report["extended"], 5)
+        self.assertRegex(run.errors, "repository .* can't be read: No such file")
+
+    def test_that_are_too_short_are_told_of_by_the_check(self):
+        made = self.make(default=10)
+        made.set(keepDays=5, lockDays=10)
+        made.backup("one", 2)
+        self.succeeds(made.run())
+        made.set(keepDays=40, lockDays=50)
+        run = made.run("check")
+        self.assertEqual(run.code, 1)
+        self.assertRegex(run.errors, "aren't locked in COMPLIANCE mode for 40 days")
+
+
+class Mistakes(Case):
+    """One line each, exit code 2, nothing in the bucket."""
+
+    def says(self, made, words, code=2, action="copy"):
+        run = made.run(action)
+        self.assertEqual(run.code, code, run)
+        self.assertRegex(run.errors, words)
+        self.assertNotIn("Traceback", run.errors)
+        self.assertLessEqual(len(run.errors.splitlines()), 2, run)
+        for _key, secret in KEYS.values():
+            self.assertNotIn(secret, run.errors + run.output)
+
+    def test_are_told_in_a_line(self):
+        made = self.make(proxy=True)
+        made.backup("one", 1)
+        credentials = Path(made.settings["credentials"])
+        right = credentials.read_text()
+        good = dict(made.settings)
+
+        made.set(bucket="nothing-here")
+        self.says(made, "the bucket nothing-here at http://.*the key is refused: .* or the bucket's name is wrong")
+        made.set(**good)
+        credentials.write_text(right.replace("WRITER", "NOBODY"))
+        self.says(made, "the access key is not known there")
+        credentials.write_text(right.replace("writer-secret", "wrong"))
+        self.says(made, "the secret key doesn't belong to the access key")
+        credentials.write_text("aws_secret_access_key = writer-secret\n")
+        self.says(made, r"credentials: must have \[default\] with aws_access_key_id")
+        credentials.unlink()
+        self.says(made, "the bucket's credentials .* can't be read: No such file")
+        credentials.write_text(right)
+        self.proxy.answer = lambda method, path: (403, "RequestTimeTooSkewed")
+        self.says(made, "clock is wrong")
+        self.proxy.answer = lambda method, path: (403, "AccessDenied") if method == "PUT" else None
+        self.says(made, r"\d+ files didn't arrive, .*the key is refused")
+        self.proxy.answer = lambda method, path: None
+        made.set(repository="/nowhere/at/all")
+        self.says(made, "/nowhere/at/all can't be read: No such file")
+        made.set(repository=str(made.source))
+        self.says(made, "is no borg repository")
+        made.set(**{**good, "keepDays": 40})
+        self.says(made, "lockDays must be more than keepDays")
+        self.assertEqual(made.copies(), [])
+
+    def test_a_bucket_without_versioning_is_refused_and_one_without_locks_gets_a_copy_and_a_warning(self):
+        made = self.make(lock=False)
+        made.backup("one", 1)
+        self.says(made, "has no versioning")
+        store.admin.put_bucket_versioning(Bucket=made.bucket, VersioningConfiguration={"Status": "Enabled"})
+        self.says(made, "has no object lock", 1)
+        self.assertEqual(len(made.copies()), 1)
+
+    def test_a_bucket_that_stays_out_of_service_is_told_of(self):
+        made = self.make(proxy=True)
+        made.backup("one", 1)
+        self.proxy.answer = lambda method, path: (503, "ServiceUnavailable")
+        self.says(made, "out of service, and still is after several attempts")
+
+    def test_two_at_once_do_not_get_into_each_others_way(self):
+        made = self.make()
+        made.backup("one", 8)
+        made.set(uploadRate=1000)
+        first = made.start()
+        wait_for(lambda: rclones(made), 60, "the upload")
+        self.says(made, "another copy for moh is running")
+        made.set(uploadRate=0)
+        kill(first)
+
+    def test_no_secret_is_in_a_command_line_or_an_environment(self):
+        made = self.make()
+        made.backup("one", 8)
+        made.set(uploadRate=1000)
+        process = made.start()
+        pid = wait_for(lambda: rclones(made), 60, "the upload")[0]
+        for of in (pid, process.pid):
+            for name in ("cmdline", "environ"):
+                self.assertNotIn(b"writer-secret", Path(f"/proc/{of}/{name}").read_bytes())
+        kill(process)
+
+    def test_describe_tells_the_buckets_protection(self):
+        made = self.make()
+        described = json.loads(made.run("describe").output)
+        lock = {"mode": "COMPLIANCE", "days": LOCK_DAYS}
+        self.assertEqual(described, {"versioning": True, "lock": lock, "publicAccessBlock": None, "problems": []})
+        self.assertGreater(LOCK_DAYS, KEEP_DAYS)
+
+
+class Fetching(Case):
+    def test_goes_on_where_it_was_interrupted_and_fetches_what_is_damaged_again(self):
+        made = self.make(proxy=True)
+        made.backup("one", 20)
+        self.succeeds(made.run())
+        with tempfile.TemporaryDirectory() as folder:
+            target = f"{folder}/repository"
+            # The last ones are refused: as good as an interruption.
+            self.proxy.answer = lambda method, path: (403, "AccessDenied") if "/index." in path else None
+            first = made.fetch("fetch", target, self.proxy.endpoint)
+            self.assertEqual(first.returncode, 2)
+            self.proxy.answer = lambda method, path: None
+            segment = next(Path(target).glob("data/0/*"))
+            segment.write_bytes(bytes(segment.stat().st_size))
+            self.proxy.requests.clear()
+            second = made.fetch("fetch", target, self.proxy.endpoint)
+            self.assertEqual(second.returncode, 0, second.stderr)
+            self.assertIn("are here already", second.stdout)
+            gets = [path for method, path in self.proxy.requests if method == "GET" and "repository/" in path]
+            self.assertLess(len([path for path in gets if "versionId" in path]), 8)
+            made.environment["BORG_BASE_DIR"] += "-2"
+            made.borg("check", target)
+            third = made.fetch("fetch", target)
+            self.assertEqual(third.returncode, 0, third.stderr)
+
+    def test_never_writes_into_a_directory_with_something_else(self):
+        made = self.make()
+        made.backup("one", 1)
+        self.succeeds(made.run())
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder, "mine").write_text("x")
+            done = made.fetch("fetch", folder)
+            self.assertEqual(done.returncode, 2)
+            self.assertIn("isn't empty; nothing was changed", done.stderr)
+            self.assertEqual(os.listdir(folder), ["mine"])
+
+    def test_survives_a_bucket_that_answers_with_errors_now_and_then(self):
+        made = self.make(proxy=True)
+        made.backup("one", 10)
+        self.succeeds(made.run())
+        dice = random.Random(7)
+        self.proxy.answer = lambda method, path: (503, "SlowDown") if dice.random() < 0.3 else None
+        with tempfile.TemporaryDirectory() as folder:
+            done = made.fetch("fetch", f"{folder}/repository", self.proxy.endpoint)
+            self.assertEqual(done.returncode, 0, done.stderr)
+
+
+def processes():
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            words = Path("/proc", name, "cmdline").read_bytes().decode(errors="replace").split("\0")
+            state = Path("/proc", name, "stat").read_text().rsplit(")", 1)[1].split()[0]
+        except OSError:
+            continue
+        if state != "Z":
+            yield int(name), words
+
+
+def children(made):
+    """borg and rclone that work on a deployment's repository."""
+    return [pid for pid, words in processes() if any(str(made.home) in of for of in words) and pid != os.getpid()]
+
+
+def rclones(made):
+    return [pid for pid in children(made) if "rclone" in Path(f"/proc/{pid}/cmdline").read_bytes().decode()]
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,359 @@
+import contextlib
+import gzip
+import hashlib
+import io
+import json
+import os
+import tempfile
+import unittest
+from pathlib import Path
+from types import SimpleNamespace
+
+import fixture  # noqa: F401
+
+import bucket
+import bucket_copy
+import bucket_fetch
+import copy_plan
+import snapshot
+from bucket import Index, Listing, Stored, Version
+from copy_plan import DAY, Held, Known
+
+SHA = "a" * 64
+SETTINGS = {
+    "deployment": "moh",
+    "repository": "/srv/cht-backup/moh/repository",
+    "snapshot": "/srv/cht-backup/moh/snapshot",
+    "state": "/var/lib/cht-backup/moh",
+    "endpoint": None,
+    "region": "eu-west-1",
+    "bucket": "copies",
+    "prefix": "moh/",
+    "pathStyle": False,
+    "credentials": None,
+    "mode": "COMPLIANCE",
+    "keepDays": 90,
+    "lockDays": 120,
+    "lockWait": 600,
+    "maxAge": 48,
+    "uploadRate": 0,
+    "storageClass": "GLACIER_IR",
+    "readBack": 20,
+}
+
+
+def version(path="data/0/1", id_="v1", size=5, etag="e1", modified=100.0, latest=True):
+    return Version(path, id_, size, etag, modified, latest)
+
+
+def index(**changes):
+    objects = {name: Stored("v", 5, SHA) for name in ("config", "index.7", "data/0/7")}
+    made = "2026-11-22T03:00:00Z"
+    content = {"deployment": "moh", "repository": "id", "transaction": 7, "number": 1, "made": made}
+    return Index(**{**content, "objects": objects, **changes})
+
+
+class Settings(unittest.TestCase):
+    def read(self, text):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "bucket.json")
+            Path(path).write_text(text)
+            return copy_plan.read_settings(path)
+
+    def test_are_read(self):
+        self.assertEqual(self.read(json.dumps(SETTINGS)), SETTINGS)
+
+    def test_that_are_wrong_are_told_by_name_and_by_what_is_right(self):
+        wrong = {
+            "deployment": "Moh",
+            "repository": "repository",
+            "endpoint": "s3.example.org",
+            "bucket": "",
+            "prefix": "moh",
+            "pathStyle": "yes",
+            "mode": "compliance",
+            "keepDays": True,
+            "lockDays": 0,
+            "uploadRate": -1,
+            "storageClass": "DEEP_ARCHIVE",
+            "readBack": "some",
+        }
+        for name, value in wrong.items():
+            with (
+                self.subTest(name),
+                self.assertRaisesRegex(copy_plan.NoCopy, f"bucket.json: {name} must be "),
+            ):
+                self.read(json.dumps({**SETTINGS, name: value}))
+            left = {other: of for other, of in SETTINGS.items() if other != name}
+            with self.subTest(name), self.assertRaisesRegex(copy_plan.NoCopy, f"{name} must be "):
+                self.read(json.dumps(left))
+        with self.assertRaisesRegex(copy_plan.NoCopy, "there is no setting keepdays"):
+            self.read(json.dumps({**SETTINGS, "keepdays": 1}))
+        with self.assertRaisesRegex(copy_plan.NoCopy, "lockDays must be more than keepDays"):
+            self.read(json.dumps({**SETTINGS, "lockDays": 90}))
+        for text in ("{", "[]"):
+            with self.assertRaisesRegex(copy_plan.NoCopy, "bucket.json: "):
+                self.read(text)
+
+    def test_credentials_are_read_as_the_aws_tools_have_them_and_never_quoted(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "credentials")
+            Path(path).write_text("[default]\naws_access_key_id = A\naws_secret_access_key = s3cr%t\n")
+            expected = {"aws_access_key_id": "A", "aws_secret_access_key": "s3cr%t"}
+            self.assertEqual(bucket.read_credentials(path), expected)
+            for text in ("s3cret", "[default]\ns3cret", "[other]\naws_secret_access_key=s3cret", b"\xff"):
+                Path(path).write_bytes(text if isinstance(text, bytes) else text.encode())
+                with self.assertRaises(bucket.BucketError) as caught:
+                    bucket.read_credentials(path)
+                self.assertNotIn("s3cret", str(caught.exception))
+
+
+class WhatTheBucketHas(unittest.TestCase):
+    known = Known(5, 0, 0, SHA, "e1")
+
+    def test_is_known_by_size_and_checksum_or_as_the_last_copys_version(self):
+        right = version()
+        self.assertIs(
+            copy_plan.find_version(self.known, None, [version(id_="v2", etag="other"), right], None), right
+        )
+        self.assertIsNone(copy_plan.find_version(self.known, None, [version(size=6)], None))
+        held = Held("v9", 5, SHA, None)
+        shown_otherwise = version(id_="v9", etag="kms")
+        self.assertIs(copy_plan.find_version(self.known, held, [shown_otherwise], None), shown_otherwise)
+
+    def test_is_not_the_last_copys_version_when_the_file_is_another(self):
+        held = Held("v9", 5, "b" * 64, None)
+        self.assertIsNone(copy_plan.find_version(self.known, held, [version(id_="v9", etag="other")], None))
+
+    def test_is_read_back_where_the_bucket_shows_another_kind_of_checksum(self):
+        contents = {"v1": "b" * 64, "v2": SHA}
+        candidates = [version(id_=id_, etag="kms") for id_ in ("v1", "v2")]
+        found = copy_plan.find_version(self.known, None, candidates, lambda of: contents[of.id])
+        self.assertIs(found, candidates[1])
+
+    def test_does_not_cost_a_reading_for_each_version_that_somebody_planted(self):
+        asked = []
+        many = [version(id_=str(number), etag="kms") for number in range(50)]
+        self.assertIsNone(copy_plan.find_version(self.known, None, many, lambda of: asked.append(of) or "x"))
+        self.assertLessEqual(len(asked), 3)
+
+    def test_segments_go_first_by_number_and_the_files_that_change_last(self):
+        sizes = {"index.7": 10**6, "data/0/10": 10**6, "data/0/9": 10**6, "config": 900, "data/0/11": 17}
+        files = {path: Known(size, 0, 0, SHA, "") for path, size in sizes.items()}
+        segments, small, rest = copy_plan.batches(files, list(files))
+        self.assertEqual(
+            (segments, small, rest), (["data/0/9", "data/0/10"], ["data/0/11"], ["config", "index.7"])
+        )
+
+    def test_checksums_are_those_that_the_bucket_shows(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "x")
+            content = os.urandom(100)
+            Path(path).write_bytes(content)
+            read = []
+            digests = copy_plan.checksums(path, read.append)
+            expected = (hashlib.sha256(content).hexdigest(), hashlib.md5(content).hexdigest())
+            self.assertEqual((digests, sum(read)), (expected, 100))
+            with open(path, "wb") as file:
+                file.truncate(copy_plan.WHOLE + 1)
+            zeros = hashlib.md5(bytes(copy_plan.PART)).digest() * (copy_plan.WHOLE // copy_plan.PART)
+            parts = hashlib.md5(zeros + hashlib.md5(b"\0").digest()).hexdigest()
+            self.assertEqual(copy_plan.checksums(path, read.append)[1], f"{parts}-5")
+
+
+class LocksAndSettings(unittest.TestCase):
+    def test_a_lock_is_lengthened_when_it_ends_before_the_copy_may(self):
+        now = 1e9
+        self.assertTrue(copy_plan.due(None, now, 90))
+        self.assertTrue(copy_plan.due(now + 89.9 * DAY, now, 90))
+        self.assertFalse(copy_plan.due(now + 90.1 * DAY, now, 90))
+
+    def test_what_weakens_a_bucket_is_told(self):
+        block = dict.fromkeys(("BlockPublicAcls", "BlockPublicPolicy"), True)
+        good = {"versioning": True, "lock": {"mode": "COMPLIANCE", "days": 120}, "publicAccessBlock": block}
+
+        def problems(**changes):
+            return copy_plan.bucket_problems({**good, **changes}, SETTINGS)
+
+        self.assertEqual(problems(), [])
+        self.assertEqual(problems(publicAccessBlock=None), [])
+        self.assertEqual(problems(lock={"mode": "COMPLIANCE", "days": 365}), [])
+        cases = [
+            ({"lock": None}, "has no object lock"),
+            ({"lock": {"mode": None, "days": None}}, "no default retention: it should be 120 days"),
+            ({"lock": {"mode": "COMPLIANCE", "days": 30}}, "locks for 30 days"),
+            ({"lock": {"mode": "GOVERNANCE", "days": 120}}, "in GOVERNANCE mode by default"),
+            ({"publicAccessBlock": {**block, "BlockPublicPolicy": False}}, "BlockPublicPolicy is off"),
+        ]
+        for changes, words in cases:
+            with self.subTest(words):
+                self.assertEqual(len(found := problems(**changes)), 1)
+                self.assertIn(words, found[0])
+
+
+class Indexes(unittest.TestCase):
+    def test_are_what_was_packed(self):
+        self.assertEqual(bucket.unpack_index(bucket.pack_index(index())), index())
+        self.assertTrue(bucket.INDEX_KEY.fullmatch(bucket.index_key("2026-11-22T03:00:00Z", 7)))
+
+    def refused(self, change, words):
+        content = json.loads(gzip.decompress(bucket.pack_index(index())))
+        change(content)
+        with self.assertRaisesRegex(ValueError, words):
+            bucket.unpack_index(gzip.compress(json.dumps(content).encode()))
+
+    def test_that_are_forged_write_nowhere_else(self):
+        for path in (
+            "../../etc/passwd",
+            "/etc/passwd",
+            "data/0/../../x",
+            "lock.exclusive",
+            "data/0/1\n",
+            "config/x",
+            "",
+        ):
+            with self.subTest(path):
+                self.refused(
+                    lambda of, path=path: of["objects"].update({path: of["objects"]["config"]}),
+                    "no file of a",
+                )
+
+    def test_that_lack_something_are_refused(self):
+        self.refused(lambda of: of.update(format=2), "format 1")
+        self.refused(lambda of: of.update(transaction="7"), "transaction is missing or of another kind")
+        self.refused(lambda of: of.update(number=True), "number is missing or of another kind")
+        self.refused(lambda of: of.pop("objects"), "objects are missing")
+        self.refused(lambda of: of["objects"].pop("config"), "lacks files")
+        self.refused(lambda of: of.update(transaction=8), "lacks files")
+        self.refused(lambda of: of["objects"]["config"].update(size=-1), "entry for config is wrong")
+        self.refused(lambda of: of["objects"]["config"].update(sha256="x"), "entry for config is wrong")
+        self.refused(lambda of: of["objects"].update(config=[]), "entry for config is wrong")
+
+    def test_that_are_no_json_or_cut_off_are_refused(self):
+        packed = bucket.pack_index(index())
+        for content in (
+            b"",
+            b"{}",
+            packed[:-9],
+            gzip.compress(b"\xff"),
+            gzip.compress(b"[]"),
+            gzip.compress(b"{"),
+        ):
+            with self.assertRaises(ValueError):
+                bucket.unpack_index(content)
+
+    def test_that_name_what_is_not_there_or_has_another_size_are_not_whole(self):
+        listing = Listing({path: [version(path, "v")] for path in index().objects}, set())
+        self.assertEqual(bucket.absent(index(), listing), [])
+        listing.versions["config"] = [version("config", "v2")]
+        listing.versions["index.7"] = [version("index.7", "v", 6)]
+        self.assertEqual(bucket.absent(index(), listing), ["config", "index.7"])
+
+
+class Choosing(unittest.TestCase):
+    copies = [
+        version("20310101T000000Z-9.json.gz", "forged", modified=300.0),
+        version("19700101T000200Z-7.json.gz", "written over", modified=250.0),
+        version("19700101T000200Z-7.json.gz", "two", modified=200.0, latest=False),
+        version("19700101T000100Z-5.json.gz", "one", modified=100.0),
+    ]
+
+    def chosen(self, as_of=None, key=None):
+        return [of.id for of in bucket_fetch.eligible(self.copies, as_of, key)]
+
+    def test_goes_by_the_buckets_clock_not_by_names(self):
+        self.assertEqual(self.chosen(), ["forged", "written over", "two", "one"])
+        self.assertEqual(self.chosen("1970-01-01T00:03:20Z"), ["two", "one"])
+        self.assertEqual(self.chosen("1970-01-01T00:03:19Z"), ["one"])
+
+    def test_by_name_takes_the_first_that_had_it(self):
+        self.assertEqual(self.chosen(key="index/19700101T000200Z-7.json.gz"), ["two", "written over"])
+
+    def test_what_is_not_there_is_said(self):
+        for arguments, words in (
+            (("1970-01-01T00:00:10Z", None), "the oldest is of 1970-01-01T00:01:40Z"),
+            ((None, "index/x"), "there is no copy index/x"),
+            (("yesterday", None), "yesterday is no time such as"),
+        ):
+            with self.subTest(words), self.assertRaisesRegex(bucket_fetch.Refused, words):
+                self.chosen(*arguments)
+        with self.assertRaisesRegex(bucket_fetch.Refused, "no finished copy"):
+            bucket_fetch.eligible([], None, None)
+
+
+class Snapshots(unittest.TestCase):
+    def setUp(self):
+        scratch = tempfile.TemporaryDirectory()
+        self.addCleanup(scratch.cleanup)
+        self.repository, self.target = os.path.join(scratch.name, "r"), os.path.join(scratch.name, "s")
+        self.write("config", "[repository]\nid = abc\n")
+        for name in ("README", "nonce", "transactions", "index.7", "hints.7", "integrity.7", "index.9.tmp"):
+            self.write(name, name)
+        for segment in ("5", "7", "8", "9"):
+            self.write(f"data/0/{segment}", segment)
+        self.write("data/0/6", "")
+        self.write("lock.roster", "{}")
+
+    def write(self, path, text):
+        full = Path(self.repository, path)
+        full.parent.mkdir(parents=True, exist_ok=True)
+        full.write_text(text)
+
+    def test_hold_the_committed_state_and_no_lock(self):
+        taken = snapshot.take_snapshot(self.repository, self.target)
+        self.assertEqual(taken, {"transaction": 7, "settled": 10})
+        files = {
+            os.path.relpath(path, self.target) for path in Path(self.target).rglob("*") if path.is_file()
+        }
+        small = {"config", "README", "nonce", "transactions"}
+        self.assertEqual(files, {*small, "index.7", "hints.7", "integrity.7", "data/0/5", "data/0/7"})
+        self.assertTrue(all(bucket.PATH.fullmatch(path) for path in files))
+        for path in files:
+            linked = os.stat(os.path.join(self.target, path)).st_nlink == 2
+            self.assertEqual(linked, path not in small, path)
+        self.assertEqual(snapshot.repository_id(f"{self.target}/config"), "abc")
+        self.assertEqual(snapshot.newest_segment(self.repository), 9)
+
+    def test_of_no_repository_or_one_without_a_transaction_say_so(self):
+        os.remove(f"{self.repository}/index.7")
+        self.write("index.9", "")
+        for change, words in (
+            (lambda: None, "no finished transaction"),
+            (lambda: os.remove(f"{self.repository}/config"), "is no borg repository"),
+            (lambda: os.rename(self.repository, f"{self.repository}x"), "can't be read"),
+        ):
+            change()
+            printed = io.StringIO()
+            with contextlib.redirect_stdout(printed):
+                self.assertEqual(snapshot.main([self.repository, self.target]), 2)
+            self.assertRegex(printed.getvalue(), f"^snapshot: .*{words}")
+
+
+class Errors(unittest.TestCase):
+    def answer(self, code, message="said", status=400):
+        response = {
+            "Error": {"Code": code, "Message": message},
+            "ResponseMetadata": {"HTTPStatusCode": status},
+        }
+        return SimpleNamespace(response=response, operation_name="PutObject")
+
+    def test_are_explained_with_the_servers_code(self):
+        self.assertEqual(
+            bucket.explain(self.answer("SlowDown", status=503)),
+            "it asks to slow down, and still does after several attempts (PutObject: SlowDown, HTTP 503)",
+        )
+        self.assertEqual(bucket.explain(self.answer("New")), "said (PutObject: New, HTTP 400)")
+        self.assertEqual(bucket.explain(OSError("first\nsecond")), "first")
+
+    def test_of_rclone_are_told_in_the_same_words(self):
+        rclone = bucket_copy.Rclone(SETTINGS)
+        rclone.reasons = ["Failed to copy: SlowDown: Please reduce\n\tstatus code: 503"]
+        self.assertEqual(
+            rclone.reason(), "it asks to slow down, and still does after several attempts (SlowDown)"
+        )
+        rclone.reasons = ["something else"]
+        self.assertEqual(rclone.reason(), "something else")
+
+
+if __name__ == "__main__":
+    unittest.main()
