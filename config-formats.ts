@@ -168,3 +168,8 @@ export function isPinnedImage(text: string): boolean {
   const tag = "[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}";
   return new RegExp(`^(?:${registry}/)?${part}(?:/${part})*(?::${tag})?@sha256:[0-9a-f]{64}$`).test(text);
 }
+
+/** Whether a text is the address of an S3 storage: `http(s)://HOST[:PORT]`, without user, path or query. */
+export function isEndpoint(text: string): boolean {
+  return /^https?:\/\/(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?$/.test(text);
+}

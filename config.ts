@@ -10,6 +10,7 @@ import {
   isCalendar,
   isChunker,
   isCompression,
+  isEndpoint,
   isPath,
   isPinnedImage,
   isTimeSpan,
@@ -26,6 +27,11 @@ const deploymentRule =
   "or `-cleanup`";
 /** A deployment with one of these endings would have the units of the deployment without it. */
 const isDeployment = (name: string) => /^[a-z][a-z0-9-]{0,20}$/.test(name) && !/-(failed|overdue|cleanup)$/.test(name);
+
+const accessKeyIdRule = "3 to 128 letters, digits and the characters `_`, `.`, `-`";
+const accessKeyId = () => z.string().regex(/^[A-Za-z0-9_.-]{3,128}$/);
+const secretAccessKeyRule = "8 to 128 letters, digits and the characters `_`, `.`, `+`, `/`, `=`, `-`; and secret";
+const secretAccessKey = () => z.string().regex(/^[A-Za-z0-9_.+/=-]{8,128}$/);
 
 /** Every setting by its full name. What isn't in here is a mistake. */
 export const settingsSchema = z.strictObject({
@@ -317,6 +323,177 @@ export const settingsSchema = z.strictObject({
       allowed: "a mapping of `enabled`, `machine`, `schedule` and others",
       example: "{ machine: server }",
     }),
+  "cht-backup:bucket": z
+    .strictObject({
+      name: z
+        .string()
+        .regex(/^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$/)
+        .meta({
+          description: "The bucket's name. It exists already, with versioning and object lock (docs/bucket.md).",
+          allowed: "3 to 63 lower-case letters, digits, dots and dashes, a letter or digit at both ends",
+          example: "moh-backup-copy",
+        }),
+      region: z
+        .string()
+        .regex(/^[A-Za-z0-9-]{1,40}$/)
+        .default("us-east-1")
+        .meta({
+          description: "The bucket's region.",
+          allowed: "letters, digits and dashes",
+          example: "eu-west-1",
+        }),
+      endpoint: z.string().refine(isEndpoint).optional().meta({
+        description: "Where the bucket is reached, for a storage that speaks S3 elsewhere than at AWS.",
+        allowed: "an address of `https://` (or `http://`), a host name and perhaps a port, without a path",
+        example: "https://s3.example.org",
+        fallback: "AWS, in `region`",
+      }),
+      pathStyle: z.boolean().optional().meta({
+        description: "Whether the bucket's name goes into the path of addresses instead of the host name.",
+        allowed: "true or false",
+        example: "false",
+        fallback: "true with an `endpoint`, false at AWS",
+      }),
+      prefix: z
+        .string()
+        .regex(/^(?!.*(?:^|\/)\.\.?\/)(?:[A-Za-z0-9._-]+\/){1,10}$/)
+        .optional()
+        .meta({
+          description:
+            "What the names of all objects begin with, so that several deployments can share a bucket. Another prefix is " +
+            "another, new copy.",
+          allowed: "letters, digits and the characters `.`, `_`, `-`, ending in `/`",
+          example: "country/moh/",
+          fallback: "`DEPLOYMENT/`",
+        }),
+      mode: z.enum(["compliance", "governance"]).meta({
+        description:
+          "How copies are locked. In `compliance` nobody can delete a copy or shorten its lock until that ends, the " +
+          "owner of the account included: that is the point, and it is final (each `up` says so). In `governance` those " +
+          "with a special right can; begin with it to try. The bucket's own default retention must have the same mode, " +
+          "or compliance.",
+        allowed: "`compliance` or `governance`",
+        example: "compliance",
+      }),
+      keepDays: z
+        .int()
+        .min(1)
+        .max(3650)
+        .default(30)
+        .meta({
+          description:
+            "For how many days a finished copy stays whole at least, even when no other comes. Each run lengthens locks that " +
+            "would end earlier.",
+          allowed: "a whole number of days from 1 to 3650",
+          example: "90",
+        }),
+      lockDays: z
+        .int()
+        .min(2)
+        .max(7300)
+        .default(60)
+        .meta({
+          description:
+            "For how many days a lock is set or lengthened; the bucket's default retention must be at least as long. The " +
+            "more days between `keepDays` and this, the fewer requests.",
+          allowed: "a whole number of days from 2 to 7300, more than `keepDays`",
+          example: "120",
+        }),
+      uploadRate: z.int().min(0).max(10_000_000).default(0).meta({
+        description: "The most that a copy sends, in KiB a second; 0 is no limit.",
+        allowed: "a whole number of KiB a second from 0 to 10000000",
+        example: "2048",
+      }),
+      storageClass: z
+        .enum(["STANDARD_IA", "GLACIER_IR"])
+        .optional()
+        .meta({
+          description:
+            "Storage class of the repository's segments; the few small files that change stay in the standard class. " +
+            "docs/costs.md compares them.",
+          allowed: "`STANDARD_IA` or `GLACIER_IR`",
+          example: "GLACIER_IR",
+          fallback: "the standard class",
+        }),
+      schedule: z
+        .string()
+        .refine(isCalendar)
+        .default("*-*-* 06:00:00")
+        .meta({
+          description:
+            "When a copy is made that no backup started, in the server's time zone unless another one is added: a net, " +
+            "for the copy starts by itself after each backup. It also lengthens locks, so it must come daily.",
+          allowed: "a calendar expression of systemd.time(7)",
+          example: '"*-*-* 06:00:00 Africa/Nairobi"',
+        }),
+      checkSchedule: z.string().refine(isCalendar).default("Wed *-*-* 12:00:00").meta({
+        description: "When the bucket is checked against the newest copy's index, in the server's time zone.",
+        allowed: "a calendar expression of systemd.time(7)",
+        example: "monthly",
+      }),
+      randomDelay: z.string().refine(isTimeSpan).default("30min").meta({
+        description: "How much later than scheduled a copy or a check may start.",
+        allowed: "a time span of systemd.time(7) with its unit, or 0",
+        example: "10min",
+      }),
+      readBack: z
+        .union([z.int().min(0).max(1_000_000), z.literal("all")])
+        .default(20)
+        .meta({
+          description:
+            "How many segments (500 MB each) a check reads back and compares with their checksums, chosen anew each " +
+            "time. What is read leaves the bucket's network, which most providers charge for.",
+          allowed: "a whole number from 0 to 1000000, or `all`",
+          example: "5",
+        }),
+      maxAgeHours: z.int().min(1).max(87_600).default(48).meta({
+        description:
+          "How old the newest copy may be, while there is something new to copy, before the alarm is raised.",
+        allowed: "a whole number of hours from 1 to 87600",
+        example: "30",
+      }),
+      accessKeyId: accessKeyId().meta({
+        description:
+          "Access key of the writer, who may put, get, list and lengthen locks, and nothing else " +
+          "(components/bucket-writer-policy.json). It lies on the server.",
+        allowed: accessKeyIdRule,
+        example: "AKIAIOSFODNN7EXAMPLE",
+      }),
+      secretAccessKey: secretAccessKey().meta({
+        description: "The writer's secret: `pulumi config set --secret --path 'cht-backup:bucket.secretAccessKey'`.",
+        allowed: secretAccessKeyRule,
+      }),
+      reader: z
+        .strictObject({
+          accessKeyId: accessKeyId().meta({
+            description: "The reader's access key.",
+            allowed: accessKeyIdRule,
+            example: "AKIAIOSFODNN7EXAMPLE",
+          }),
+          secretAccessKey: secretAccessKey().meta({
+            description:
+              "The reader's secret: `pulumi config set --secret --path 'cht-backup:bucket.reader.secretAccessKey'`.",
+            allowed: secretAccessKeyRule,
+          }),
+        })
+        .optional()
+        .meta({
+          description:
+            "The key for reading, which a restore from the bucket uses and the recovery kit shows " +
+            "(components/bucket-reader-policy.json). It never lies on a machine.",
+          allowed: "a mapping of `accessKeyId` and `secretAccessKey`",
+          fallback: "the writer's, which can read, too",
+        }),
+    })
+    .optional()
+    .meta({
+      description:
+        "The third copy: an S3 bucket, to which the server copies the repository after every backup, and where copies are " +
+        "locked. `none`, or leaving it out, is allowed: then every `up` says that 3-2-1 isn't met.",
+      allowed: "`none`, or a mapping of `name`, `mode`, `accessKeyId`, `secretAccessKey` and others",
+      example: "none",
+      fallback: "`none`",
+    }),
   "cht-backup:passphrase": z
     .string()
     .regex(/^\S[^\r\n]{14,}\S$/)
@@ -380,6 +557,32 @@ export interface Settings {
   recoveryKit: string | undefined;
   /** The drill; undefined where it is switched off. */
   drill: Drill | undefined;
+  /** The third copy; undefined where there is none. */
+  bucket: Bucket | undefined;
+}
+
+/** A key of the bucket, in clear: for nothing but `pulumi.secret`, and the standard input of programs. */
+export interface AccessKey {
+  accessKeyId: string;
+  secretAccessKey: string;
+}
+
+/** The bucket's settings: see `cht-backup:bucket`. */
+export interface Bucket
+  extends Omit<
+    Values["cht-backup:bucket"] & object,
+    "endpoint" | "pathStyle" | "prefix" | "storageClass" | "accessKeyId" | "secretAccessKey" | "reader"
+  > {
+  /** Null: AWS. */
+  endpoint: string | null;
+  pathStyle: boolean;
+  /** Ends in `/`. */
+  prefix: string;
+  /** Null: the standard one. */
+  storageClass: "STANDARD_IA" | "GLACIER_IR" | null;
+  writer: AccessKey;
+  /** May be the writer's. */
+  reader: AccessKey;
 }
 
 /** The drill's settings: see `cht-backup:drill`. */
@@ -394,21 +597,33 @@ export interface Drill
 }
 
 /** The settings as resources take them: what is secret is Pulumi's secret. */
-export interface StackSettings extends Omit<Settings, "alerts" | "passphrase"> {
+export interface StackSettings extends Omit<Settings, "alerts" | "passphrase" | "bucket"> {
   alerts: pulumi.Output<string[]>;
   passphrase: pulumi.Output<string> | undefined;
+  bucket: StackBucket | undefined;
+}
+
+export interface StackBucket extends Omit<Bucket, "writer" | "reader"> {
+  writer: pulumi.Output<AccessKey>;
 }
 
 /** Reads this stack's settings. Throws all mistakes at once, as a `RunError`: Pulumi prints it without a stack trace. */
 export function loadSettings(): StackSettings {
   // The names of secret keys have no public function in the SDK; the engine hands them to the program in this variable.
   const secretKeys: string[] = JSON.parse(process.env.PULUMI_CONFIG_SECRET_KEYS || "[]");
-  const { alerts, passphrase, ...settings } = readSettings(pulumi.runtime.allConfig(), pulumi.getStack(), secretKeys);
+  const all = readSettings(pulumi.runtime.allConfig(), pulumi.getStack(), secretKeys);
+  const { alerts, passphrase, bucket, ...settings } = all;
   return {
     ...settings,
     alerts: pulumi.secret(alerts),
     passphrase: passphrase === undefined ? undefined : pulumi.secret(passphrase),
+    bucket: bucket === undefined ? undefined : withoutSecrets(bucket),
   };
+}
+
+/** The reader's key is no business of a stack: only restores and the recovery kit use it. */
+function withoutSecrets({ writer, reader: _, ...bucket }: Bucket): StackBucket {
+  return { ...bucket, writer: pulumi.secret(writer) };
 }
 
 /**
@@ -425,6 +640,7 @@ export function readSettings(all: Record<string, string>, stack: string, secretK
   for (const [key, value] of Object.entries(all)) {
     if (/^(cht-backup|host):/.test(key)) given[key] = decode(value, fields[key]);
   }
+  if (given["cht-backup:bucket"] === "none") delete given["cht-backup:bucket"];
   const mistakes = [...mistakesIn(settingsSchema, given, isSecret(secret)), ...furtherMistakes(given, stack, secret)];
   if (mistakes.length > 0) {
     const count = mistakes.length === 1 ? "1 mistake" : `${mistakes.length} mistakes`;
@@ -464,6 +680,22 @@ export function readSettings(all: Record<string, string>, stack: string, secretK
           docker: manageDocker ? machines[drill.machine] : undefined,
         }
       : undefined,
+    bucket: bucketOf(values["cht-backup:bucket"], deployment),
+  };
+}
+
+function bucketOf(given: Values["cht-backup:bucket"], deployment: string): Bucket | undefined {
+  if (given === undefined) return undefined;
+  const { accessKeyId, secretAccessKey, reader, ...bucket } = given;
+  const writer = { accessKeyId, secretAccessKey };
+  return {
+    ...bucket,
+    endpoint: bucket.endpoint ?? null,
+    pathStyle: bucket.pathStyle ?? bucket.endpoint !== undefined,
+    prefix: bucket.prefix ?? `${deployment}/`,
+    storageClass: bucket.storageClass ?? null,
+    writer,
+    reader: reader ?? writer,
   };
 }
 
@@ -481,7 +713,8 @@ function decode(value: string, schema: z.ZodType | undefined): unknown {
 
 /** Values that are never shown: what Pulumi holds as a secret, and what should have been one. */
 function isSecret(secret: Set<string>): (path: Path) => boolean {
-  return ([name]) => name === "cht-backup:passphrase" || name === "cht-backup:alerts" || secret.has(String(name));
+  const always = ["cht-backup:passphrase", "cht-backup:alerts", "accessKeyId", "secretAccessKey"];
+  return (path) => secret.has(String(path[0])) || path.some((part) => always.includes(String(part)));
 }
 
 /** The mistakes that a schema can't find: they need several settings, the stack or the kind of a value. */
@@ -506,6 +739,7 @@ function furtherMistakes(given: Record<string, unknown>, stack: string, secret: 
       "cht-backup:passphrase: found in clear; must be secret, for instance `pulumi config set --secret cht-backup:passphrase`",
     );
   }
+  lines.push(...bucketMistakes(given, secret));
   const directories = (given["cht-backup:cht"] as { couchdbData?: unknown } | undefined)?.couchdbData;
   if (Array.isArray(directories)) {
     directories.forEach((directory, index) => {
@@ -565,6 +799,31 @@ function drillMistakes(given: Record<string, unknown>): string[] {
     lines.push(
       `cht-backup:drill.scratch: ${found(scratch)}, which ${where} ${taken}; must be a directory of the drill's own, ` +
         "for instance /mnt/scratch/drill",
+    );
+  }
+  return lines;
+}
+
+function bucketMistakes(given: Record<string, unknown>, secret: Set<string>): string[] {
+  const bucket = asMapping(given["cht-backup:bucket"]);
+  if (bucket === undefined) return [];
+  const lines: string[] = [];
+  const places = [
+    { at: "secretAccessKey", value: bucket.secretAccessKey },
+    { at: "reader.secretAccessKey", value: asMapping(bucket.reader)?.secretAccessKey },
+  ];
+  for (const { at, value } of places) {
+    if (value === undefined || secret.has("cht-backup:bucket")) continue;
+    lines.push(
+      `cht-backup:bucket.${at}: found in clear; must be secret, for instance ` +
+        `\`pulumi config set --secret --path 'cht-backup:bucket.${at}'\``,
+    );
+  }
+  const { keepDays, lockDays } = settingsSchema.shape["cht-backup:bucket"].unwrap().shape;
+  const [keep, lock] = [keepDays.safeParse(bucket.keepDays).data, lockDays.safeParse(bucket.lockDays).data];
+  if (keep !== undefined && lock !== undefined && lock <= keep) {
+    lines.push(
+      `cht-backup:bucket.lockDays: ${found(lock)} with keepDays ${keep}; must be more: locks are lengthened in the days between`,
     );
   }
   return lines;

@@ -1,6 +1,7 @@
 /** What a CHT deployment gets, from top to bottom. */
 import * as pulumi from "@pulumi/pulumi";
 import { BorgRepository } from "./components/borg-repository";
+import { BucketCopy, bucketWarning } from "./components/bucket-copy";
 import { ChtBackup } from "./components/cht-backup";
 import { DrillMachine } from "./components/drill-machine";
 import { OffsiteServer } from "./components/offsite-server";
@@ -10,7 +11,7 @@ import { RestoreDrill } from "./components/restore-drill";
 import { loadSettings } from "./config";
 
 const settings = loadSettings();
-const { machines, drill, alerts } = settings;
+const { machines, drill, alerts, bucket } = settings;
 export const { deployment, schedule } = settings;
 const { dataDirectory, address, port, reserveMebibytes } = settings.server;
 
@@ -66,6 +67,11 @@ if (drill === undefined) {
   new RestoreDrill("restore-drill", { ...drill, deployment, repository: backups, other: drillMachine, programs });
 }
 
+// A third copy, locked, that nobody can take away who takes over both machines.
+const warning = bucketWarning(bucket);
+if (warning !== undefined) void pulumi.log.warn(warning);
+if (bucket !== undefined) new BucketCopy("bucket-copy", { deployment, server, dataDirectory, bucket, alerts });
+
 export const repository = backups.location;
 export const repositoryId = backups.repositoryId;
 export const commands = commandsToKnow(deployment, machines.cht);
@@ -77,4 +83,4 @@ export const recovery = pulumi.secret({
   hostKey: server.hostKey,
 });
 remindOfRecoveryKit(settings, backups.exportedKey, server.hostKey);
-export const kept = keptByDestroy(deployment, dataDirectory, drillMachine && drill?.machine);
+export const kept = keptByDestroy(deployment, dataDirectory, drillMachine && drill?.machine, bucket);

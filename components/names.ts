@@ -63,6 +63,8 @@ export interface ServerNames {
   repository: string;
   /** Disk space held back. */
   reserve: string;
+  /** Where the copy to the bucket links the repository's files. */
+  snapshot: string;
 }
 
 /**
@@ -72,7 +74,45 @@ export interface ServerNames {
  */
 export function serverNames(deployment: string, dataDirectory: string): ServerNames {
   const home = `${dataDirectory}/${deployment}`;
-  return { user: `cht-backup-${deployment}`, home, repository: `${home}/repository`, reserve: `${home}/reserve` };
+  return {
+    user: `cht-backup-${deployment}`,
+    home,
+    repository: `${home}/repository`,
+    reserve: `${home}/reserve`,
+    snapshot: `${home}/snapshot`,
+  };
+}
+
+export interface BucketNames {
+  /** Settings (`bucket.json`), the bucket's credentials and whom alarms go to. */
+  settings: string;
+  /** Programs: `bin/` for the scripts, `venv/` for the Python environment. */
+  programs: string;
+  /** What the last copy and the last check said, and what is known of the bucket. */
+  state: string;
+  copyService: string;
+  copyTimer: string;
+  /** Starts a copy after each backup. */
+  copyPath: string;
+  checkService: string;
+  checkTimer: string;
+  failedService: string;
+}
+
+/** Names on the offsite server for the copy to the bucket; those of `chtNames` belong to a drill there. */
+export function bucketNames(deployment: string): BucketNames {
+  const [copy, check] = [`cht-bucket-copy-${deployment}`, `cht-bucket-check-${deployment}`];
+  return {
+    settings: `/etc/cht-backup-bucket/${deployment}`,
+    programs: `/opt/cht-backup-bucket/${deployment}`,
+    state: `/var/lib/cht-backup-bucket/${deployment}`,
+    copyService: `${copy}.service`,
+    copyTimer: `${copy}.timer`,
+    copyPath: `${copy}.path`,
+    checkService: `${check}.service`,
+    checkTimer: `${check}.timer`,
+    failedService: `cht-bucket-failed-${deployment}.service`,
+  };
 }
 
 /** The only command that the key of the CHT machine may run on the server. */

@@ -1,6 +1,7 @@
 /** Texts for the operator, among the stack's outputs. Pure. */
+import type { StackBucket } from "../config";
 import { type Machine, sshCommandLine } from "../provider/connection";
-import { chtNames, serverNames } from "./names";
+import { bucketNames, chtNames, serverNames } from "./names";
 
 /** The three commands to know, ready to paste. */
 export function commandsToKnow(deployment: string, cht: Machine): Record<string, string> {
@@ -16,11 +17,13 @@ export function commandsToKnow(deployment: string, cht: Machine): Record<string,
 /**
  * What `pulumi destroy` leaves, and where.
  * @param drillMachine the machine that drills, where it isn't the CHT machine
+ * @param bucket the bucket, where there is one
  */
 export function keptByDestroy(
   deployment: string,
   dataDirectory: string,
   drillMachine: string | undefined,
+  bucket: Pick<StackBucket, "name" | "prefix"> | undefined,
 ): Record<string, string> {
   const { user, repository } = serverNames(deployment, dataDirectory);
   const { settings, state } = chtNames(deployment);
@@ -34,6 +37,12 @@ export function keptByDestroy(
       ? {}
       : {
           drills: `${drillMachine}: ${state}, reports of drills and borg's cache; borgbackup, python3-venv and Docker`,
+        }),
+    ...(bucket === undefined
+      ? {}
+      : {
+          bucket: `${bucket.name}/${bucket.prefix}, with all copies; locks aren't lengthened any more, so they end`,
+          copies: `server: ${bucketNames(deployment).state}, reports of copies; rclone`,
         }),
   };
 }

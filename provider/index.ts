@@ -278,3 +278,26 @@ export class BorgRepository extends pulumi.CustomResource {
     );
   }
 }
+
+export interface BucketProtectionArgs extends OnMachine {
+  /** The bucket's name. */
+  bucket: pulumi.Input<string>;
+  /** Directory on the machine with `bin/bucket_copy.py` and the Python environment `venv`. */
+  programs: pulumi.Input<string>;
+  /** Absolute path of `bucket.json` on the machine. */
+  settings: pulumi.Input<string>;
+  /** The least mode of its default retention: `COMPLIANCE` or `GOVERNANCE`. */
+  mode: pulumi.Input<string>;
+  /** The least days of its default retention. */
+  days: pulumi.Input<number>;
+}
+
+/**
+ * How a bucket protects what is in it: versioning, object lock with a default retention, no public access. It is read
+ * through the machine that copies to it and never changed: where it isn't as asked, that is drift, and an error in `up`.
+ */
+export class BucketProtection extends pulumi.CustomResource {
+  constructor(name: string, args: BucketProtectionArgs, opts?: pulumi.CustomResourceOptions) {
+    super("host:index:BucketProtection", name, { ...args }, inPlace(opts));
+  }
+}

@@ -1,6 +1,7 @@
 /** The kinds of resource by the name they have in `index.ts`. */
 import { authorizedKey } from "./authorized-key";
 import { borgRepository } from "./borg-repository";
+import { bucketProtection } from "./bucket-protection";
 import { directory } from "./directory";
 import { file } from "./file";
 import { packages } from "./packages";
@@ -16,6 +17,7 @@ import { user } from "./user";
 export const kinds: Record<string, Kind> = {
   AuthorizedKey: authorizedKey,
   BorgRepository: borgRepository,
+  BucketProtection: bucketProtection,
   Directory: directory,
   File: file,
   Packages: packages,

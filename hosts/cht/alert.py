@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Tell that a backup or a restore drill failed: in the journal, and to every address in the file `alerts`.
+"""Tell that a backup, a restore drill or the copy to the bucket failed: in the journal, and to every address in the
+file `alerts`.
 
-Run by the units `cht-backup-<deployment>-failed.service` and `cht-drill-<deployment>-failed.service` after
-another unit failed. The addresses are apprise URLs and hold tokens or passwords: they are never printed, nor
+Run by the units `cht-backup-<deployment>-failed.service`, `cht-drill-<deployment>-failed.service` and
+`cht-bucket-failed-<deployment>.service` after another unit failed. The addresses are apprise URLs and hold tokens or passwords: they are never printed, nor
 is what a library says about them.
 """
 
@@ -75,12 +76,7 @@ def describe_drill(
     began: a script that could not start leaves the one of the drill before.
     """
     name = f"cht-drill-{deployment}"
-
-    def began(unit: str) -> float:
-        return booted + int(units[unit].get("ExecMainStartTimestampMonotonic") or 0) / 1e6
-
-    failed = [unit for unit, of in units.items() if of.get("ActiveState") == "failed"]
-    unit = max(failed, key=began, default=f"{name}.service")
+    unit, began = failed_last(units, booted, f"{name}.service")
     last = (latest or {}).get("lastSuccessAt")
     past = f"The last good one ended at {moment(last)}." if last else "No drill has succeeded so far."
     problems = (latest or {}).get("problems") or []
@@ -92,12 +88,46 @@ def describe_drill(
         return title, text
     title = f"CHT restore drill {deployment} failed on {host}"
     # The clock may have been set a little meanwhile.
-    if latest is not None and not latest["ok"] and problems and latest["finishedAt"] >= began(unit) - 5:
+    if latest is not None and not latest["ok"] and problems and latest["finishedAt"] >= began - 5:
         about = f"archive {latest['archive']}" if latest.get("archive") else "no archive was restored"
         text = f"{about} ({latest['finished']}): {some(problems)}"
     else:
         text = ended(units.get(unit, {}), unit.removesuffix(".service"))
     return title, f"{text.removesuffix('.')}. {past}"
+
+
+def failed_last(units: dict[str, dict[str, str]], booted: float, default: str) -> tuple[str, float]:
+    """Which of the units failed last, and when it began, in seconds since 1970."""
+
+    def began(unit: str) -> float:
+        return booted + int(units.get(unit, {}).get("ExecMainStartTimestampMonotonic") or 0) / 1e6
+
+    failed = [unit for unit, of in units.items() if of.get("ActiveState") == "failed"]
+    unit = max(failed, key=began, default=default)
+    return unit, began(unit)
+
+
+def describe_bucket(
+    deployment: str,
+    host: str,
+    reports: dict[str, dict[str, Any] | None],
+    units: dict[str, dict[str, str]],
+    booted: float,
+) -> tuple[str, str]:
+    """Title and text of the message about the copy to the bucket, or the check of it, from their latest `reports`
+    (`copy`, `check`) and from what systemd knows about the units, as for a drill."""
+    names = {f"cht-bucket-{what}-{deployment}.service": what for what in ("copy", "check")}
+    unit, began = failed_last(units, booted, f"cht-bucket-copy-{deployment}.service")
+    what, report = names[unit], reports.get(names[unit])
+    problems = (report or {}).get("problems") or []
+    if report is not None and problems and report["finishedAt"] >= began - 5:
+        text = f"({report['finished']}) {some(problems)}"
+    else:
+        text = ended(units.get(unit, {}), unit.removesuffix(".service"))
+    last = (report or {}).get("lastSuccessAt")
+    past = f"The last good one ended at {moment(last)}." if last else "None has succeeded so far."
+    failed = "Copy of the backups to the bucket failed" if what == "copy" else "Check of the bucket found problems"
+    return f"{failed}: {deployment} on {host}", f"{text.removesuffix('.')}. {past}"
 
 
 def moment(time_: float) -> str:
@@ -143,14 +173,17 @@ def deliver(addresses: list[str], title: str, text: str) -> list[str]:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="alert.py",
-        description="Say in the journal, and to the addresses in the file `alerts`, that a backup or a"
-        " restore drill failed.",
+        description="Say in the journal, and to the addresses in the file `alerts`, that a backup, a"
+        " restore drill or the copy to the bucket failed.",
         epilog="Exit codes: 0 said and delivered everywhere, 1 an address didn't take it, 2 wrong settings.",
     )
     parser.add_argument(
-        "settings", metavar="SETTINGS", help="/etc/cht-backup/DEPLOYMENT/settings.json, or drill.json there"
+        "settings",
+        metavar="SETTINGS",
+        help="/etc/cht-backup/DEPLOYMENT/settings.json, drill.json there, or"
+        " /etc/cht-backup-bucket/DEPLOYMENT/bucket.json",
     )
-    parser.add_argument("--about", choices=("backup", "drill"), default="backup", help="what failed")
+    parser.add_argument("--about", choices=("backup", "drill", "bucket"), default="backup", help="what failed")
     parser.add_argument("--test", action="store_true", help="send a test message instead")
     options = parser.parse_args(arguments)
     try:
@@ -169,13 +202,20 @@ def main(arguments: list[str] | None = None) -> int:
                 deployment, platform.node(), last, unit_state(f"cht-backup-{deployment}.service")
             )
         else:
-            units = {
-                name: unit_state(name)
-                for name in (f"cht-drill-{deployment}{part}.service" for part in ("", "-cleanup", "-overdue"))
-            }
-            latest = read_report(f"{state}/drills/latest.json")
+            names = (
+                [f"cht-drill-{deployment}{part}.service" for part in ("", "-cleanup", "-overdue")]
+                if options.about == "drill"
+                else [f"cht-bucket-{part}-{deployment}.service" for part in ("copy", "check")]
+            )
+            units = {name: unit_state(name) for name in names}
             booted = time.time() - time.clock_gettime(time.CLOCK_MONOTONIC)
-            title, text = describe_drill(deployment, platform.node(), latest, units, booted)
+            if options.about == "drill":
+                latest = read_report(f"{state}/drills/latest.json")
+                title, text = describe_drill(deployment, platform.node(), latest, units, booted)
+            else:
+                state = f"/var/lib/cht-backup-bucket/{deployment}"
+                reports = {what: read_report(f"{state}/last-{what}.json") for what in ("copy", "check")}
+                title, text = describe_bucket(deployment, platform.node(), reports, units, booted)
         prefix = CRITICAL if os.environ.get("JOURNAL_STREAM") else ""
         print(f"{prefix}{title}: {text}", flush=True)
     try:

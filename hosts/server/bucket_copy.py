@@ -840,7 +840,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("action", choices=("copy", "check", "extend", "describe"), metavar="ACTION",
                         help="copy, check, extend or describe")  # fmt: skip
-    parser.add_argument("settings", metavar="SETTINGS", help="/etc/cht-backup/DEPLOYMENT/bucket.json")
+    parser.add_argument("settings", metavar="SETTINGS", help="/etc/cht-backup-bucket/DEPLOYMENT/bucket.json")
     parser.add_argument("--all", action="store_true", help="check: read everything back, whatever it costs")
     options = parser.parse_args(arguments)
     os.umask(0o077)

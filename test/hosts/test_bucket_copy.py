@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import fixture  # noqa: F401
 
+import alert
 import bucket
 import bucket_copy
 import bucket_fetch
@@ -353,6 +354,38 @@ class Errors(unittest.TestCase):
         )
         rclone.reasons = ["something else"]
         self.assertEqual(rclone.reason(), "something else")
+
+
+class Alert(unittest.TestCase):
+    COPY, CHECK = "cht-bucket-copy-moh.service", "cht-bucket-check-moh.service"
+
+    def describe(self, units, **reports):
+        return alert.describe_bucket("moh", "server", reports, units, 1000)
+
+    def failed(self, at, result="exit-code"):
+        began = str((at - 1000) * 1_000_000)
+        return {"ActiveState": "failed", "Result": result, "ExecMainStartTimestampMonotonic": began}
+
+    def report(self, at, *problems):
+        return {"problems": list(problems), "finished": "then", "finishedAt": at, "lastSuccessAt": None}
+
+    def test_it_says_what_the_report_says(self):
+        title, text = self.describe({self.COPY: self.failed(2000)}, copy=self.report(2010, "no space"))
+        self.assertEqual(title, "Copy of the backups to the bucket failed: moh on server")
+        self.assertEqual(text, "(then) no space. None has succeeded so far.")
+
+    def test_it_is_about_what_failed_last(self):
+        units = {self.COPY: self.failed(2000), self.CHECK: self.failed(3000)}
+        check = {**self.report(3010, "2 files are gone"), "lastSuccessAt": 0}
+        title, text = self.describe(units, copy=self.report(2010, "no space"), check=check)
+        self.assertEqual(title, "Check of the bucket found problems: moh on server")
+        self.assertEqual(text, "(then) 2 files are gone. The last good one ended at 1970-01-01T00:00:00Z.")
+
+    def test_an_older_report_is_not_taken_for_that_of_a_run_that_was_killed(self):
+        text = self.describe({self.COPY: self.failed(2000, "signal")}, copy=self.report(1500, "old"))[1]
+        self.assertIn("ended with signal", text)
+        self.assertIn("journalctl -u cht-bucket-copy-moh", text)
+        self.assertNotIn("old", text)
 
 
 if __name__ == "__main__":

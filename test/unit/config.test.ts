@@ -4,7 +4,7 @@ import { join } from "node:path";
 import * as pulumi from "@pulumi/pulumi";
 import { parse } from "yaml";
 import { readSettings, type Settings, settingsSchema } from "../../config";
-import { isCalendar, isChunker, isCompression, isPinnedImage, isTimeSpan } from "../../config-formats";
+import { isCalendar, isChunker, isCompression, isEndpoint, isPinnedImage, isTimeSpan } from "../../config-formats";
 import { reference, referenceFile } from "../../docs/generate";
 import { sshCommandLine } from "../../provider/connection";
 import { core, textsOf } from "../../provider/mistakes";
@@ -39,6 +39,13 @@ function mistakes(settings: Record<string, unknown>, secrets: string[] = [], sta
 }
 
 const host = "AAAAC3NzaC1lZDI1NTE5AAAAIDchlaMSlsqghPIoqQnY3dW3bNcFuEd9egd7VQ/ugsoX";
+
+const bucket = {
+  name: "moh-backup-copy",
+  mode: "governance",
+  accessKeyId: "WRITER",
+  secretAccessKey: "hunter2+secret/key=",
+};
 
 /** Wrong settings, each with the one line that it is answered with. */
 const wrong: [what: string, settings: Record<string, unknown>, line: RegExp, secrets?: string[]][] = [
@@ -250,6 +257,64 @@ const wrong: [what: string, settings: Record<string, unknown>, line: RegExp, sec
     /^cht-backup:drill.scratch: found "\/srv\/cht-backup\/drill", which is in \/srv\/cht-backup; must be a directory/,
   ],
   [
+    "a bucket without a name",
+    { "cht-backup:bucket": { ...bucket, name: undefined } },
+    /^cht-backup:bucket.name: missing; must be 3 to 63 lower-case letters/,
+    ["cht-backup:bucket"],
+  ],
+  [
+    "a bucket in no mode",
+    { "cht-backup:bucket": { ...bucket, mode: undefined } },
+    /^cht-backup:bucket.mode: missing; must be `compliance` or `governance`/,
+    ["cht-backup:bucket"],
+  ],
+  [
+    "a bucket that is switched on",
+    { "cht-backup:bucket": true },
+    /^cht-backup:bucket: found true; must be `none`, or a mapping of `name`, /,
+  ],
+  [
+    "a bucket's secret in clear",
+    { "cht-backup:bucket": bucket },
+    /^cht-backup:bucket.secretAccessKey: found in clear; must be secret, for instance `pulumi config set --secret --path 'cht-backup:bucket.secretAccessKey'`$/,
+  ],
+  [
+    "a bucket's secret cut off",
+    { "cht-backup:bucket": { ...bucket, secretAccessKey: "hunter2" } },
+    /^cht-backup:bucket.secretAccessKey: found a value that isn't shown; must be 8 to 128 letters/,
+    ["cht-backup:bucket"],
+  ],
+  [
+    "a reader without a secret",
+    { "cht-backup:bucket": { ...bucket, reader: { accessKeyId: "READER" } } },
+    /^cht-backup:bucket.reader.secretAccessKey: missing; must be 8 to 128 letters/,
+    ["cht-backup:bucket"],
+  ],
+  [
+    "an endpoint with a path",
+    { "cht-backup:bucket": { ...bucket, endpoint: "https://s3.example.org/moh" } },
+    /^cht-backup:bucket.endpoint: found a value that isn't shown; must be an address of `https:\/\/`/,
+    ["cht-backup:bucket"],
+  ],
+  [
+    "a prefix that doesn't end",
+    { "cht-backup:bucket": { ...bucket, prefix: "moh" } },
+    /^cht-backup:bucket.prefix: found .*; must be letters, digits .*, ending in `\/`, for instance/,
+    ["cht-backup:bucket"],
+  ],
+  [
+    "locks that are lengthened every day",
+    { "cht-backup:bucket": { ...bucket, keepDays: 60 } },
+    /^cht-backup:bucket.lockDays: found 60 with keepDays 60; must be more: locks are lengthened in the days between$/,
+    ["cht-backup:bucket"],
+  ],
+  [
+    "a check that reads back most of it",
+    { "cht-backup:bucket": { ...bucket, readBack: "most" } },
+    /^cht-backup:bucket.readBack: found .*; must be a whole number from 0 to 1000000, or `all`/,
+    ["cht-backup:bucket"],
+  ],
+  [
     "an image whose tag may lead elsewhere tomorrow",
     { "cht-backup:drill": { couchdbImage: "couchdb:3.5.0" } },
     /^cht-backup:drill.couchdbImage: found "couchdb:3.5.0"; must be NAME@sha256: and 64/,
@@ -349,6 +414,7 @@ describe("settings", () => {
         server: { address: "backup.example.org", port: 22 },
         docker: { address: "cht.example.org", user: "ubuntu", sudo: true },
       },
+      bucket: undefined,
     } satisfies Settings);
   });
 
@@ -369,6 +435,49 @@ describe("settings", () => {
 
   it("can switch the drill off", () => {
     assert.equal(read({ "cht-backup:drill": { enabled: false, machine: "server" } }).drill, undefined);
+  });
+
+  it("lead to no bucket where they say so, or nothing", () => {
+    assert.equal(read({ "cht-backup:bucket": "none" }).bucket, undefined);
+  });
+
+  it("need little for a bucket at AWS", () => {
+    const writer = { accessKeyId: "WRITER", secretAccessKey: "hunter2+secret/key=" };
+    assert.deepEqual(read({ "cht-backup:bucket": bucket }, ["cht-backup:bucket"]).bucket, {
+      name: "moh-backup-copy",
+      region: "us-east-1",
+      endpoint: null,
+      pathStyle: false,
+      prefix: "moh/",
+      mode: "governance",
+      keepDays: 30,
+      lockDays: 60,
+      uploadRate: 0,
+      storageClass: null,
+      schedule: "*-*-* 06:00:00",
+      checkSchedule: "Wed *-*-* 12:00:00",
+      randomDelay: "30min",
+      readBack: 20,
+      maxAgeHours: 48,
+      writer,
+      reader: writer,
+    });
+  });
+
+  it("take a bucket elsewhere, by its path, and another key for reading", () => {
+    const reader = { accessKeyId: "READER", secretAccessKey: "hunter2-reader" };
+    const elsewhere = {
+      ...bucket,
+      endpoint: "http://storage.lan:8333",
+      reader,
+      readBack: "all",
+      prefix: "country/moh/",
+    };
+    const found = read({ "cht-backup:bucket": elsewhere }, ["cht-backup:bucket"]).bucket;
+    assert.deepEqual(
+      [found?.endpoint, found?.pathStyle, found?.reader, found?.readBack, found?.prefix],
+      ["http://storage.lan:8333", true, reader, "all", "country/moh/"],
+    );
   });
 
   it("take the server's address and port from its machine, unless the CHT machine has another way", () => {
@@ -516,6 +625,20 @@ const formats: [what: string, is: (text: string) => boolean, right: string[], wr
       `-couchdb@${digest}`,
       `couchdb@${digest.toUpperCase()}`,
       `http://registry/couchdb@${digest}`,
+    ],
+  ],
+  [
+    "endpoints",
+    isEndpoint,
+    ["https://s3.example.org", "http://storage:8333", "https://10.0.0.2:9000", "https://[2001:db8::3]:9000"],
+    [
+      "",
+      "s3.example.org",
+      "https://",
+      "https://s3.example.org/",
+      "https://user@s3.example.org",
+      "ftp://s3",
+      "https://a b",
     ],
   ],
   [

@@ -7,6 +7,19 @@ import { MockMonitor } from "@pulumi/pulumi/runtime/mocks";
 
 const passphrase = "hunter2 in a passphrase of many words";
 const alert = "tgram://hunter2-token/1";
+const bucket = {
+  name: "moh-backup-copy",
+  endpoint: "https://s3.example.org",
+  mode: "compliance",
+  lockDays: 90,
+  storageClass: "GLACIER_IR",
+  schedule: "07:00",
+  checkSchedule: "Thu 08:00",
+  randomDelay: "3min",
+  accessKeyId: "WRITER",
+  secretAccessKey: "hunter2/secret",
+  reader: { accessKeyId: "READER", secretAccessKey: "hunter2/reader" },
+};
 
 /** A resource as the program registers it with the engine. */
 interface Registered {
@@ -124,8 +137,21 @@ const settings = {
   "cht-backup:passphrase": passphrase,
   "cht-backup:firstBackup": "false",
   "cht-backup:drill": JSON.stringify({ manageDocker: false, schedule: "Sat 12:00", randomDelay: "5min", keep: 3 }),
+  "cht-backup:bucket": JSON.stringify(bucket),
 };
-const secretKeys = ["cht-backup:alerts", "cht-backup:passphrase"];
+const secretKeys = ["cht-backup:alerts", "cht-backup:passphrase", "cht-backup:bucket"];
+
+/** Runs the program and returns what it warned of, too. */
+async function warned(...args: Parameters<typeof runProgram>): Promise<Run & { said: string[] }> {
+  const said: string[] = [];
+  const { warn } = pulumi.log;
+  Object.assign(pulumi.log, { warn: async (text: string) => void said.push(text) });
+  try {
+    return { ...(await runProgram(...args)), said };
+  } finally {
+    Object.assign(pulumi.log, { warn });
+  }
+}
 
 describe("the program", function () {
   this.timeout(30_000);
@@ -162,7 +188,7 @@ describe("the program", function () {
     for (const names of Object.values(tree)) names.sort();
     assert.deepEqual(tree, {
       "": ["cht-backup-moh"],
-      "cht-backup-moh": ["backup-repository", "cht-backup", "offsite-server", "restore-drill"],
+      "cht-backup-moh": ["backup-repository", "bucket-copy", "cht-backup", "offsite-server", "restore-drill"],
       "offsite-server": [
         "server-borg",
         "server-host-key",
@@ -202,6 +228,29 @@ describe("the program", function () {
         "script-plan",
       ],
       "restore-drill": onEveryMachine,
+      "bucket-copy": [
+        "bucket-alert-addresses",
+        "bucket-alert-service",
+        "bucket-check-service",
+        "bucket-check-timer",
+        "bucket-copy-path",
+        "bucket-copy-service",
+        "bucket-copy-timer",
+        "bucket-credentials",
+        "bucket-environment",
+        "bucket-program-directory",
+        "bucket-protection",
+        "bucket-rclone",
+        "bucket-script-alert",
+        "bucket-script-bucket",
+        "bucket-script-bucket-copy",
+        "bucket-script-copy-plan",
+        "bucket-script-directory",
+        "bucket-script-snapshot",
+        "bucket-settings",
+        "bucket-settings-directory",
+        "bucket-snapshot-directory",
+      ],
     });
   });
 
@@ -274,6 +323,44 @@ describe("the program", function () {
     "drill-timer": { machine: "cht", unit: "cht-drill-moh.timer", enabled: true, active: true },
     "drill-overdue-service": { machine: "cht", unit: "cht-drill-moh-overdue.service" },
     "drill-overdue-timer": { machine: "cht", unit: "cht-drill-moh-overdue.timer", enabled: true, active: true },
+    "bucket-rclone": { machine: "server", packages: ["python3-venv", "rclone"], minimum: { rclone: "1.60" } },
+    "bucket-settings-directory": {
+      machine: "server",
+      path: "/etc/cht-backup-bucket/moh",
+      mode: "0750",
+      group: "cht-backup-moh",
+    },
+    "bucket-program-directory": { machine: "server", path: "/opt/cht-backup-bucket/moh" },
+    "bucket-script-directory": { machine: "server", path: "/opt/cht-backup-bucket/moh/bin" },
+    "bucket-environment": {
+      machine: "server",
+      path: "/opt/cht-backup-bucket/moh/venv",
+      requirements: hosts("server/requirements.txt"),
+    },
+    "bucket-snapshot-directory": {
+      machine: "server",
+      path: "/mnt/backup/moh/snapshot",
+      mode: "0700",
+      owner: "cht-backup-moh",
+      group: "cht-backup-moh",
+    },
+    "bucket-settings": { machine: "server", path: "/etc/cht-backup-bucket/moh/bucket.json" },
+    "bucket-credentials": { machine: "server", path: "/etc/cht-backup-bucket/moh/credentials", mode: "0600" },
+    "bucket-alert-addresses": { machine: "server", path: "/etc/cht-backup-bucket/moh/alerts", mode: "0600" },
+    "bucket-alert-service": { machine: "server", unit: "cht-bucket-failed-moh.service" },
+    "bucket-copy-service": { machine: "server", unit: "cht-bucket-copy-moh.service" },
+    "bucket-copy-path": { machine: "server", unit: "cht-bucket-copy-moh.path", enabled: true, active: true },
+    "bucket-copy-timer": { machine: "server", unit: "cht-bucket-copy-moh.timer", enabled: true, active: true },
+    "bucket-check-service": { machine: "server", unit: "cht-bucket-check-moh.service" },
+    "bucket-check-timer": { machine: "server", unit: "cht-bucket-check-moh.timer", enabled: true, active: true },
+    "bucket-protection": {
+      machine: "server",
+      bucket: "moh-backup-copy",
+      programs: "/opt/cht-backup-bucket/moh",
+      settings: "/etc/cht-backup-bucket/moh/bucket.json",
+      mode: "COMPLIANCE",
+      days: 90,
+    },
   };
 
   for (const [name, expected] of Object.entries(inputs)) {
@@ -292,7 +379,9 @@ describe("the program", function () {
       "restore/verify.py",
       "drill/drill.py",
     ];
-    const laid = [...run.resources.values()].filter(({ inputs }) => String(inputs.path).endsWith(".py"));
+    const laid = [...run.resources.values()].filter(
+      ({ inputs }) => inputs.machine === "cht" && String(inputs.path).endsWith(".py"),
+    );
     const path = (script: string) => `/opt/cht-backup/moh/bin/${basename(script)}`;
     assert.deepEqual(
       laid.map(({ inputs }) => inputs).sort((one, other) => (String(one.path) < String(other.path) ? -1 : 1)),
@@ -302,7 +391,47 @@ describe("the program", function () {
     );
   });
 
+  it("lays down every script of the copy to the bucket as it is", () => {
+    const scripts = readdirSync(join(__dirname, "..", "..", "hosts", "server"))
+      .filter((file) => file.endsWith(".py"))
+      .map((file) => `server/${file}`);
+    const laid = [...run.resources.values()].filter(
+      ({ inputs }) => inputs.machine === "server" && String(inputs.path).endsWith(".py"),
+    );
+    assert.deepEqual(
+      new Map(laid.map(({ inputs }) => [inputs.path, inputs.content])),
+      new Map(
+        [...scripts, "cht/alert.py"].map((file) => [`/opt/cht-backup-bucket/moh/bin/${basename(file)}`, hosts(file)]),
+      ),
+    );
+  });
+
   it("writes the settings into the files of both machines", () => {
+    assert.deepEqual(JSON.parse(text("bucket-settings")), {
+      deployment: "moh",
+      repository: "/mnt/backup/moh/repository",
+      snapshot: "/mnt/backup/moh/snapshot",
+      state: "/var/lib/cht-backup-bucket/moh",
+      endpoint: "https://s3.example.org",
+      region: "us-east-1",
+      bucket: "moh-backup-copy",
+      prefix: "moh/",
+      pathStyle: true,
+      credentials: "/etc/cht-backup-bucket/moh/credentials",
+      mode: "COMPLIANCE",
+      keepDays: 30,
+      lockDays: 90,
+      lockWait: 600,
+      maxAge: 48,
+      uploadRate: 0,
+      storageClass: "GLACIER_IR",
+      readBack: 20,
+    });
+    assert.equal(
+      text("bucket-credentials"),
+      "[default]\naws_access_key_id = WRITER\naws_secret_access_key = hunter2/secret\n",
+    );
+    assert.equal(text("bucket-alert-addresses"), `${alert}\n`);
     assert.deepEqual(JSON.parse(text("backup-settings")), {
       deployment: "moh",
       chtHome: "/srv/cht",
@@ -336,6 +465,21 @@ describe("the program", function () {
       ["drill-cleanup-service", [/^OnFailure=cht-drill-moh-failed\.service$/m, /^ExecStart=.* cleanup /m]],
       ["drill-overdue-service", [/^OnFailure=cht-drill-moh-failed\.service$/m, /^ExecStart=.* overdue /m]],
       ["drill-alert-service", [/^ExecStart=.*alert\.py --about drill \/etc\/cht-backup\/moh\/drill\.json$/m]],
+      ["bucket-copy-path", [/^PathChanged=\/mnt\/backup\/moh\/repository\/transactions$/m]],
+      ["bucket-copy-timer", [/^OnCalendar=07:00$/m, /^RandomizedDelaySec=3min$/m, /^Persistent=true$/m]],
+      ["bucket-check-timer", [/^OnCalendar=Thu 08:00$/m, /^RandomizedDelaySec=3min$/m]],
+      [
+        "bucket-copy-service",
+        [
+          /^OnFailure=cht-bucket-failed-moh\.service$/m,
+          /^User=cht-backup-moh$/m,
+          /^ReadWritePaths=\/mnt\/backup\/moh$/m,
+          /^LoadCredential=bucket:\/etc\/cht-backup-bucket\/moh\/credentials$/m,
+          /^StateDirectory=cht-backup-bucket\/moh$/m,
+        ],
+      ],
+      ["bucket-check-service", [/^OnFailure=cht-bucket-failed-moh\.service$/m, /^ExecStart=.*\.py check \/etc/m]],
+      ["bucket-alert-service", [/^ExecStart=.*alert\.py --about bucket \/etc\/cht-backup-bucket\/moh\/bucket\.json$/m]],
       ["borgmatic-configuration", [/zstd,9/, /fixed,1048576/, /^upload_rate_limit: 512$/m]],
       [
         "server-login-limits",
@@ -423,6 +567,25 @@ describe("the program", function () {
       ],
     ],
     ["drill-overdue-timer", ["drill-overdue-service", "drill-alert-service"]],
+    ["bucket-credentials", ["bucket-settings-directory", "server-user"]],
+    ["bucket-environment", ["bucket-rclone", "bucket-program-directory"]],
+    ["bucket-script-snapshot", ["bucket-script-directory"]],
+    ...["bucket-copy-path", "bucket-copy-timer", "bucket-check-timer"].map((trigger): [string, string[]] => [
+      trigger,
+      [
+        trigger.replace(/-(path|timer)$/, "-service"),
+        "bucket-alert-service",
+        "bucket-settings",
+        "bucket-credentials",
+        "bucket-alert-addresses",
+        "bucket-environment",
+        "bucket-snapshot-directory",
+        "bucket-script-bucket-copy",
+        "bucket-script-alert",
+        "server-borg",
+      ],
+    ]),
+    ["bucket-protection", ["bucket-copy-path", "bucket-copy-timer", "bucket-check-timer"]],
   ];
 
   for (const [later, earlier] of order) {
@@ -512,6 +675,53 @@ describe("the first backup", function () {
   });
 });
 
+describe("the third copy", function () {
+  this.timeout(30_000);
+
+  const bucketIs = (value: object | "none") =>
+    warned(
+      { ...settings, "cht-backup:bucket": value === "none" ? value : JSON.stringify({ ...bucket, ...value }) },
+      secretKeys,
+    );
+
+  it("that there isn't puts nothing anywhere, and each up says that 3-2-1 isn't met", async () => {
+    const { resources, said, outputs } = await bucketIs("none");
+    assert.deepEqual(
+      [...resources].filter(([name, { inputs }]) => /bucket/.test(`${name} ${inputs.path} ${inputs.unit}`)),
+      [],
+    );
+    assert.equal(said.filter((text) => /no third copy.*3-2-1 .* isn't met/.test(text)).length, 1, said.join());
+    assert.equal((outputs.kept as Record<string, string>).bucket, undefined);
+  });
+
+  it("in compliance mode is said to be final before it is made", async () => {
+    const { said } = await bucketIs({});
+    assert.equal(
+      said.filter((text) => /compliance, which is final: .* moh-backup-copy .* for 90 days/.test(text)).length,
+      1,
+      said.join(),
+    );
+  });
+
+  it("in governance mode needs no warning, and says what a destroy would leave", async () => {
+    const { said, outputs, resources } = await bucketIs({ mode: "governance", prefix: "country/moh/" });
+    assert.deepEqual(
+      said.filter((text) => /bucket/.test(text)),
+      [],
+    );
+    assert.equal(resources.get("bucket-protection")?.inputs.mode, "GOVERNANCE");
+    assert.match((outputs.kept as Record<string, string>).bucket ?? "", /^moh-backup-copy\/country\/moh\/, /);
+  });
+
+  it("gives its key to the server alone, and the reader's to no machine", async () => {
+    const { resources } = await bucketIs({});
+    const holders = (secret: string) =>
+      [...resources].filter(([, { inputs }]) => JSON.stringify(inputs).includes(secret)).map(([name]) => name);
+    assert.deepEqual(holders("hunter2/secret"), ["bucket-credentials"]);
+    assert.deepEqual(holders("hunter2/reader"), []);
+  });
+});
+
 describe("the drill", function () {
   this.timeout(30_000);
 
@@ -528,7 +738,7 @@ describe("the drill", function () {
   };
 
   const drillOn = (drill: Record<string, unknown>) =>
-    runProgram(
+    warned(
       {
         ...settings,
         "host:machines": JSON.stringify({ ...machines, third }),
@@ -540,18 +750,11 @@ describe("the drill", function () {
     [...run.resources].filter(([, { inputs }]) => inputs.machine === machine).map(([name]) => name);
 
   it("that is switched off puts nothing anywhere, and says at each up that nothing is proven", async () => {
-    const said: string[] = [];
-    const { warn } = pulumi.log;
-    Object.assign(pulumi.log, { warn: async (text: string) => void said.push(text) });
-    try {
-      const run = await drillOn({ enabled: false });
-      assert.deepEqual(
-        [...run.resources].filter(([name, { inputs }]) => /drill/.test(`${name} ${inputs.path} ${inputs.unit}`)),
-        [],
-      );
-    } finally {
-      Object.assign(pulumi.log, { warn });
-    }
+    const { resources, said } = await drillOn({ enabled: false });
+    assert.deepEqual(
+      [...resources].filter(([name, { inputs }]) => /drill/.test(`${name} ${inputs.path} ${inputs.unit}`)),
+      [],
+    );
     assert.equal(said.filter((text) => /drill is switched off: nothing proves that/.test(text)).length, 1, said.join());
   });
 
@@ -605,7 +808,7 @@ describe("the drill", function () {
         const units = [...run.resources].filter(([, { parent }]) => parent === "restore-drill").map(([name]) => name);
         assert.deepEqual(
           on(run, machine)
-            .filter((name) => !name.startsWith("server-"))
+            .filter((name) => !/^(server|bucket)-/.test(name))
             .sort(),
           [...new Set([...parts, ...units])].sort(),
         );

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { formatLine, observeKeys, parseLine } from "../../provider/authorized-key";
 import { observeRepository } from "../../provider/borg-repository";
+import { observeProtection, protectionProblems } from "../../provider/bucket-protection";
 import { parseFile } from "../../provider/file";
 import { newPassphrase } from "../../provider/passphrase";
 import { unlockedRequirements } from "../../provider/python-environment";
@@ -60,6 +61,69 @@ describe("what the plugin sees on a machine", () => {
       const written = formatLine({ ...wanted, command });
       assert.equal(observeKeys(written, wanted).command, command);
       assert.equal(parseLine(written.trim()).options.length, 2);
+    });
+  });
+
+  describe("a bucket's protection", () => {
+    const wanted = {
+      machine: "server",
+      bucket: "copies",
+      programs: "/opt/x",
+      settings: "/etc/x.json",
+      mode: "COMPLIANCE",
+      days: 60,
+      answer: "as asked",
+      versioning: true,
+      publicAccess: "blocked",
+    };
+    const good = { versioning: true, lock: { mode: "COMPLIANCE", days: 60 }, publicAccessBlock: { A: true, B: true } };
+    const observe = (found: object, before = "") =>
+      observeProtection({ output: `${before}${JSON.stringify({ ...good, ...found })}\n`, exitCode: 0 }, wanted);
+    const problems = (found: object) => protectionProblems(observe(found), wanted);
+
+    it("is as wanted where everything is, and where more is", () => {
+      assert.deepEqual(observe({}), wanted);
+      assert.deepEqual(observe({ lock: { mode: "COMPLIANCE", days: 400 } }), wanted);
+      const less = { ...wanted, mode: "GOVERNANCE" };
+      assert.deepEqual(observeProtection({ output: JSON.stringify(good), exitCode: 0 }, less), less);
+      assert.deepEqual(problems({}), []);
+    });
+
+    it("is as wanted where the storage has no switches for public access", () => {
+      assert.deepEqual(observe({ publicAccessBlock: null }), wanted);
+    });
+
+    it("isn't distracted by what a library says before it", () => {
+      assert.deepEqual(observe({}, "x.py:1: PythonDeprecationWarning: soon\n"), wanted);
+    });
+
+    it("shows that versioning is off", () => {
+      assert.equal(observe({ versioning: false }).versioning, false);
+      assert.match(problems({ versioning: false }).join(), /^its versioning is off; switch it on$/);
+    });
+
+    it("shows a lock that is gone, weaker or shorter", () => {
+      assert.equal(observe({ lock: null }).mode, "(no object lock)");
+      assert.equal(observe({ lock: { mode: null, days: null } }).mode, "(no default retention)");
+      assert.equal(observe({ lock: { mode: "GOVERNANCE", days: 60 } }).mode, "GOVERNANCE");
+      assert.equal(observe({ lock: { mode: "COMPLIANCE", days: 59 } }).days, 59);
+      assert.match(
+        problems({ lock: { mode: "GOVERNANCE", days: 7 } }).join(),
+        /^its default retention is GOVERNANCE, 7 days; must be COMPLIANCE, 60 days or more$/,
+      );
+    });
+
+    it("shows which switches are off", () => {
+      assert.equal(observe({ publicAccessBlock: { A: true, B: false, C: false } }).publicAccess, "B, C off");
+      assert.match(problems({ publicAccessBlock: { A: false } }).join(), /public access isn't blocked \(A off\)/);
+    });
+
+    it("shows why it can't be asked", () => {
+      const failed = { output: "the bucket copies at AWS x: it can't be reached\n", exitCode: 2 };
+      const observed = observeProtection(failed, wanted);
+      assert.equal(observed.answer, "the bucket copies at AWS x: it can't be reached");
+      assert.deepEqual(protectionProblems(observed, wanted), [observed.answer]);
+      assert.equal(observeProtection({ output: "", exitCode: 124 }, wanted).answer, "no answer in time");
     });
   });
 
