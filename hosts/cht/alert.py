@@ -126,7 +126,9 @@ def describe_bucket(
         text = ended(units.get(unit, {}), unit.removesuffix(".service"))
     last = (report or {}).get("lastSuccessAt")
     past = f"The last good one ended at {moment(last)}." if last else "None has succeeded so far."
-    failed = "Copy of the backups to the bucket failed" if what == "copy" else "Check of the bucket found problems"
+    failed = (
+        "Copy of the backups to the bucket failed" if what == "copy" else "Check of the bucket found problems"
+    )
     return f"{failed}: {deployment} on {host}", f"{text.removesuffix('.')}. {past}"
 
 
@@ -183,7 +185,9 @@ def main(arguments: list[str] | None = None) -> int:
         help="/etc/cht-backup/DEPLOYMENT/settings.json, drill.json there, or"
         " /etc/cht-backup-bucket/DEPLOYMENT/bucket.json",
     )
-    parser.add_argument("--about", choices=("backup", "drill", "bucket"), default="backup", help="what failed")
+    parser.add_argument(
+        "--about", choices=("backup", "drill", "bucket"), default="backup", help="what failed"
+    )
     parser.add_argument("--test", action="store_true", help="send a test message instead")
     options = parser.parse_args(arguments)
     try:

@@ -376,10 +376,10 @@ class Alert(unittest.TestCase):
 
     def test_it_is_about_what_failed_last(self):
         units = {self.COPY: self.failed(2000), self.CHECK: self.failed(3000)}
-        check = {**self.report(3010, "2 files are gone"), "lastSuccessAt": 0}
+        check = {**self.report(3010, "2 files are gone"), "lastSuccessAt": 86400}
         title, text = self.describe(units, copy=self.report(2010, "no space"), check=check)
         self.assertEqual(title, "Check of the bucket found problems: moh on server")
-        self.assertEqual(text, "(then) 2 files are gone. The last good one ended at 1970-01-01T00:00:00Z.")
+        self.assertEqual(text, "(then) 2 files are gone. The last good one ended at 1970-01-02T00:00:00Z.")
 
     def test_an_older_report_is_not_taken_for_that_of_a_run_that_was_killed(self):
         text = self.describe({self.COPY: self.failed(2000, "signal")}, copy=self.report(1500, "old"))[1]
