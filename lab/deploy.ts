@@ -6,6 +6,7 @@ import { labFolder } from "../toolchain/paths";
 import { Problem, type Progress, plain } from "../toolchain/progress";
 import { pulumi } from "../toolchain/pulumi";
 import { containerOf, exec } from "./machines";
+import { writeBucketSettings } from "./stack";
 
 const state = join(labFolder, "state", ".pulumi", "stacks", "cht-backup", "lab.json");
 const log = join(labFolder, "log", "pulumi.log");
@@ -47,6 +48,7 @@ export async function deploy(progress: Progress): Promise<void> {
   writeFileSync(log, "");
   await progress.step("deploying by Pulumi (pulumi up)", async () => {
     if (!existsSync(state)) await mustWork(["stack", "init", "lab", "--no-select"]);
+    await writeBucketSettings();
     const text = await mustWork(["up", "--stack", "lab", "--yes", "--skip-preview", "--color", "never"]);
     appendFileSync(log, "\n");
     const changed = changes(text);

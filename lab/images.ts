@@ -1,5 +1,6 @@
 /**
- * The lab's images: a base (Debian 13), the machine, the CHT's machine, and the two that run inside the latter.
+ * The lab's images: a base (Debian 13), the machine, the CHT's machine, the two that run inside the latter, and
+ * the bucket's.
  *
  * An image's tag is a hash of all that went into it, so that a change of its definition makes a new one and
  * everything else is found again.
@@ -37,6 +38,7 @@ export interface Images {
   cht: string;
   nginx: string;
   couchdb: string;
+  bucket: string;
 }
 
 /** The settings about reaching package sources in what `apt-config dump` prints: proxies, checks of dates. */
@@ -198,7 +200,7 @@ export async function ensureImages(progress: Progress, logged: Logged): Promise<
     await progress.step("getting the base image (Debian 13)", () => base(progress, logged));
   }
   const fromNetwork = await networkFiles();
-  for (const file of ["machine/first-process", "cht/deploy-cht"]) {
+  for (const file of ["machine/first-process", "cht/deploy-cht", "bucket/first-process"]) {
     chmodSync(join(project, "lab", "images", file), 0o755);
   }
   const outer = async () => {
@@ -213,12 +215,14 @@ export async function ensureImages(progress: Progress, logged: Logged): Promise<
     const reader = readFileSync(join(project, "hosts", "cht", "couch_files.py"));
     return build("couchdb", baseImage, context("couchdb/stand-in", { "couch_files.py": reader, ...fromNetwork }));
   };
-  const [machineImages, nginx, couchdbBuilt] = await Promise.all([
+  const requirements = readFileSync(join(project, "test", "bucket", "requirements.txt"));
+  const [machineImages, nginx, couchdbBuilt, bucket] = await Promise.all([
     outer(),
     build("nginx", baseImage, context("nginx", fromNetwork)),
     couchdb(),
+    build("bucket", baseImage, context("bucket", { "requirements.txt": requirements, ...fromNetwork })),
   ]);
-  return { ...machineImages, nginx, couchdb: couchdbBuilt };
+  return { ...machineImages, nginx, couchdb: couchdbBuilt, bucket };
 }
 
 const titles: Record<string, string> = {
@@ -226,4 +230,5 @@ const titles: Record<string, string> = {
   cht: "the CHT's machine",
   nginx: "nginx",
   couchdb: "CouchDB",
+  bucket: "the bucket",
 };

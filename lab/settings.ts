@@ -62,14 +62,36 @@ export function mergeSettings(text: string, settings: Record<string, unknown>, n
           if (!isScalar(old) || old.value !== now) document.setIn(place, now);
         }
       }
-    } else if (isMap(document.getIn(path))) {
-      for (const [property, now] of Object.entries(value as Record<string, unknown>)) {
-        if (!document.hasIn([...path, property])) document.setIn([...path, property], now);
-      }
-    } else if (!document.hasIn(path)) {
-      document.setIn(path, document.createNode(value));
+    } else {
+      addMissing(document, path, value);
     }
   }
   // What says the same already is left as it is written.
   return JSON.stringify(document.toJS()) === before ? text : document.toString({ lineWidth: 0 });
+}
+
+/** Adds a value where there is none; of a mapping that is there what is missing in it. */
+function addMissing(document: Document, path: readonly string[], value: unknown): void {
+  if (isMap(document.getIn(path))) {
+    for (const [name, inner] of Object.entries(value as object)) addMissing(document, [...path, name], inner);
+  } else if (!document.hasIn(path)) {
+    document.setIn(path, document.createNode(value));
+  }
+}
+
+/**
+ * The bucket's secrets that the stack file lacks, as `pulumi config set --path` names them, and whose they are. None
+ * where the user says that there is no bucket.
+ */
+export function missingBucketSecrets(text: string): { path: string; of: "writer" | "reader" }[] {
+  const document = parseDocument(text);
+  const bucket = ["config", "cht-backup:bucket"];
+  if (document.hasIn(bucket) && !isMap(document.getIn(bucket))) return [];
+  const secrets = [
+    { inside: ["secretAccessKey"], of: "writer" as const },
+    { inside: ["reader", "secretAccessKey"], of: "reader" as const },
+  ];
+  return secrets
+    .filter(({ inside }) => !document.hasIn([...bucket, ...inside]))
+    .map(({ inside, of }) => ({ path: ["cht-backup:bucket", ...inside].join("."), of }));
 }

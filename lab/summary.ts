@@ -1,6 +1,7 @@
 /** What `npm run lab` says at its end. */
 import { duration, type Timing } from "../toolchain/progress";
 import type { Reached } from "./boot";
+import { bucketSettings } from "./bucket";
 import { exec, type Machine } from "./machines";
 
 /** One archive as borg tells of it. */
@@ -58,11 +59,15 @@ repository=ssh://offsite/srv/cht-backup/lab/repository
 
 /** The first archive in the repository and what is in it, asked through the CHT machine; undefined when there is none. */
 async function firstArchive(): Promise<{ archive: Archive; holdings: Holdings } | undefined> {
-  const info = await exec("cht", `${borg} borg info --json --first 1 "$repository"`);
+  // A copy to the bucket may have the repository's lock for a moment.
+  const info = await exec("cht", `${borg} borg --lock-wait 60 info --json --first 1 "$repository"`);
   if (info.code !== 0) return undefined;
   const [first] = (JSON.parse(info.stdout) as { archives: BorgArchive[] }).archives;
   if (first === undefined) return undefined;
-  const list = await exec("cht", `${borg} borg list --format '{type} {path}{NL}' "$repository::${first.name}"`);
+  const list = await exec(
+    "cht",
+    `${borg} borg --lock-wait 60 list --format '{type} {path}{NL}' "$repository::${first.name}"`,
+  );
   const paths = list.stdout.split("\n").flatMap((line) => (line.startsWith("- ") ? [line.slice(2)] : []));
   const { nfiles, original_size, compressed_size } = first.stats;
   return {
@@ -96,6 +101,7 @@ export async function summary(lab: {
     "Machines",
     `  cht     ${cht.user}@${cht.address}   CHT with ${documents} documents in ${Object.keys(lab.counts).length} databases`,
     `  server  ${server.user}@${server.address}   takes the backups`,
+    `  bucket  ${bucketSettings.endpoint}   takes copies of them; reached inside the lab's network`,
     "  ssh -i .lab/id_ed25519 USER@ADDRESS logs in; Pulumi.lab.yaml holds the settings",
   ];
   const first = lab.deployed ? await firstArchive() : undefined;

@@ -1,4 +1,4 @@
-/** `npm run lab`: two machines, a CHT on one, the program deployed onto both, the first backup made. */
+/** `npm run lab`: two machines, a CHT on one, a bucket, the program deployed onto both, the first backup made. */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { Logged } from "../toolchain/command";
@@ -8,6 +8,7 @@ import { labFolder, project } from "../toolchain/paths";
 import { duration, Problem, Progress } from "../toolchain/progress";
 import { ensureCli } from "../toolchain/pulumi-cli";
 import { ensureMachines, machinesExist } from "./boot";
+import { bucketExists, ensureBucket } from "./bucket";
 import { deployedImages, documentCounts, ensureCht } from "./cht";
 import { deploy, firstBackup } from "./deploy";
 import { ensureImages } from "./images";
@@ -18,7 +19,7 @@ import { summary } from "./summary";
 const help = `Usage: npm run lab [-- --no-deploy]
 
 Sets up the lab on this computer: two machines in containers (systemd, sshd), a CHT deployment on one of them,
-the stack "lab" deployed onto both by Pulumi, and the first backup. What is there already is found again.
+a bucket in a third container, the stack "lab" deployed onto both by Pulumi, and the first backup. What is there already is found again.
 
   --no-deploy   stop after the machines, the CHT and Pulumi.lab.yaml
   --help        this text
@@ -49,14 +50,17 @@ void main("lab", async () => {
     // The one asks the network and the processor, the other waits for the network: both at once.
     const machinery = async () => {
       await ensureEngine(progress);
-      const present = await machinesExist();
-      let images = present ? undefined : await ensureImages(progress, logged);
+      const present = await Promise.all([machinesExist(), bucketExists()]);
+      let images = present.every(Boolean) ? undefined : await ensureImages(progress, logged);
       const machines = await ensureMachines(images, progress, logged);
       const deployed = await deployedImages();
       if (deployed === undefined) images ??= await ensureImages(progress, logged);
       const services = deployed ?? images;
       if (services === undefined) throw new Problem("the CHT's images are missing");
-      await ensureCht(services, deployed !== undefined, progress, logged);
+      await Promise.all([
+        ensureCht(services, deployed !== undefined, progress, logged),
+        ensureBucket(images, progress, logged),
+      ]);
       writeSettings(machines);
       return machines;
     };

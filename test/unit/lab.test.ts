@@ -3,7 +3,7 @@ import { describe, it } from "mocha";
 import { parse } from "yaml";
 import { changes, diagnostics } from "../../lab/deploy";
 import { aptSettings, buildCommand, contentHash } from "../../lab/images";
-import { labSettings, mergeSettings } from "../../lab/settings";
+import { labSettings, mergeSettings, missingBucketSecrets } from "../../lab/settings";
 import { holdings, size } from "../../lab/summary";
 
 const machines = {
@@ -63,6 +63,30 @@ config:
     assert.equal(values.config["cht-backup:randomDelay"], "5min");
     assert.match(merged, /^# mine\n/);
     assert.match(merged, /# small disk/);
+  });
+
+  it("gets the bucket's secrets once, and the rest of its settings beside them", () => {
+    const wanted = [
+      { path: "cht-backup:bucket.secretAccessKey", of: "writer" },
+      { path: "cht-backup:bucket.reader.secretAccessKey", of: "reader" },
+    ];
+    assert.deepEqual(missingBucketSecrets(mergeSettings("", settings)), wanted);
+    const text = "config:\n  cht-backup:bucket:\n    secretAccessKey:\n      secure: v1:a\n";
+    assert.deepEqual(missingBucketSecrets(text), wanted.slice(1));
+    const all = `${text}    reader:\n      secretAccessKey:\n        secure: v1:b\n`;
+    assert.deepEqual(missingBucketSecrets(all), []);
+    const merged = mergeSettings(all, { "cht-backup:bucket": { name: "b", reader: { accessKeyId: "c" } } });
+    assert.deepEqual(parse(merged).config["cht-backup:bucket"], {
+      secretAccessKey: { secure: "v1:a" },
+      reader: { secretAccessKey: { secure: "v1:b" }, accessKeyId: "c" },
+      name: "b",
+    });
+  });
+
+  it("is left without a bucket where the user says so", () => {
+    const text = "config:\n  cht-backup:bucket: none\n";
+    assert.deepEqual(missingBucketSecrets(text), []);
+    assert.equal(mergeSettings(text, { "cht-backup:bucket": { name: "b" } }), text);
   });
 
   it("drops what an older passphrase encrypted", () => {
