@@ -1,7 +1,8 @@
 /** `npm run archives`: what is in a deployment's repository, seen from the operator's computer. */
 import { command, exitCodes, Refused, readOptions } from "./main";
 import { parseDestination, Remote } from "./remote";
-import { throughCht, throughTemporaryKey, type Way } from "./repository";
+import { bucketOf, throughBucket, throughCht, throughTemporaryKey, type Way } from "./repository";
+import { sourceOf } from "./restore";
 import { readDeployment } from "./stack";
 
 const help = `Usage: npm run archives -- --stack STACK [OPTIONS]
@@ -9,6 +10,8 @@ const help = `Usage: npm run archives -- --stack STACK [OPTIONS]
 Lists the archives of a deployment, the newest first: when each was begun, files, size, documents by database.
 
   --stack STACK          the stack
+  --from server|bucket   which copy of the repository (default server). From the bucket it is fetched to DESTINATION
+                         first, whole, and stays there in /var/lib/cht-restore for a restore --from bucket
   --via DESTINATION      ask from this machine ([user@]host[:port], or a name in host:machines) instead of the CHT
                          machine; it gets borg and, for this time, a key. For the day when the CHT machine is gone
   --last N               how many archives to look into (default 10; 0 is all)
@@ -68,6 +71,7 @@ async function archives(signal: AbortSignal): Promise<number> {
   const options = readOptions(
     {
       stack: { type: "string" },
+      from: { type: "string" },
       via: { type: "string" },
       last: { type: "string" },
       "identity-file": { type: "string" },
@@ -84,13 +88,20 @@ async function archives(signal: AbortSignal): Promise<number> {
   if (options.stack === undefined) throw new Refused("--stack is missing: the name of the stack, for instance prod");
   const last = options.last ?? "10";
   if (!/^[0-9]{1,6}$/.test(last)) throw new Refused(`--last ${last}: it must be a whole number, 0 for all`);
+  const { from } = sourceOf({ from: options.from ?? "server" });
+  if (from === "bucket" && options.via === undefined) {
+    throw new Refused("--from bucket needs --via: the machine that the repository is fetched to, and restored on");
+  }
   const deployment = await readDeployment(options.stack);
+  const bucket = from === "bucket" ? bucketOf(deployment.settings, options.stack) : undefined;
   const { machines } = deployment.settings;
   const list = async (remote: Remote, { programs, notes, python, request }: Way) => {
     const words = [python, "-B", `${programs}/bin/restore.py`, "list", notes];
     const stdin = `${JSON.stringify({ ...request, last: Number(last) })}\n`;
-    const { code, stdout, stderr } = await remote.run(words, { stdin, keepOpen: true, signal });
-    if (code !== 0) throw new Refused(stderr.trim());
+    // What is fetched from a bucket takes its time, and says so.
+    const onError = bucket && ((line: string) => void process.stderr.write(`  ${line}\n`));
+    const { code, stdout, stderr } = await remote.run(words, { stdin, keepOpen: true, signal, onError });
+    if (code !== 0) throw new Refused(bucket ? "the archives can't be listed, for the reason above" : stderr.trim());
     return JSON.parse(stdout) as Archives;
   };
   const remotes: Remote[] = [];
@@ -101,7 +112,7 @@ async function archives(signal: AbortSignal): Promise<number> {
   };
   try {
     let found: Archives;
-    if (options.via === undefined || options.via === "cht") {
+    if (options.via === undefined || (options.via === "cht" && !bucket)) {
       const cht = connect("cht", machines.cht);
       found = await throughCht(cht, deployment, signal, (way) => list(cht, way));
     } else {
@@ -111,13 +122,12 @@ async function archives(signal: AbortSignal): Promise<number> {
         ? connect(options.via, known)
         : connect(options.via, parseDestination(options.via, { identityFile, configFile }), "--via");
       const say = (text: string) => void process.stderr.write(`  ${text}\n`);
-      found = await throughTemporaryKey(
-        via,
-        connect("server", machines.server),
-        deployment,
-        { installDocker: false, say, signal },
-        (way) => list(via, way),
-      );
+      const course = { installDocker: false, say, signal };
+      found = bucket
+        ? await throughBucket(via, bucket, deployment, course, (way) => list(via, way))
+        : await throughTemporaryKey(via, connect("server", machines.server), deployment, course, (way) =>
+            list(via, way),
+          );
     }
     process.stdout.write(options.json ? `${JSON.stringify(found, null, 2)}\n` : table(found));
     return exitCodes.right;

@@ -13,6 +13,7 @@ import { project } from "../toolchain/paths";
 import { Problem } from "../toolchain/progress";
 import { pulumi } from "../toolchain/pulumi";
 import { command, exitCodes, Refused, readOptions } from "./main";
+import { repositoryId } from "./repository";
 import { type Deployment, readDeployment } from "./stack";
 
 const help = `Usage: npm run recovery-kit -- --stack STACK [--output FILE.html]
@@ -64,14 +65,13 @@ interface Secret {
 
 /** A key as a person types it: no empty lines, no spaces at the lines' ends. */
 const typed = (key: string) => key.replace(/\s*\n\s*/g, "\n").trim();
-/** The id of the repository that an exported key belongs to. @throws Problem */
-function repositoryId(key: string): string {
-  const id = /^BORG_KEY ([0-9a-f]{64})\n/.exec(key)?.[1];
-  if (id === undefined) throw new Problem("the stack's output `recovery` holds no key as borg exports it");
-  return id;
-}
-
-function secretsOf({ passphrase, key, formerKeys = {} }: Deployment): Secret[] {
+function secretsOf({ settings, passphrase, key, formerKeys = {} }: Deployment): Secret[] {
+  const bucket = settings.bucket && {
+    title: "The secret of the bucket's key",
+    about:
+      "For step 4, only where the copy in the bucket is used. It can read and nothing else, if it is the reader's.",
+    text: settings.bucket.reader.secretAccessKey,
+  };
   return [
     {
       title: "The passphrase",
@@ -83,6 +83,7 @@ function secretsOf({ passphrase, key, formerKeys = {} }: Deployment): Secret[] {
       about: "For step 6a, if the repository lost its own. It is of use only with the passphrase.",
       text: typed(key),
     },
+    ...(bucket ? [bucket] : []),
     ...Object.entries(formerKeys).map(([id, former]) => ({
       title: "The key of an earlier repository",
       about: `Only for a copy of the repository that was in the same place before. Its id is\n${id}.`,
@@ -99,7 +100,20 @@ function valuesOf({ stack, deployment, made, version }: Kit): Record<string, str
   const [type = "", blob = ""] = hostKey.split(" ");
   const digest = createHash("sha256").update(Buffer.from(blob, "base64")).digest("base64").replace(/=+$/, "");
   const other = machines.server.address;
+  const { bucket } = settings;
   return {
+    ...(bucket && {
+      BUCKET: bucket.name,
+      BUCKET_AT: bucket.endpoint ?? "AWS",
+      BUCKET_ENDPOINT: bucket.endpoint ?? "",
+      BUCKET_REGION: bucket.region,
+      BUCKET_PREFIX: bucket.prefix,
+      BUCKET_STYLE: bucket.pathStyle ? "path" : "auto",
+      BUCKET_KEY_ID: bucket.reader.accessKeyId,
+    }),
+    OTHER_COPY: bucket
+      ? `A copy of it is in the bucket ${bucket.name}: see "4, from the bucket".`
+      : "There is no copy of it in a bucket: the server's is the only one.",
     DEPLOYMENT: settings.deployment,
     STACK: stack,
     MADE: `${made.toISOString().slice(0, 16).replace("T", " ")} UTC`,
@@ -126,6 +140,13 @@ function valuesOf({ stack, deployment, made, version }: Kit): Record<string, str
   };
 }
 
+/** The page's template, with the section on the bucket where there is one. */
+function pageTemplate({ settings }: Deployment): string {
+  const section = settings.bucket ? template("bucket.md") : "";
+  // A function: a replacement's text has a meaning for `$`.
+  return template("page.md").replace(/^\[bucket\.md\]\n\n/m, () => section && `${section}\n`);
+}
+
 /** The page as plain text. Pure. */
 export function textPage(kit: Kit): string {
   const frames = (markdown: string) =>
@@ -137,7 +158,7 @@ export function textPage(kit: Kit): string {
     const values = { PART: partName(index), TITLE: title, ABOUT: about, TEXT: text, QR: "" };
     return render(frames(template("secret.md")), values, { severalLines: true }).trimEnd();
   });
-  return `${[render(frames(template("page.md")), valuesOf(kit)).trimEnd(), ...parts].join("\n\n")}\n`;
+  return `${[render(frames(pageTemplate(kit.deployment)), valuesOf(kit)).trimEnd(), ...parts].join("\n\n")}\n`;
 }
 
 /** The page as HTML, without scripts and without anything that is fetched. Pure. */
@@ -157,7 +178,7 @@ export function htmlPage(kit: Kit): string {
     const part = render(html(template("secret.md")), { ...values, QR: qr }, { severalLines: true });
     return `<section class="secret">\n${part}</section>\n`;
   });
-  const body = render(html(template("page.md")), escaped(valuesOf(kit))) + parts.join("");
+  const body = render(html(pageTemplate(kit.deployment)), escaped(valuesOf(kit))) + parts.join("");
   const style = `<style>\n${template("page.css")}</style>`;
   const values = { DEPLOYMENT: kit.deployment.settings.deployment, STYLE: style, BODY: body };
   return render(template("page.html"), values, { severalLines: true });

@@ -1,9 +1,11 @@
 /** A machine's way to the repository for as long as an operation takes: scripts and, where it has none, a key. */
 import { readHostFile, renderHostFile } from "../components/host-files";
 import { chtNames, serveCommand, serverNames } from "../components/names";
+import type { Bucket, Settings } from "../config";
 import { Problem } from "../toolchain/progress";
+import { Refused } from "./main";
 import type { Remote } from "./remote";
-import type { Deployment } from "./stack";
+import type { Deployment, Recovery } from "./stack";
 
 const scripts = [
   "cht/backup.py",
@@ -14,6 +16,7 @@ const scripts = [
   "restore/restore.py",
   "restore/verify.py",
 ];
+const bucketScripts = ["server/bucket.py", "restore/bucket_fetch.py"];
 /** After this the temporary key lets nobody in, even where it could not be removed. It is looked at when a connection
  * begins, so an extraction may take longer. */
 const KEY_HOURS = 24;
@@ -25,7 +28,17 @@ export interface Way {
   /** Where it keeps its notes. */
   notes: string;
   python: string;
-  request: { repository: string; passphrase: string; baseDirectory: string; sshConfig: string; server: string };
+  request: { repository: string; passphrase: string; baseDirectory: string } & (
+    | { sshConfig: string; server: string }
+    | { bucket: object }
+  );
+}
+
+/** The operation's output and end. */
+interface Course {
+  installDocker: boolean;
+  say: (text: string) => void;
+  signal: AbortSignal;
 }
 
 /** A shell script that writes files, each 0600, below a directory. */
@@ -36,8 +49,8 @@ export function writeFiles(directory: string, files: Record<string, string>): st
   return ["set -eu; umask 077", `mkdir -p '${directory}/bin'`, ...lines, ""].join("\n");
 }
 
-function programs(): Record<string, string> {
-  return Object.fromEntries(scripts.map((name) => [`bin/${name.split("/")[1]}`, readHostFile(name)]));
+function programs(names = scripts): Record<string, string> {
+  return Object.fromEntries(names.map((name) => [`bin/${name.split("/")[1]}`, readHostFile(name)]));
 }
 
 function request({ settings, passphrase }: Deployment, baseDirectory: string, sshConfig: string): Way["request"] {
@@ -79,6 +92,82 @@ export async function throughCht<T>(
   }
 }
 
+/** A directory of this run only: another run, which will be refused, must not touch it. */
+async function runDirectory(remote: Remote, notes: string, signal: AbortSignal): Promise<string> {
+  const make = 'umask 077; mkdir -p "$1"; mktemp -d "$1/run.XXXXXXXX"';
+  return (await remote.script(make, [notes], { signal })).trim();
+}
+
+function prepare(remote: Remote, directory: string, from: "server" | "bucket", course: Course): Promise<string> {
+  const { installDocker, signal, say } = course;
+  const words = [directory, installDocker ? "yes" : "no", from];
+  return remote.script(readHostFile("restore/prepare.sh"), words, { signal, onError: say });
+}
+
+/** The bucket of a stack. @throws Refused where there is none */
+export function bucketOf({ bucket }: Settings, stack: string): Bucket {
+  if (bucket !== undefined) return bucket;
+  throw new Refused(`the stack ${stack} has no copy in a bucket (cht-backup:bucket): restore with --from server`);
+}
+
+/**
+ * The line that `bucket_fetch.py` reads: the place and the key for reading, which copy, and the ids that the repository
+ * may have (another one's copy would be forged, or of another deployment). Pure.
+ * @param copyAsOf the newest copy finished by this time, UTC; undefined: the newest
+ */
+export function bucketRequest(bucket: Bucket, { key, formerKeys = {} }: Recovery, copyAsOf: string | undefined) {
+  const { name, region, endpoint, pathStyle, prefix, reader } = bucket;
+  const repositories = [repositoryId(key), ...Object.keys(formerKeys)];
+  return { bucket: name, region, endpoint, pathStyle, prefix, ...reader, asOf: copyAsOf, repositories };
+}
+
+/** The id of the repository that an exported key belongs to. @throws Problem */
+export function repositoryId(key: string): string {
+  const id = /^BORG_KEY ([0-9a-f]{64})\n/.exec(key)?.[1];
+  if (id === undefined) throw new Problem("the stack's output `recovery` holds no key as borg exports it");
+  return id;
+}
+
+/**
+ * A machine gets borg, and the programs that fetch the repository from the bucket. The server isn't asked for anything:
+ * it may be gone.
+ * @param into where the repository goes while it is needed
+ */
+export async function throughBucket<T>(
+  remote: Remote,
+  bucket: Bucket,
+  deployment: Deployment,
+  options: Course & { copyAsOf?: string | undefined; into?: string | undefined },
+  work: (way: Way) => Promise<T>,
+): Promise<T> {
+  const notes = notesOf(deployment.settings.deployment);
+  let directory = "";
+  try {
+    directory = await runDirectory(remote, notes, options.signal);
+    await prepare(remote, directory, "bucket", options);
+    await remote.script(writeFiles(directory, programs([...scripts, ...bucketScripts])), [], {
+      signal: options.signal,
+    });
+    return await work({
+      programs: directory,
+      notes,
+      python: "python3",
+      request: {
+        repository: options.into ?? `${notes}/repository`,
+        passphrase: deployment.passphrase,
+        baseDirectory: `${directory}/borg`,
+        bucket: bucketRequest(bucket, deployment, options.copyAsOf),
+      },
+    });
+  } finally {
+    if (directory !== "") {
+      await remote
+        .script('rm -rf "$1"', [directory])
+        .catch((error) => options.say(`note: not tidied up: ${(error as Error).message}`));
+    }
+  }
+}
+
 /**
  * Any other machine gets borg, and a key of its own that the server lets in for the time of the work. The private half
  * never leaves the machine; the key can read and append, as the CHT machine's can, and nothing else.
@@ -87,7 +176,7 @@ export async function throughTemporaryKey<T>(
   remote: Remote,
   server: Remote,
   deployment: Deployment,
-  options: { installDocker: boolean; say: (text: string) => void; signal: AbortSignal },
+  options: Course,
   work: (way: Way) => Promise<T>,
 ): Promise<T> {
   const { settings } = deployment;
@@ -98,14 +187,8 @@ export async function throughTemporaryKey<T>(
   let key: string | undefined;
   let directory = "";
   try {
-    // Of this run only: another run, which will be refused, must not touch it.
-    const make = 'umask 077; mkdir -p "$1"; mktemp -d "$1/run.XXXXXXXX"';
-    directory = (await remote.script(make, [notes], { signal })).trim();
-    const prepared = await remote.script(
-      readHostFile("restore/prepare.sh"),
-      [directory, options.installDocker ? "yes" : "no"],
-      { signal, onError: say },
-    );
+    directory = await runDirectory(remote, notes, signal);
+    const prepared = await prepare(remote, directory, "server", options);
     key = /^ssh-ed25519 \S+/m.exec(prepared)?.[0];
     if (key === undefined) throw new Problem(`${remote.name}: no SSH key could be made there`);
     const hostKey =

@@ -3,7 +3,7 @@ import { normalize } from "node:path/posix";
 import { duration } from "../toolchain/progress";
 import { command, exitCodes, Refused, readOptions } from "./main";
 import { parseDestination, Remote } from "./remote";
-import { hasOwnWay, notesOf, throughCht, throughTemporaryKey, type Way } from "./repository";
+import { bucketOf, hasOwnWay, notesOf, throughBucket, throughCht, throughTemporaryKey, type Way } from "./repository";
 import { readDeployment } from "./stack";
 
 const help = `Usage: npm run restore -- --stack STACK --from server --to DESTINATION [OPTIONS]
@@ -16,12 +16,17 @@ With --database or --path it gets only that out of the archive, into an empty di
 on the machine of a CHT that runs (\`--to cht\`).
 
   --stack STACK          the stack
-  --from server          which copy: the offsite server is the only one so far
+  --from server|bucket   which copy of the repository. From the bucket it is fetched whole first, and every file is
+                         compared with its checksum; the server isn't asked, it may be gone
   --to DESTINATION       the machine: [user@]host[:port], or a name in host:machines; root or sudo without a password.
-                         It must reach the server's SSH at cht-backup:server.address
+                         It must reach the server's SSH at cht-backup:server.address, or the bucket
   --archive NAME         this archive (\`npm run archives\` lists them). Default: the newest finished one
   --as-of TIME           the newest one begun by this time: 2026-11-21 (all of that day, UTC), 2026-11-21T14:00Z,
                          or 2026-11-21T14:00 (your time zone)
+  --copy-as-of TIME      from the bucket: the newest copy that was finished by this time, for a repository that was
+                         harmed later. Default: the newest copy, which holds all archives
+  --fetch-into DIRECTORY from the bucket: where on DESTINATION the repository goes until the restore has succeeded: a
+                         directory that is empty or not there yet. Default: /var/lib/cht-restore/DEPLOYMENT/repository
   --start                start the containers (docker compose up --detach) and ask CouchDB and nginx
   --install-docker       install the distribution's Docker engine and Compose where they are missing
   --dry-run              say what would be done, how much room it takes and how long; change nothing but install borg
@@ -41,13 +46,14 @@ that is said; 2 refused or not possible, the reason is said; 130 after Ctrl-C: r
 
 /**
  * A time of the operator as the archives' names have it, in UTC. A date alone is its last second.
+ * @param option that it was given by
  * @throws Refused
  */
-export function asOf(text: string): string {
+export function asOf(text: string, option = "--as-of"): string {
   const date = /^\d{4}-\d\d-\d\d$/.test(text);
   const time = new Date(date ? `${text}T23:59:59Z` : text.replace(" ", "T"));
   if (!/^\d{4}-\d\d-\d\d/.test(text) || Number.isNaN(time.getTime())) {
-    throw new Refused(`--as-of ${text}: it must be a time such as 2026-11-21 or 2026-11-21T14:00Z`);
+    throw new Refused(`${option} ${text}: it must be a time such as 2026-11-21 or 2026-11-21T14:00Z`);
   }
   return time.toISOString().replace(/\.\d+Z$/, "Z");
 }
@@ -91,6 +97,27 @@ export function partOf(options: {
   return { databases, paths, into };
 }
 
+/**
+ * Which copy of the repository the options ask for. Pure.
+ * @throws Refused
+ */
+export function sourceOf(options: { from?: string; "copy-as-of"?: string; "fetch-into"?: string }) {
+  const { from, "copy-as-of": copyAsOf, "fetch-into": into } = options;
+  if (from !== "server" && from !== "bucket") {
+    throw new Refused("--from must be `server`, the offsite server, or `bucket`, its copy in the bucket");
+  }
+  for (const [name, value] of [
+    ["--copy-as-of", copyAsOf],
+    ["--fetch-into", into],
+  ]) {
+    if (from === "server" && value !== undefined) throw new Refused(`${name} goes with --from bucket only`);
+  }
+  if (into !== undefined && (!into.startsWith("/") || into.includes("\n") || normalize(into) === "/")) {
+    throw new Refused(`--fetch-into ${into}: it must be an absolute path`);
+  }
+  return { from, copyAsOf: copyAsOf === undefined ? undefined : asOf(copyAsOf, "--copy-as-of"), into };
+}
+
 async function restore(signal: AbortSignal): Promise<number> {
   const options = readOptions(
     {
@@ -99,6 +126,8 @@ async function restore(signal: AbortSignal): Promise<number> {
       to: { type: "string" },
       archive: { type: "string" },
       "as-of": { type: "string" },
+      "copy-as-of": { type: "string" },
+      "fetch-into": { type: "string" },
       start: { type: "boolean" },
       "install-docker": { type: "boolean" },
       "dry-run": { type: "boolean" },
@@ -119,8 +148,7 @@ async function restore(signal: AbortSignal): Promise<number> {
   }
   const { stack, to, "identity-file": identityFile, "ssh-config": configFile } = options;
   if (stack === undefined) throw new Refused("--stack is missing: the name of the stack, for instance prod");
-  if (options.from !== "server")
-    throw new Refused("--from must be `server`: the offsite server is the only copy so far");
+  const source = sourceOf(options);
   if (to === undefined)
     throw new Refused("--to is missing: the machine to restore to, for instance root@new.example.org");
   if (options.archive !== undefined && options["as-of"] !== undefined) {
@@ -139,6 +167,7 @@ async function restore(signal: AbortSignal): Promise<number> {
   const begin = Date.now();
   const say = (text: string) => void process.stdout.write(`${text}\n`);
   const deployment = await readDeployment(stack);
+  const bucket = source.from === "bucket" ? bucketOf(deployment.settings, stack) : undefined;
   const { machines } = deployment.settings;
   const known = machines[to];
   const destination = known
@@ -159,11 +188,17 @@ async function restore(signal: AbortSignal): Promise<number> {
       return finished.code;
     };
     const installDocker = options["install-docker"] ?? false;
-    // For a part nothing need be installed on the CHT machine: it has all that its backups need.
-    const own = part !== undefined && to === "cht" && (await hasOwnWay(destination, deployment, signal));
-    const code = own
-      ? await throughCht(destination, deployment, signal, work)
-      : await throughTemporaryKey(destination, server, deployment, { installDocker, say, signal }, work);
+    const course = { installDocker, say, signal };
+    const fromServer = async () => {
+      // For a part nothing need be installed on the CHT machine: it has all that its backups need.
+      const own = part !== undefined && to === "cht" && (await hasOwnWay(destination, deployment, signal));
+      return own
+        ? await throughCht(destination, deployment, signal, work)
+        : await throughTemporaryKey(destination, server, deployment, course, work);
+    };
+    const code = bucket
+      ? await throughBucket(destination, bucket, deployment, { ...course, ...source }, work)
+      : await fromServer();
     if (signal.aborted) process.stderr.write("Stopped. The same command goes on from here.\n");
     else say(`${code === 0 ? "done" : "ended"} after ${duration(Date.now() - begin)}`);
     return code === 0 || code === 1 ? code : exitCodes.refused;

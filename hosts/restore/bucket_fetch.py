@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Fetch a borg repository from its copy in a bucket, as one of the finished copies has it, or list the copies.
 
-What is asked for comes as one line of JSON on standard input, because it holds the key for reading:
+`npm run restore -- --from bucket` does this by way of restore.py; this file is a program for itself, too. What is
+asked for comes as one line of JSON on standard input, because it holds the key for reading:
 `bucket`, `prefix`, `region`, `endpoint` (null: AWS), `pathStyle`, `accessKeyId`, `secretAccessKey`, perhaps
-`sessionToken`; and `asOf` (a time in UTC, `2026-11-21T02:00:00Z`) or `copy` (a key that `list` shows).
+`sessionToken`; `asOf` (a time in UTC, `2026-11-21T02:00:00Z`) or `copy` (a key that `list` shows); and perhaps
+`repositories`, borg's ids of those that it may be.
 
 Every file is fetched by the version that the copy's index names and compared with its size and checksum, so what was
 overwritten, deleted or half uploaded since doesn't matter. The bucket's clock says which copy is the newest: whoever
@@ -85,9 +87,10 @@ def read_index(there: Bucket, of: Version) -> Index:
 
 
 def choose(
-    there: Bucket, as_of: str | None, key: str | None, say: Callable[[str], None]
+    there: Bucket, as_of: str | None, key: str | None, say: Callable[[str], None], repositories: list[str] | None = None
 ) -> tuple[Version, Index, Listing]:
-    """The newest copy that is asked for and whole. Raises Refused, BucketError."""
+    """The newest copy that is asked for and whole, of one of the `repositories` (None: of any). Raises Refused,
+    BucketError."""
     listing = there.versions("repository/")
     for of in eligible(bucket.copies_in(there), as_of, key):
         name = f"index/{of.path} of {moment(of.modified)}"
@@ -95,6 +98,9 @@ def choose(
             index = read_index(there, of)
         except ValueError as error:
             say(f"note: {name} is passed over, it is no index of a copy: {error}")
+            continue
+        if repositories is not None and index.repository not in repositories:
+            say(f"note: {name} is passed over, it is of another repository: {index.repository}")
             continue
         lost = bucket.absent(index, listing)
         if not lost:
@@ -111,36 +117,68 @@ class Fetch:
         self.notes = f"{directory}.fetched.json"
         """Lies beside the directory, and says that it is ours to change."""
         self.stop = threading.Event()
-        self.done = 0
         self.counting = threading.Lock()
-        self.began = self.said = time.monotonic()
+        self.count_anew()
 
-    def run(self) -> None:
-        """Raises Refused, BucketError, OSError."""
-        self.prepare()
-        todo = [path for path in self.index.objects if not self.kept(path)]
+    def run(self, dry_run: bool = False) -> bool:
+        """Whether the directory holds the copy at the end: always, but for a dry run, which changes nothing. Raises
+        Refused, BucketError, OSError."""
+        if os.path.isdir(self.directory) and os.listdir(self.directory) and not os.path.exists(self.notes):
+            raise Refused(f"{self.directory} isn't empty; nothing was changed")
+        todo = self.missing()
         size = sum(self.index.objects[path].size for path in todo)
         self.say(
             f"{len(self.index.objects)} files, {megabytes(self.index.size)}"
             + (f", of which {megabytes(self.index.size - size)} are here already" if size < self.index.size else "")
         )
-        free = os.statvfs(self.directory)
+        where = existing(self.directory)
+        free = os.statvfs(where)
+        self.say(
+            f"space for the repository: {megabytes(size)} needed, {megabytes(free.f_bavail * free.f_frsize)} free in"
+            f" {where}; what is extracted needs its own besides"
+        )
         if size + SPARE > free.f_bavail * free.f_frsize:
             raise Refused(
-                f"too little space in {self.directory}: {megabytes(size + SPARE)} needed (with a little to spare),"
-                f" {megabytes(free.f_bavail * free.f_frsize)} free"
+                f"too little space in {where}: {megabytes(size + SPARE)} needed (with a little to spare),"
+                f" {megabytes(free.f_bavail * free.f_frsize)} free. Fetch it to a larger disk"
             )
-        self.began = time.monotonic()
+        if dry_run:
+            return not todo and self.noted() == self.about()
+        self.prepare()
+        self.count_anew()
         bucket.in_parallel(lambda path: self.fetch(path, size), sorted(todo), self.stop.set)
         self.say(f"fetched and compared in {time.monotonic() - self.began:.0f} s")
+        return True
+
+    def missing(self) -> list[str]:
+        """Paths of what isn't in the directory yet, or isn't right there."""
+        size = sum(self._here(path) for path in self.index.objects)
+        paths = sorted(self.index.objects)
+        kept = bucket.in_parallel(lambda path: self.kept(path, size), paths, self.stop.set)
+        return [path for path, right in zip(paths, kept, strict=True) if not right]
+
+    def _here(self, path: str) -> int:
+        try:
+            return os.path.getsize(os.path.join(self.directory, path))
+        except FileNotFoundError:
+            return 0
+
+    def about(self) -> dict[str, Any]:
+        return {"repository": self.index.repository, "number": self.index.number}
+
+    def noted(self) -> Any:
+        """Of which copy the directory's content is, as the last run noted it."""
+        try:
+            with open(self.notes, encoding="utf-8") as file:
+                return json.load(file)
+        except (OSError, ValueError):
+            return None
 
     def prepare(self) -> None:
         """Make the directory ready: empty, or what an earlier run fetched, less what isn't in this copy."""
-        if os.path.isdir(self.directory) and os.listdir(self.directory) and not os.path.exists(self.notes):
-            raise Refused(f"{self.directory} isn't empty; nothing was changed")
         os.makedirs(os.path.dirname(self.directory) or "/", exist_ok=True)
         with open(self.notes, "w", encoding="utf-8") as file:
-            json.dump({"repository": self.index.repository, "number": self.index.number}, file)
+            json.dump(self.about(), file)
         os.makedirs(self.directory, mode=0o700, exist_ok=True)
         for folder, _folders, names in os.walk(self.directory):
             for name in names:
@@ -148,7 +186,7 @@ class Fetch:
                 if path not in self.index.objects:
                     os.remove(os.path.join(folder, name))
 
-    def kept(self, path: str) -> bool:
+    def kept(self, path: str, total: int) -> bool:
         full, of = os.path.join(self.directory, path), self.index.objects[path]
         try:
             if os.path.getsize(full) != of.size:
@@ -158,7 +196,10 @@ class Fetch:
         digest = hashlib.sha256()
         with open(full, "rb") as file:
             while block := file.read(bucket.BLOCK):
+                if self.stop.is_set():
+                    return False
                 digest.update(block)
+                self.count(len(block), total, "of what is here compared")
         return digest.hexdigest() == of.sha256
 
     def fetch(self, path: str, total: int) -> None:
@@ -179,7 +220,7 @@ class Fetch:
         os.remove(f"{full}.part")
         raise Refused(
             f"{path} in the bucket isn't what the copy's index says: the copy is damaged, or its index forged. Take an"
-            " earlier one (--as-of)"
+            " earlier one (--copy-as-of)"
         )
 
     def transfer(self, path: str, of: Stored, part: str, total: int) -> bool:
@@ -201,7 +242,11 @@ class Fetch:
                 self.count(-size, total)
         return (size, digest.hexdigest()) == (of.size, of.sha256)
 
-    def count(self, size: int, total: int) -> None:
+    def count_anew(self) -> None:
+        self.done = 0
+        self.began = self.said = time.monotonic()
+
+    def count(self, size: int, total: int, what: str = "fetched") -> None:
         with self.counting:
             self.done += size
             now = time.monotonic()
@@ -209,7 +254,7 @@ class Fetch:
                 return
             self.said = now
             left = (total - self.done) * (now - self.began) / max(self.done, 1)
-            done = f"{self.done / total:.0%} fetched: {megabytes(self.done)} of {megabytes(total)}"
+            done = f"{self.done / total:.0%} {what}: {megabytes(self.done)} of {megabytes(total)}"
             self.say(f"{done}, {left / 60:.0f} min left")
 
 
@@ -217,17 +262,24 @@ def megabytes(size: float) -> str:
     return f"{size / 1e6:,.1f} MB"
 
 
-def fetch(request: dict[str, Any], directory: str, say: Callable[[str], None]) -> Index:
-    """Fetch what the request asks for into a directory, which is then a repository. Raises Refused, BucketError and
-    OSError; a run after that goes on from there."""
+def existing(path: str) -> str:
+    """The path, or the directory above it that there is."""
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    return path
+
+
+def fetch(request: dict[str, Any], directory: str, say: Callable[[str], None], dry_run: bool = False) -> bool:
+    """Fetch what the request asks for into a directory, which is then a repository. Returns whether it is one now:
+    after a dry run it may not be. Raises Refused, BucketError and OSError; a run after that goes on from there."""
     there = connect(request)
-    of, index, _listing = choose(there, request.get("asOf"), request.get("copy"), say)
+    repositories = request.get("repositories")
+    of, index, _listing = choose(there, request.get("asOf"), request.get("copy"), say, repositories)
     say(
         f"copy {index.number}, index/{of.path}, finished {moment(of.modified)}: deployment {index.deployment},"
         f" repository {index.repository}, transaction {index.transaction}"
     )
-    Fetch(there, index, os.path.abspath(directory), say).run()
-    return index
+    return Fetch(there, index, os.path.abspath(directory), say).run(dry_run)
 
 
 def list_copies(request: dict[str, Any]) -> list[dict[str, Any]]:

@@ -271,8 +271,8 @@ def main(arguments: list[str] | None = None) -> int:
         prog="part.py",
         description="Get databases or files out of an archive into an empty directory of this machine, and compare"
         " them with the archive's manifest. Reads one line of JSON from standard input: repository, passphrase,"
-        " baseDirectory, sshConfig, databases, paths, and optionally into, archive, asOf (UTC), dryRun,"
-        " despiteProblems. It stops when standard input ends.",
+        " baseDirectory, sshConfig or bucket, databases, paths, and optionally into, archive, asOf (UTC),"
+        " dryRun, despiteProblems. It stops when standard input ends.",
         epilog="Exit codes: as restore.py's.",
     )
     parser.add_argument("work", metavar="DIRECTORY", help="where this program keeps its notes")

@@ -1,9 +1,11 @@
 #!/bin/sh
-# Makes this machine fit for a restore, and prints the public half of an SSH key that is made here.
-# Usage: prepare.sh DIRECTORY INSTALL_DOCKER (yes or no). What it does is said on standard error.
+# Makes this machine fit for a restore from the server, and prints the public half of an SSH key that is made here; or
+# for one from a bucket.
+# Usage: prepare.sh DIRECTORY INSTALL_DOCKER (yes or no) FROM (server or bucket). What it does is said on standard error.
 set -eu
 directory=$1
 install_docker=$2
+from=$3
 umask 077
 
 if ! command -v apt-get > /dev/null; then
@@ -12,8 +14,12 @@ if ! command -v apt-get > /dev/null; then
 fi
 wanted=
 command -v borg > /dev/null || wanted="$wanted borgbackup"
-command -v ssh-keygen > /dev/null || wanted="$wanted openssh-client"
 python3 -c 'import xxhash' 2> /dev/null || wanted="$wanted python3 python3-xxhash"
+if [ "$from" = bucket ]; then
+	python3 -c 'import boto3' 2> /dev/null || wanted="$wanted python3-boto3 ca-certificates"
+else
+	command -v ssh-keygen > /dev/null || wanted="$wanted openssh-client"
+fi
 known() {
 	apt-cache show "$1" > /dev/null 2>&1
 }
@@ -50,6 +56,7 @@ if [ -n "$wanted" ] || [ "$docker" = yes ]; then
 	}
 fi
 
+[ "$from" = server ] || exit 0
 # One key a run; its public half is let in on the server for the time of this run only.
 rm -f "$directory/ssh_key" "$directory/ssh_key.pub"
 ssh-keygen -q -t ed25519 -N '' -C cht-backup-restore -f "$directory/ssh_key"

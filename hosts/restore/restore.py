@@ -153,7 +153,12 @@ class Borg:
             "LANG": "C.UTF-8",
             "TZ": "UTC",
             "BORG_BASE_DIR": request["baseDirectory"],
-            "BORG_RSH": f"ssh -F {request['sshConfig']}",
+            # Without a server the repository is a directory of this machine, which has been elsewhere.
+            **(
+                {"BORG_RSH": f"ssh -F {request['sshConfig']}"}
+                if "sshConfig" in request
+                else {"BORG_RELOCATED_REPO_ACCESS_IS_OK": "yes"}
+            ),
         }
         self.child: subprocess.Popen[str] | None = None
 
@@ -898,11 +903,52 @@ def end_with_input() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def forget_other_runs(work: str, ssh_config: str) -> None:
+def from_bucket(
+    action: Callable[[dict[str, Any], str], int], request: dict[str, Any], work: str, tell: Callable[[str], None]
+) -> int:
+    """Fetch the repository from the bucket, and do what is asked with it. It stays for a next run, and goes when a
+    restore has succeeded. Raises Refused."""
+    # Only here: elsewhere these files aren't beside this one.
+    import bucket
+    import bucket_fetch
+
+    place, directory = request["bucket"], request["repository"]
+    dry_run, only_list = bool(request.get("dryRun")), "last" in request
+    Borg(request).check_version()  # before hours of fetching
+    try:
+        there = bucket_fetch.fetch(place, directory, tell, dry_run)
+    except bucket_fetch.Refused as error:
+        raise Refused(str(error)) from error
+    except bucket.BucketError as error:
+        raise Refused(f"{error}. What was fetched stays, and the next run goes on from there") from error
+    if not there:
+        tell("dry run: nothing was fetched. Which archive it is, and its size, is known once the repository is here")
+        return RIGHT
+    done = False
+    try:
+        code = action(request, work)
+        done = code == RIGHT and not dry_run and not only_list
+        return code
+    except Damaged as error:
+        raise Refused(f"{error}. For an earlier copy in the bucket: --copy-as-of") from error
+    finally:
+        if done:
+            shutil.rmtree(directory)
+            os.remove(f"{directory}.fetched.json")
+            tell(f"removed: {directory}, the repository that was fetched")
+        else:
+            tell(f"the fetched repository stays in {directory}; a restore that succeeds removes it")
+
+
+def forget_other_runs(work: str, own: str) -> None:
     """Remove the scripts and keys of runs whose operator's computer died; after a day such a key is void."""
     for path in pathlib.Path(work).glob("run.*"):
-        if str(path) != os.path.dirname(ssh_config) and path.stat().st_mtime < time.time() - 24 * 3600:
+        if str(path) != own and path.stat().st_mtime < time.time() - 24 * 3600:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def tell_aside(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def read_line() -> str:
@@ -917,9 +963,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="restore.py",
         description="Restore a CHT deployment onto this machine from its borg repository, or list the archives."
-        " Reads one line of JSON from standard input: repository, passphrase, baseDirectory, sshConfig, and"
-        " optionally archive, asOf (UTC), last, dryRun, replace, start, despiteProblems. It stops"
-        " when standard input ends.",
+        " Reads one line of JSON from standard input: repository, passphrase, baseDirectory, sshConfig or bucket (what"
+        " bucket_fetch.py reads; the repository is fetched first), and optionally archive, asOf (UTC), last, dryRun,"
+        " replace, start, despiteProblems. It stops when standard input ends.",
         epilog="Exit codes: 0 done, and everything checked is right; 1 a check failed, which is named, and what"
         " was extracted is in place only when that is said; 2 refused or not possible, the reason is named;"
         " 143 or 130 stopped: run it again, it goes on from there.",
@@ -946,8 +992,12 @@ def perform(action: Callable[[dict[str, Any], str], int], work: str) -> int:
         os.makedirs(work, mode=0o700, exist_ok=True)
         lock = os.open(f"{work}/lock", os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        forget_other_runs(work, request["sshConfig"])
+        forget_other_runs(work, os.path.dirname(request["baseDirectory"]))
         threading.Thread(target=end_with_input, daemon=True).start()
+        if "bucket" in request:
+            # A list is printed as JSON, with nothing beside it.
+            tell = tell_aside if "last" in request else say
+            return from_bucket(action, request, work, tell)
         return action(request, work)
     except BlockingIOError:
         print("another restore is running on this machine", file=sys.stderr)

@@ -3,11 +3,12 @@ import { execFileSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { readSettings, type Settings } from "../../config";
 import { table } from "../../operations/archives";
 import { readOptions } from "../../operations/main";
 import { parseDestination, quote } from "../../operations/remote";
-import { writeFiles } from "../../operations/repository";
-import { asOf, partOf } from "../../operations/restore";
+import { bucketOf, bucketRequest, writeFiles } from "../../operations/repository";
+import { asOf, partOf, sourceOf } from "../../operations/restore";
 
 describe("an SSH destination", () => {
   it("is user, host and port, with ssh's defaults", () => {
@@ -74,6 +75,68 @@ describe("a part of an archive", () => {
     ] as const) {
       assert.throws(() => partOf(options as Parameters<typeof partOf>[0]), reason);
     }
+  });
+});
+
+describe("the copy to restore from", () => {
+  it("is the server's or the bucket's; the bucket's newest, or that of a time", () => {
+    assert.deepEqual(sourceOf({ from: "server" }), { from: "server", copyAsOf: undefined, into: undefined });
+    assert.deepEqual(sourceOf({ from: "bucket", "copy-as-of": "2026-11-21", "fetch-into": "/mnt/repository" }), {
+      from: "bucket",
+      copyAsOf: "2026-11-21T23:59:59Z",
+      into: "/mnt/repository",
+    });
+  });
+
+  it("that is none, or has options of another one, is refused in one line", () => {
+    for (const [options, reason] of [
+      [{}, /^Error: --from must be `server`, the offsite server, or `bucket`, [^\n]*$/],
+      [{ from: "tape" }, /--from must be/],
+      [{ from: "server", "copy-as-of": "2026-11-21" }, /--copy-as-of goes with --from bucket only/],
+      [{ from: "server", "fetch-into": "/mnt/x" }, /--fetch-into goes with --from bucket only/],
+      [{ from: "bucket", "fetch-into": "x" }, /--fetch-into x: it must be an absolute path/],
+      [{ from: "bucket", "fetch-into": "/x/.." }, /it must be an absolute path/],
+      [{ from: "bucket", "copy-as-of": "yesterday" }, /--copy-as-of yesterday: it must be a time/],
+    ] as const) {
+      assert.throws(() => sourceOf(options), reason);
+    }
+  });
+
+  it("is read with the reader's key, and only a copy of this deployment's repositories counts", () => {
+    const bucket = readSettings(
+      {
+        "host:machines": JSON.stringify({ cht: { address: "a" }, server: { address: "b" } }),
+        "cht-backup:bucket": JSON.stringify({
+          name: "moh-backup",
+          mode: "governance",
+          accessKeyId: "WRITER",
+          secretAccessKey: "writers.secret",
+          reader: { accessKeyId: "READER", secretAccessKey: "readers.secret" },
+        }),
+      },
+      "moh",
+      ["cht-backup:bucket"],
+    ).bucket;
+    assert.ok(bucket);
+    const recovery = { passphrase: "", key: `BORG_KEY ${"5a".repeat(32)}\nx\n`, formerKeys: { b6: "y" } };
+    assert.deepEqual(bucketRequest(bucket, recovery, undefined), {
+      bucket: "moh-backup",
+      region: "us-east-1",
+      endpoint: null,
+      pathStyle: false,
+      prefix: "moh/",
+      accessKeyId: "READER",
+      secretAccessKey: "readers.secret",
+      asOf: undefined,
+      repositories: ["5a".repeat(32), "b6"],
+    });
+  });
+
+  it("in the bucket of a stack without one is refused", () => {
+    assert.throws(
+      () => bucketOf({ bucket: undefined } as Settings, "prod"),
+      /^Error: the stack prod has no copy in a bucket \(cht-backup:bucket\): restore with --from server$/,
+    );
   });
 });
 
