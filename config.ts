@@ -605,6 +605,7 @@ export interface StackSettings extends Omit<Settings, "alerts" | "passphrase" | 
 
 export interface StackBucket extends Omit<Bucket, "writer" | "reader"> {
   writer: pulumi.Output<AccessKey>;
+  reader: Pick<AccessKey, "accessKeyId">;
 }
 
 /** Reads this stack's settings. Throws all mistakes at once, as a `RunError`: Pulumi prints it without a stack trace. */
@@ -621,9 +622,9 @@ export function loadSettings(): StackSettings {
   };
 }
 
-/** The reader's key is no business of a stack: only restores and the recovery kit use it. */
-function withoutSecrets({ writer, reader: _, ...bucket }: Bucket): StackBucket {
-  return { ...bucket, writer: pulumi.secret(writer) };
+/** The reader's secret is no business of a stack: only restores and the recovery kit use it. */
+function withoutSecrets({ writer, reader: { accessKeyId }, ...bucket }: Bucket): StackBucket {
+  return { ...bucket, reader: { accessKeyId }, writer: pulumi.secret(writer) };
 }
 
 /**

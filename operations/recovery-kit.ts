@@ -68,8 +68,7 @@ const typed = (key: string) => key.replace(/\s*\n\s*/g, "\n").trim();
 function secretsOf({ settings, passphrase, key, formerKeys = {} }: Deployment): Secret[] {
   const bucket = settings.bucket && {
     title: "The secret of the bucket's key",
-    about:
-      "For step 4, only where the copy in the bucket is used. It can read and nothing else, if it is the reader's.",
+    about: "For step 4, only where the bucket is used.",
     text: settings.bucket.reader.secretAccessKey,
   };
   return [

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import jsQR from "jsqr";
 import { serveCommand } from "../../components/names";
 import { kitDigest, kitReminder } from "../../components/recovery-kit";
-import { readSettings } from "../../config";
+import { type Bucket, readSettings } from "../../config";
 import { htmlPage, type Kit, places, qrCode, textPage } from "../../operations/recovery-kit";
 
 const line = "hqlhbGdvcml0aG2mc2hhMjU2pGRhdGHaAZ7l3sPnTp6NDo8YlWq1vJ4pR9xkXo0aBcDeF/";
@@ -16,29 +16,40 @@ const former = `BORG_KEY ${"b6".repeat(32)}\n${`${line.toUpperCase()}\n`.repeat(
 const passphrase = "it's <b>*$HOME*</b> & `\\n` @STACK@ _x_ ```";
 const hostKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAII8nyxMn8svM1ThCPAgYniADvs7y5zvM1uSd7V2YtxyT";
 
-const settings = readSettings(
-  {
-    "host:machines": JSON.stringify({
-      cht: { address: "cht.example.org", user: "ubuntu" },
-      server: { address: "backup.example.org", port: 2222 },
-    }),
-    "cht-backup:server": JSON.stringify({ address: "10.0.0.2", dataDirectory: "/mnt/backup" }),
-    "cht-backup:cht": JSON.stringify({
-      home: "/srv/cht",
-      composeProject: "moh",
-      couchdbData: ["/data/one", "/data/two"],
-    }),
-    "cht-backup:firstBackup": "false",
-  },
-  "prod",
-  [],
-);
+const given = {
+  "host:machines": JSON.stringify({
+    cht: { address: "cht.example.org", user: "ubuntu" },
+    server: { address: "backup.example.org", port: 2222 },
+  }),
+  "cht-backup:server": JSON.stringify({ address: "10.0.0.2", dataDirectory: "/mnt/backup" }),
+  "cht-backup:cht": JSON.stringify({
+    home: "/srv/cht",
+    composeProject: "moh",
+    couchdbData: ["/data/one", "/data/two"],
+  }),
+  "cht-backup:firstBackup": "false",
+};
+const settings = readSettings(given, "prod", []);
 const kit: Kit = {
   stack: "prod",
   made: new Date("2026-11-22T03:04:05Z"),
   version: "1.2.3",
   deployment: { settings, passphrase, key, hostKey, formerKeys: { ["b6".repeat(32)]: former } },
 };
+
+const readerSecret = "r3ad/er+secret=";
+const bucket = {
+  name: "moh-copy",
+  endpoint: "https://s3.example.org",
+  mode: "governance",
+  accessKeyId: "WRITER",
+  secretAccessKey: "writers.secret",
+  reader: { accessKeyId: "READER", secretAccessKey: readerSecret },
+};
+const withBucket = readSettings({ ...given, "cht-backup:bucket": JSON.stringify(bucket) }, "prod", [
+  "cht-backup:bucket",
+]);
+const bucketKit: Kit = { ...kit, deployment: { ...kit.deployment, settings: withBucket } };
 
 const unescaped = (html: string) =>
   html
@@ -156,6 +167,46 @@ describe("the recovery kit's page", () => {
   });
 });
 
+describe("the recovery kit's page of a deployment with a bucket", () => {
+  const html = htmlPage(bucketKit);
+  const text = textPage(bucketKit);
+
+  it("says where the bucket is, and how the repository is fetched from it", () => {
+    for (const word of ["in the bucket moh-copy", "https://s3.example.org", "us-east-1", "prod/", "READER"])
+      assert.ok(text.includes(word) && unescaped(html).includes(word), word);
+    const frames = framesOf(html, "new");
+    assert.deepEqual(framesOfText(text, "NEW MACHINE, as root"), frames);
+    assert.equal(frames.length, framesOf(htmlPage(kit), "new").length + 1);
+    const frame = frames.find((each) => each.includes("list_object_versions")) ?? "";
+    assert.match(frame, /^\( set -e\n[\s\S]*\necho "DONE: [\s\S]*\n\)$/);
+    assert.deepEqual(
+      frame.split("\n").filter((each) => each.length > 78),
+      [],
+    );
+    assert.equal(spawnSync("bash", ["-n"], { input: frame }).status, 0);
+    const [, program = ""] = /<<'END'\n([\s\S]*?\n)END\n/.exec(frame) ?? [];
+    const parsed = spawnSync("python3", ["-c", "import ast, sys; ast.parse(sys.stdin.read())"], { input: program });
+    assert.equal(parsed.status, 0, String(parsed.stderr));
+    assert.doesNotMatch(text.replaceAll(passphrase, ""), /@[A-Z_]+@|\[bucket\.md\]/);
+  });
+
+  it("holds the reader's secret as part C, as text and as a QR code, and the writer's nowhere", () => {
+    const secrets = [passphrase, key.trimEnd(), readerSecret, former.trimEnd()];
+    assert.deepEqual(framesOfText(text, "secret"), secrets);
+    assert.deepEqual(
+      [...html.matchAll(/<svg[\s\S]*?<\/svg>/g)].map(([svg]) => scan(svg)),
+      secrets,
+    );
+    assert.match(text, /^## C\. The secret of the bucket's key$/m);
+    assert.ok(!text.includes("writers.secret") && !html.includes("writers.secret"));
+  });
+
+  it("says so where there is none", () => {
+    assert.match(textPage(kit), /^- There is no copy of it in a bucket: the server's is the only one\.$/m);
+    assert.doesNotMatch(textPage(kit), /boto3|part C|\[bucket\.md\]/);
+  });
+});
+
 describe("the recovery kit's files", () => {
   let folder: string;
   beforeEach(() => {
@@ -213,8 +264,12 @@ describe("the reminder of the recovery kit", () => {
       kitDigest({ ...settings, server: { ...settings.server, address: "10.0.0.3" } }, key, hostKey),
       kitDigest({ ...settings, server: { ...settings.server, port: 22 } }, key, hostKey),
       kitDigest({ ...settings, server: { ...settings.server, dataDirectory: "/mnt/other" } }, key, hostKey),
+      kitDigest(withBucket, key, hostKey),
+      ...[{ name: "other" }, { endpoint: null }, { prefix: "x/" }, { reader: { accessKeyId: "NEW" } }].map((change) =>
+        kitDigest({ ...withBucket, bucket: { ...(withBucket.bucket as Bucket), ...change } }, key, hostKey),
+      ),
     ];
-    assert.equal(new Set([digest, ...changed]).size, 6);
+    assert.equal(new Set([digest, ...changed]).size, changed.length + 1);
     for (const now of changed)
       assert.match(
         kitReminder(`2026-11-22 ${digest}`, now, "prod") ?? "",
