@@ -1,17 +1,20 @@
 /**
- * Writes docs/settings.md, the reference of all settings, from the texts in `config.ts`.
+ * Writes docs/settings.md, the reference of all settings, from the texts in `config.ts`, and docs/costs.md from the
+ * prices in `costs.ts`.
  *
  * Usage: npm run docs [-- --check]
- *   --check   writes nothing; exit code 1 when the file isn't what would be written
+ *   --check   writes nothing; exit code 1 when a file isn't what would be written
  */
-import { readFileSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join, relative } from "node:path";
 import { z } from "zod";
 import { settingsSchema } from "../config";
 import { core, textsOf } from "../provider/mistakes";
+import { costs } from "./costs";
 
 /** Where the reference is. */
 export const referenceFile = join(__dirname, "settings.md");
+export const costsFile = join(__dirname, "costs.md");
 
 const start = `# Settings
 
@@ -71,14 +74,17 @@ function defaultOf(schema: z.ZodType): string {
 }
 
 if (require.main === module || process.argv[1] === __filename) {
-  const text = reference();
-  const name = relative(process.cwd(), referenceFile);
-  if (process.argv.includes("--check")) {
-    const current = readFileSync(referenceFile, "utf8") === text;
-    if (!current) console.error(`${name} is stale: npm run docs`);
-    process.exitCode = current ? 0 : 1;
-  } else {
-    writeFileSync(referenceFile, text);
-    console.log(`wrote ${name}`);
+  for (const [file, text] of [
+    [referenceFile, reference()],
+    [costsFile, costs()],
+  ] as const) {
+    const name = relative(process.cwd(), file);
+    if (!process.argv.includes("--check")) {
+      writeFileSync(file, text);
+      console.log(`wrote ${name}`);
+    } else if (!existsSync(file) || readFileSync(file, "utf8") !== text) {
+      console.error(`${name} is stale: npm run docs`);
+      process.exitCode = 1;
+    }
   }
 }

@@ -1,0 +1,147 @@
+/**
+ * What the copy in a bucket costs at AWS, computed from listed prices: `npm run docs` writes docs/costs.md from this.
+ * Pure.
+ */
+
+/** Prices in US dollars, as AWS lists them. A gigabyte is what AWS bills as one, 2^30 bytes. */
+interface StorageClass {
+  name: string;
+  /** A gigabyte for a month. */
+  storage: number;
+  /** A thousand of PUT, COPY, POST or LIST; a retention that is lengthened counts as one. */
+  writes: number;
+  /** A thousand of GET and all others. */
+  reads: number;
+  /** A gigabyte that is read. */
+  retrieval: number;
+  /** Days that are billed at least. */
+  least: number;
+}
+
+export const prices = {
+  date: "September 2025",
+  regions: "us-east-1 (N. Virginia) and eu-west-1 (Ireland), where they are the same",
+  classes: [
+    { name: "Standard", storage: 0.023, writes: 0.005, reads: 0.0004, retrieval: 0, least: 0 },
+    { name: "Standard-IA", storage: 0.0125, writes: 0.01, reads: 0.001, retrieval: 0.01, least: 30 },
+    { name: "Glacier Instant Retrieval", storage: 0.004, writes: 0.02, reads: 0.01, retrieval: 0.03, least: 90 },
+  ] satisfies StorageClass[],
+  /** A gigabyte that leaves AWS for the internet, after the free ones of each month. */
+  out: 0.09,
+  outFree: 100,
+};
+
+/** What is taken for granted of a deployment. */
+const assumed = {
+  backups: 30,
+  /** Gigabytes of one of borg's segments: one object. */
+  segment: 0.5,
+  /** Objects that each backup replaces: index, hints, integrity and so on, the copy's index, a segment or two. */
+  changed: 8,
+  /** Requests that list, each with up to a thousand versions, and look at settings: a copy, and a check. */
+  lists: 4,
+  /** Days from one lengthening of the locks to the next: the defaults' lockDays less keepDays. */
+  lengthening: 30,
+  /** Segments that the checks of a month read back: the default's 20, weekly. */
+  readBack: 87,
+};
+
+/** How much of a first full copy a month adds. Nothing is ever pruned. */
+export const growths = [
+  {
+    name: "quiet",
+    /** A plain day's share, and days with a compaction of everything. */
+    plain: 0.003,
+    compactions: 1 / 3,
+  },
+  { name: "busy", plain: 0.01, compactions: 1 },
+];
+/** What a compaction stores anew, as a share of a first full copy: docs/measurements.md, 13.7 of 15.1 MB. */
+const COMPACTION = 0.91;
+
+export const sizes = [20, 100, 700];
+
+/** Gigabytes in the bucket after some months, of a deployment with this many gigabytes of data. */
+export function stored(size: number, growth: (typeof growths)[number], months: number): number {
+  const monthly = growth.plain * (assumed.backups - growth.compactions) + growth.compactions * COMPACTION;
+  return size * (1 + monthly * months);
+}
+
+/** US dollars for a month in which this many gigabytes are in the bucket: storage and requests. */
+export function month(gigabytes: number, of: StorageClass): { storage: number; requests: number; checks: number } {
+  const objects = gigabytes / assumed.segment;
+  const lists = assumed.backups * (assumed.lists + objects / 1000);
+  const lengthened = (objects * 30) / assumed.lengthening;
+  const writes = assumed.backups * assumed.changed + lists + lengthened;
+  const read = Math.min(assumed.readBack, objects * 4.35) * assumed.segment;
+  return {
+    storage: gigabytes * of.storage,
+    requests: (writes / 1000) * of.writes,
+    checks: read * of.retrieval + Math.max(0, read - prices.outFree) * prices.out,
+  };
+}
+
+/** US dollars for reading everything once, over the internet. */
+export function restore(gigabytes: number, of: StorageClass): number {
+  const requests = (gigabytes / assumed.segment / 1000) * of.reads;
+  return gigabytes * of.retrieval + Math.max(0, gigabytes - prices.outFree) * prices.out + requests;
+}
+
+const dollars = (value: number) => (value < 100 ? value.toFixed(2) : value.toFixed(0));
+const row = (cells: (string | number)[]) => `| ${cells.join(" | ")} |`;
+const head = (cells: string[]) => [row(cells), row(cells.map((_, index) => (index < 2 ? "---" : "---:")))];
+
+/** The whole page. */
+export function costs(): string {
+  const monthly = sizes.flatMap((size) =>
+    prices.classes.map((of) => {
+      const first = month(size, of);
+      const later = growths.map((growth) => {
+        const { storage, requests, checks } = month(stored(size, growth, 12), of);
+        return dollars(storage + requests + checks);
+      });
+      const cells = [dollars(first.storage), dollars(first.requests), dollars(first.checks)];
+      return row([`${size} GB`, of.name, ...cells, ...later, dollars(restore(size, of))]);
+    }),
+  );
+  const grown = sizes.map((size) =>
+    row([`${size} GB`, "", ...growths.map((growth) => `${Math.round(stored(size, growth, 12))} GB`)]),
+  );
+  return `# What the bucket costs
+
+<!-- Made by \`npm run docs\` from docs/costs.ts: change the prices and texts there. -->
+
+US dollars a month at AWS, by the prices of ${prices.date} in
+${prices.regions}, without taxes.
+They were not looked up on the day this was computed: compare them with <https://aws.amazon.com/s3/pricing/>, correct
+them in \`docs/costs.ts\`, and run \`npm run docs\`. Other providers of S3 storage are often cheaper, and many charge
+nothing for reading.
+
+${[...head(["data", "storage class", "storage", "requests", "checks", ...growths.map(({ name }) => `all, after a year, ${name}`), "one restore"]), ...monthly].join("\n")}
+
+- **data** is what the CHT has on its disk. What borg saves by compression is not counted, so the first copy is smaller.
+- **storage**, **requests** and **checks** are those of the first month. Checks read up to ${assumed.readBack} segments a month
+  (\`cht-backup:bucket.readBack\`).
+- **one restore** reads the first copy once over the internet; the first ${prices.outFree} GB of a month are free of the charge for leaving
+  AWS, here and for the checks.
+- Requests are few because borg packs its chunks into segments of 500 MB, and a segment is one object: a backup writes some
+  ${assumed.changed}. Lengthening the locks is one request for each object in ${assumed.lengthening} days.
+- In the two cheaper classes only segments are stored; the small files stay in Standard. An object is billed for at least ${prices.classes
+    .map(({ least }) => least)
+    .filter((days) => days > 0)
+    .join(" or ")}
+  days there, which the lock makes it stay anyway, or nearly.
+
+## Growth
+
+Nothing is ever pruned, and what was locked can't be deleted before its time, so the bill grows. After a year:
+
+${[...head(["data", "", ...growths.map(({ name }) => name)]), ...grown].join("\n")}
+
+What makes it grow is CouchDB's compaction: it writes a database anew, and ${Math.round(COMPACTION * 100)} % of a full copy is stored again
+([measurements](measurements.md#growth)). The two columns are assumptions, not measurements: **quiet** adds ${growths[0] && growths[0].plain * 100} % on a plain
+day, and everything is compacted once in three months; **busy** adds ${growths[1] && growths[1].plain * 100} %, once a month. In the measured data it was 19 %
+on a plain day, but with 3 % of all documents new or edited every day, and in databases so small that the last chunk of each
+file weighs most: don't reckon with that. Look at what your own server's repository grows by in a month, and reckon with it.
+`;
+}
