@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Tell that a backup, a restore drill or the copy to the bucket failed: in the journal, and to every address in the
-file `alerts`.
+"""Tell that a backup, a restore drill or the copy to the bucket failed: in the journal, and to every address
+in the file `alerts`.
 
 Run by the units `cht-backup-<deployment>-failed.service`, `cht-drill-<deployment>-failed.service` and
-`cht-bucket-failed-<deployment>.service` after another unit failed. The addresses are apprise URLs and hold tokens or passwords: they are never printed, nor
-is what a library says about them.
+`cht-bucket-failed-<deployment>.service` after another unit failed. The addresses are apprise URLs and hold
+tokens or passwords: they are never printed, nor is what a library says about them.
 """
 
 from __future__ import annotations
@@ -114,8 +114,8 @@ def describe_bucket(
     units: dict[str, dict[str, str]],
     booted: float,
 ) -> tuple[str, str]:
-    """Title and text of the message about the copy to the bucket, or the check of it, from their latest `reports`
-    (`copy`, `check`) and from what systemd knows about the units, as for a drill."""
+    """Title and text of the message about the copy to the bucket, or the check of it, from their latest
+    `reports` (`copy`, `check`) and from what systemd knows about the units, as for a drill."""
     names = {f"cht-bucket-{what}-{deployment}.service": what for what in ("copy", "check")}
     unit, began = failed_last(units, booted, f"cht-bucket-copy-{deployment}.service")
     what, report = names[unit], reports.get(names[unit])

@@ -35,11 +35,12 @@ borg_repository_environment() {
   export BORG_RELOCATED_REPO_ACCESS_IS_OK=yes
 }
 
-# borg_repository_borg PASSPHRASE ARGUMENT...: borg reads the passphrase from a pipe; no environment or argument holds it.
+# borg_repository_borg PASSPHRASE ARGUMENT...: borg reads the passphrase from a pipe; no environment or argument holds it. A
+# copy to a bucket has the repository's lock for a moment.
 borg_repository_borg() {
   borg_repository_secret=$1
   shift
-  printf '%s\n' "$borg_repository_secret" | (exec 3<&0 </dev/null; BORG_PASSPHRASE_FD=3 exec /usr/bin/borg "$@")
+  printf '%s\n' "$borg_repository_secret" | (exec 3<&0 </dev/null; BORG_PASSPHRASE_FD=3 exec /usr/bin/borg --lock-wait 60 "$@")
 }
 
 # borg_repository_apply BASE RSH LOCATION ENCRYPTION PASSPHRASE FORMER KEPT: passphrases and key in base64. Initialises the
@@ -96,7 +97,7 @@ borg_repository_open() {
     { printf '%s\n' "$borg_repository_former"; } | (
       exec 3<&0 </dev/null
       # change-passphrase takes the new one from the environment only; it lives as long as this one process of root's.
-      BORG_NEW_PASSPHRASE="$borg_repository_new" BORG_PASSPHRASE_FD=3 exec /usr/bin/borg key change-passphrase "$borg_repository_location"
+      BORG_NEW_PASSPHRASE="$borg_repository_new" BORG_PASSPHRASE_FD=3 exec /usr/bin/borg --lock-wait 60 key change-passphrase "$borg_repository_location"
     ) >/dev/null
     return 0
   fi
@@ -119,7 +120,7 @@ borg_repository_settle() {
     # shellcheck disable=SC2086
     runuser -u "$borg_repository_owner" -- env BORG_BASE_DIR="$borg_repository_scratch" \
       BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK=no BORG_RELOCATED_REPO_ACCESS_IS_OK=yes \
-      /usr/bin/borg config "$1" $borg_repository_setting
+      /usr/bin/borg --lock-wait 60 config "$1" $borg_repository_setting
   done
   borg_repository_stored "$1" | sed -n 's/^key //p'
   borg_repository_mount "$1"

@@ -88,7 +88,7 @@ function borg(args: string, base = `${scratch}/borg`): Promise<Result> {
     "cht",
     `export BORG_PASSPHRASE="$(cat ${settings}/passphrase)" BORG_RSH='ssh -F ${settings}/ssh_config' BORG_BASE_DIR=${base}
 export BORG_RELOCATED_REPO_ACCESS_IS_OK=yes BORG_DELETE_I_KNOW_WHAT_I_AM_DOING=YES BORG_CHECK_I_KNOW_WHAT_I_AM_DOING=YES
-borg ${args}`,
+borg --lock-wait 60 ${args}`,
   );
 }
 
@@ -282,7 +282,7 @@ chmod +x ${scratch}/rsh`,
       const locked = await exec(
         "cht",
         `BORG_PASSPHRASE="$(cat ${settings}/passphrase)" BORG_NEW_PASSPHRASE=stolen BORG_BASE_DIR=${scratch}/borg \
-         BORG_RSH='ssh -F ${settings}/ssh_config' borg key change-passphrase '${location}'`,
+         BORG_RSH='ssh -F ${settings}/ssh_config' borg --lock-wait 60 key change-passphrase '${location}'`,
       );
       assert.equal(locked.code, 0, locked.stderr);
       assert.match((await borg(`list '${location}'`)).stderr, /passphrase .*incorrect/);

@@ -125,7 +125,10 @@ export async function recovery(): Promise<Recovery> {
 
 /** A script that has the passphrase in the environment of borg's process, read from the script's standard input. */
 export function withPassphrase(script: string): string {
-  return `set -e; IFS= read -r BORG_PASSPHRASE; export BORG_PASSPHRASE; export BORG_RSH='ssh -F ${settings}/ssh_config'\n${script}`;
+  return `set -e; IFS= read -r BORG_PASSPHRASE; export BORG_PASSPHRASE; export BORG_RSH='ssh -F ${settings}/ssh_config'
+# A copy to the bucket may have the repository's lock for a moment.
+borg() { command borg --lock-wait 60 "$@"; }
+${script}`;
 }
 
 /** Names of the archives in the repository, as someone sees them who has never been there before. */

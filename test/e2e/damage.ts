@@ -96,7 +96,7 @@ export async function removeArchives(...archives: string[]): Promise<void> {
   // The machine's own key can only mark archives as deleted, too; but this is an administrator's work.
   const script = `set -e; IFS= read -r BORG_PASSPHRASE; export BORG_PASSPHRASE
 BORG_BASE_DIR=$(mktemp -d); export BORG_BASE_DIR; trap 'rm -rf "$BORG_BASE_DIR"' EXIT; chown ${user} "$BORG_BASE_DIR"
-cd /; runuser -u ${user} -- borg delete ${repository} ${archives.join(" ")}`;
+cd /; runuser -u ${user} -- borg --lock-wait 60 delete ${repository} ${archives.join(" ")}`;
   await output("server", script, { stdin: `${passphrase}\n` });
 }
 

@@ -3,6 +3,7 @@ import { randomBytes } from "node:crypto";
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { bucketSecrets } from "../../lab/bucket";
 import { exec, type Machine, machines, output } from "../../lab/machines";
 import { passphraseFile, stackFile } from "../../lab/stack";
 import { type Result, run } from "../../toolchain/command";
@@ -68,6 +69,8 @@ async function gatherSecrets(alert: string): Promise<void> {
       await output("cht", `docker exec ${await container("nginx")} cat /etc/nginx/private/key.pem`),
     ),
     "the passphrase of the stack's secrets": [readFileSync(passphraseFile, "utf8").trim()],
+    "the bucket's writer": [bucketSecrets().writer],
+    "the bucket's reader": [bucketSecrets().reader],
     "the operator's key": keyLines(readFileSync(join(labFolder, "id_ed25519"), "utf8")),
   });
   for (const [name, texts] of Object.entries(secrets)) {

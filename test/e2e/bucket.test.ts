@@ -1,0 +1,198 @@
+import assert from "node:assert/strict";
+import { bucketContainer, bucketSecrets, bucketSettings } from "../../lab/bucket";
+import { exec, output, waitFor } from "../../lab/machines";
+import { run } from "../../toolchain/command";
+import { assertComplete, backUp, repository, user } from "./backup";
+import {
+  asOwner,
+  asServer,
+  bucketFailedService,
+  bucketPrograms,
+  bucketSettingsFolder,
+  bucketState,
+  checkService,
+  checkTimer,
+  copiesEnded,
+  copyNow,
+  copyPath,
+  copyService,
+  copyTimer,
+  lastCopy,
+} from "./bucket";
+import { healthyLab } from "./hooks";
+import { assertNoDrift, labStack, previewChanges, up } from "./stack";
+
+const settingsFile = `${bucketSettingsFolder}/bucket.json`;
+const onServer = `${bucketPrograms}/venv/bin/python -B ${bucketPrograms}/bin/bucket_copy.py`;
+
+async function check(): Promise<void> {
+  const started = await exec("server", `systemctl start ${checkService}`);
+  const report = JSON.parse(await output("server", `cat ${bucketState}/last-check.json`));
+  assert.deepEqual([started.code, report.problems, report.ok], [0, [], true]);
+}
+
+describe("the copy to the bucket", function () {
+  this.timeout(180_000);
+
+  before(healthyLab);
+
+  it("starts by itself after a backup, and holds it when it has ended", async () => {
+    await copiesEnded();
+    const before = (await lastCopy())?.copy?.transaction ?? -1;
+    assertComplete(await backUp());
+    const arrived = await waitFor(async () => {
+      const last = await lastCopy();
+      return last?.ok === true && (last.copy?.transaction ?? -1) > before;
+    }, 60_000);
+    assert.ok(arrived, JSON.stringify(await lastCopy()));
+    await copiesEnded();
+    const newest = await output("server", `ls ${repository} | sed -n 's/^index\\.//p' | sort -n | tail -n 1`);
+    const { copy } = (await lastCopy()) ?? {};
+    // Giving back the lock is a transaction of its own, which changes nothing.
+    assert.ok(copy && copy.transaction >= Number(newest) - 2, `${copy?.transaction} of ${newest}`);
+  });
+
+  it("moves nothing and asks little when nothing is new", async () => {
+    await copyNow();
+    const again = await copyNow();
+    assert.deepEqual(
+      [again.ok, again.outcome, again.uploadedFiles, again.uploadedBytes],
+      [true, "unchanged", 0, 0],
+      JSON.stringify(again),
+    );
+    assert.ok(again.requests <= 5, `${again.requests} requests`);
+  });
+
+  it("is right when it is checked against its index", check);
+
+  it("keeps its key where only root reads it, and off the CHT machine", async () => {
+    const file = `${bucketSettingsFolder}/credentials`;
+    assert.equal(await output("server", `stat -c '%a %U' ${file}`), "600 root");
+    assert.notEqual((await exec("server", `cd /; runuser -u ${user} -- cat ${file}`)).code, 0);
+    const { writer, reader } = bucketSecrets();
+    assert.match(await output("server", `cat ${file}`), new RegExp(writer));
+    const places = "/etc /home /opt /root /run /srv /tmp /var/lib/cht-backup";
+    for (const secret of [writer, reader]) {
+      const found = await exec("cht", `read -r secret; grep -rlF -- "$secret" ${places} 2>/dev/null`, {
+        stdin: `${secret}\n`,
+      });
+      assert.equal(found.stdout, "");
+    }
+    // The reader's is for restores: no machine needs it until then.
+    const found = await exec("server", `read -r secret; grep -rlF -- "$secret" ${places} 2>/dev/null`, {
+      stdin: `${reader}\n`,
+    });
+    assert.equal(found.stdout, "");
+    assert.equal((await exec("cht", "ls -d /etc/cht-backup-bucket /opt/cht-backup-bucket")).stdout, "");
+  });
+
+  it("runs in units that systemd understands, down to their programs", async () => {
+    const units = [copyService, copyTimer, copyPath, checkService, checkTimer, bucketFailedService];
+    const verified = await exec("server", `systemd-analyze verify --man=no ${units.join(" ")}`);
+    const said = verified.stderr.split("\n").filter((line) => /cht-bucket/.test(line));
+    assert.deepEqual([verified.code, said], [0, []]);
+  });
+
+  describe("whoever is root on the server", () => {
+    let answers: Record<string, string> = {};
+
+    before(async () => {
+      await copiesEnded();
+      const attacked = await asServer("bucket_attack.py", settingsFile);
+      assert.equal(attacked.code, 0, attacked.stderr);
+      answers = JSON.parse(attacked.stdout);
+    });
+
+    it("can't delete a version, shorten a lock, lock for ever, or change what protects the bucket", () => {
+      const { "write over a segment's name": overwritten, ...refused } = answers;
+      assert.equal(overwritten, "succeeded", "the writer may write");
+      assert.ok(Object.keys(refused).length >= 17);
+      assert.deepEqual(
+        Object.entries(refused).filter(([, answer]) => answer !== "AccessDenied"),
+        [],
+      );
+    });
+
+    it("hasn't harmed the copy by writing over its names", check);
+
+    it("is answered by the next copy, which puts the right content on top", async () => {
+      assertComplete(await backUp());
+      assert.equal((await copyNow()).ok, true);
+      await check();
+    });
+  });
+
+  it("that can't be made raises the alarm with the reason, and the next one is made", async () => {
+    await copiesEnded();
+    const cursor = await output("server", "journalctl --show-cursor --lines=0 | sed -n 's/^-- cursor: //p'");
+    const docker = async (...args: string[]) => assert.equal((await run("docker", args)).code, 0);
+    await docker("stop", "--time", "1", bucketContainer);
+    try {
+      assert.equal((await copyNow()).outcome, "failed");
+      const said = `journalctl --sync; journalctl --no-pager --output=cat --after-cursor='${cursor}' --unit=${bucketFailedService}`;
+      const alarm = /Copy of the backups to the bucket failed: lab on server: .* it can't be reached/;
+      assert.ok(
+        await waitFor(async () => alarm.test(await output("server", said)), 30_000),
+        await output("server", said),
+      );
+    } finally {
+      await docker("start", bucketContainer);
+    }
+    const answers = async () => (await exec("server", `${onServer} describe ${settingsFile}`)).code === 0;
+    assert.ok(await waitFor(answers, 60_000), "the bucket doesn't answer");
+    assert.equal((await copyNow()).ok, true);
+  });
+
+  describe("what someone changed", () => {
+    const retention = async (mode: string, days: number) => {
+      const changed = await asOwner("bucket_owner.py", bucketSettings.name, mode, `${days}`);
+      assert.equal(changed.code, 0, changed.stderr);
+    };
+
+    it("on the server is shown by a preview and repaired by up", async () => {
+      const meddling = [
+        [`systemctl stop ${copyPath}`, "bucket-copy-path"],
+        [`systemctl disable --quiet --now ${checkTimer}`, "bucket-check-timer"],
+        [
+          `sed -i 's/^User=.*/User=root/' /etc/systemd/system/${copyService}; systemctl daemon-reload`,
+          "bucket-copy-service",
+        ],
+        [`sed -i 's/"keepDays": 1/"keepDays": 2/' ${settingsFile}`, "bucket-settings"],
+        [`chmod 0644 ${bucketSettingsFolder}/credentials`, "bucket-credentials"],
+        [`echo '# changed' >>${bucketPrograms}/bin/bucket_copy.py`, "bucket-script-bucket-copy"],
+      ];
+      await copiesEnded();
+      for (const [script = ""] of meddling) await output("server", script);
+      const shown = (await previewChanges()).map(({ name }) => name);
+      assert.deepEqual(
+        shown.filter((name) => name !== "bucket-protection").sort(),
+        meddling.map(([, name]) => name).sort(),
+      );
+      await up();
+      await assertNoDrift();
+      assert.equal((await copyNow()).ok, true);
+    });
+
+    it("about the bucket's own protection is shown by a preview; up can't repair it, and says who can", async () => {
+      await retention("GOVERNANCE", 1);
+      try {
+        const [change, ...others] = await previewChanges();
+        assert.deepEqual([change?.name, others], ["bucket-protection", []]);
+        assert.deepEqual([...(change?.properties ?? [])].sort(), ["days", "mode"]);
+        const result = await labStack("up", "--yes", "--skip-preview");
+        assert.notEqual(result.code, 0);
+        assert.match(
+          result.stdout + result.stderr,
+          /the bucket cht-backup-lab isn't protected .*: its default retention is GOVERNANCE, 1 days; must be COMPLIANCE, 2 days/,
+        );
+        const report = await copyNow();
+        assert.match(report.problems.join(), /locks for 1 days in GOVERNANCE mode by default/);
+      } finally {
+        await retention(bucketSettings.mode.toUpperCase(), bucketSettings.lockDays);
+      }
+      await up();
+      await assertNoDrift();
+      assert.equal((await copyNow()).ok, true);
+    });
+  });
+});

@@ -1,0 +1,84 @@
+/** The copy to the lab's bucket, looked at from the server and from the bucket's owner. */
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { bucketNames } from "../../components/names";
+import { bucketContainer } from "../../lab/bucket";
+import { containerOf, exec, output, waitFor } from "../../lab/machines";
+import { type Result, run } from "../../toolchain/command";
+
+export const {
+  settings: bucketSettingsFolder,
+  programs: bucketPrograms,
+  state: bucketState,
+  copyService,
+  copyPath,
+  copyTimer,
+  checkService,
+  checkTimer,
+  failedService: bucketFailedService,
+} = bucketNames("lab");
+
+/** `last-copy.json`. */
+export interface CopyReport {
+  ok: boolean;
+  outcome: "copied" | "unchanged" | "busy" | "extended" | "failed";
+  exitCode: number;
+  startedAt: number;
+  finishedAt: number;
+  copy: { key: string; version: string; number: number; transaction: number } | null;
+  files: number | null;
+  uploadedFiles: number;
+  uploadedBytes: number;
+  requests: number;
+  problems: string[];
+}
+
+/** What the last copy said of itself; undefined before the first. */
+export async function lastCopy(): Promise<CopyReport | undefined> {
+  const text = await output("server", `cat ${bucketState}/last-copy.json 2>/dev/null || true`);
+  return text === "" ? undefined : JSON.parse(text);
+}
+
+/** Waits until no copy runs. */
+export async function copiesEnded(): Promise<void> {
+  const ended = async () =>
+    (await output("server", `systemctl show -p ActiveState --value ${copyService}`)) !== "activating";
+  assert.ok(await waitFor(ended, 120_000), "a copy has run for two minutes");
+}
+
+/** Starts a copy and waits for its end. @returns its report */
+export async function copyNow(): Promise<CopyReport> {
+  await copiesEnded();
+  await exec("server", `systemctl start ${copyService}`);
+  const report = await lastCopy();
+  assert.ok(report);
+  return report;
+}
+
+/** Keeps backups from being copied for a while, for a test that puts its hands into the repository itself. */
+export async function withoutCopies<T>(work: () => Promise<T>): Promise<T> {
+  await output("server", `systemctl stop ${copyPath}`);
+  try {
+    await copiesEnded();
+    return await work();
+  } finally {
+    await output("server", `systemctl start ${copyPath}`);
+  }
+}
+
+/** Runs a Python file of `test/e2e/machine` as root on the server, with the copy's own programs and credentials. */
+export function asServer(file: string, ...args: string[]): Promise<Result> {
+  const environment = ["-e", `PYTHONPATH=${bucketPrograms}/bin`];
+  const python = [`${bucketPrograms}/venv/bin/python`, "-B", "-", ...args];
+  return runPython(["exec", "-i", ...environment, containerOf("server"), ...python], file);
+}
+
+/** Runs a Python file of `test/e2e/machine` beside the storage, where the key of the bucket's owner is. */
+export function asOwner(file: string, ...args: string[]): Promise<Result> {
+  return runPython(["exec", "-i", bucketContainer, "/opt/bucket/venv/bin/python", "-B", "-", ...args], file);
+}
+
+function runPython(command: string[], file: string): Promise<Result> {
+  return run("docker", command, { stdin: readFileSync(join(__dirname, "machine", file)), timeoutMs: 120_000 });
+}
