@@ -17,6 +17,8 @@ export interface FreshMachine {
   login: string[];
   /** Runs `npm run restore` to there, as an operator does, with these options. */
   restore(...options: string[]): Promise<Result>;
+  /** The same from the bucket. */
+  fromBucket(...options: string[]): Promise<Result>;
   /** Removes the machine with all that is on it. */
   remove(): Promise<void>;
 }
@@ -51,11 +53,15 @@ export async function freshMachine(machine: ExtraMachine): Promise<FreshMachine>
   writeFileSync(sshConfig, `Host *\n  UserKnownHostsFile ${join(folder, "known_hosts")}\n`);
   const destination = `ubuntu@${await addressOf(machine)}`;
   const login = ["--identity-file", identityFile, "--ssh-config", sshConfig];
-  const command = ["run", "-s", "restore", "--", "--stack", "lab", "--from", "server", "--to", destination, ...login];
+  const restore = (from: string, options: string[]) => {
+    const words = ["--stack", "lab", "--from", from, "--to", destination, ...login, ...options];
+    return run("npm", ["run", "-s", "restore", "--", ...words], { cwd: project, timeoutMs: 100_000 });
+  };
   return {
     destination,
     login,
-    restore: (...options) => run("npm", [...command, ...options], { cwd: project, timeoutMs: 100_000 }),
+    restore: (...options) => restore("server", options),
+    fromBucket: (...options) => restore("bucket", options),
     async remove() {
       rmSync(folder, { recursive: true });
       await remove(machine);

@@ -9,6 +9,7 @@ import { stackFile } from "../../lab/stack";
 import { type Result, run } from "../../toolchain/command";
 import { project } from "../../toolchain/paths";
 import { assertComplete, backUp, home, recovery, repository, timer } from "./backup";
+import { copyNow } from "./bucket";
 import { type FreshMachine, freshMachine, tree } from "./fresh-machine";
 import { healthyLab } from "./hooks";
 import { assertNoDrift, up } from "./stack";
@@ -84,6 +85,7 @@ describe("the recovery kit", function () {
     const without = readFileSync(stackFile, "utf8").replace(/^ {2}cht-backup:recoveryKit: .*\n/m, "");
     writeFileSync(stackFile, without.replace("config:\n", "config:\n  # who looks after this: Wanjiru\n"));
     archive = assertComplete(await backUp()).archive as string;
+    assert.equal((await copyNow()).ok, true);
     keys = await output("server", authorizedKeys);
     machine = await freshMachine("kit");
   });
@@ -137,6 +139,18 @@ describe("the recovery kit", function () {
     );
     assert.match(await done("2. "), /^borg 1\.[\d.]+$/m);
     await done("3. ");
+  });
+
+  it("fetches the repository from the bucket, and opens it", async () => {
+    const answers = (word: string): [RegExp, string][] => [
+      [/\nWhich copy\? Enter: the newest; or its number: $/, "\n"],
+      [/nothing shows while you type\): $/, `${word}\n`],
+    ];
+    await stops(/STOP: .*SignatureDoesNotMatch/, "4, from the bucket", NEW, ...answers("mistyped"));
+    const got = await done("4, from the bucket", NEW, ...answers(secret("C. The secret of the bucket's key")));
+    assert.match(got, /^1 finished .*\n(.*\n)*fetching 1\n\d+ files are right\n/m);
+    await typePassphrase();
+    assert.match(await done("6. "), new RegExp(`^${archive} 863 documents, 2 MB\n`, "m"));
   });
 
   it("opens a copy of the repository that lost its key, on a disk that is at hand", async () => {
