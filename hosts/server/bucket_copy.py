@@ -260,8 +260,9 @@ class Memory:
 class Copy:
     """One run of `copy` or `extend`."""
 
-    def __init__(self, settings: dict[str, Any]) -> None:
+    def __init__(self, settings: dict[str, Any], settle: int = 0) -> None:
         self.settings = settings
+        self.settle = settle
         self.repository: str = settings["repository"]
         self.snapshot = os.path.join(settings["snapshot"], "repository")
         self.started = time.time()
@@ -314,6 +315,7 @@ class Copy:
                     self.outcome = "unchanged"
                     say(f"nothing new since the copy {self.memory.copy['key']}")  # type: ignore[index]
                 return
+            self.wait_until_settled()
             try:
                 taken = self.take()
             except Busy as error:
@@ -338,6 +340,18 @@ class Copy:
             )
         self.outcome = "busy"
         self.notes.append(f"{busy}; the next run copies it")
+
+    def wait_until_settled(self) -> None:
+        """Let a client finish that has just stored something: it looks at it next, and a borg that finds the lock
+        taken, be it for a moment, waits a tenth of its own lock-wait (up to a minute) before it tries again."""
+        deadline = time.monotonic() + self.settings["lockWait"]
+        while time.monotonic() < deadline:
+            # Each lock that is taken or given back changes the directory.
+            with contextlib.suppress(FileNotFoundError):  # a repository that is gone is told of later
+                if 0 <= time.time() - os.stat(self.repository).st_mtime < self.settle:
+                    time.sleep(0.5)
+                    continue
+            return
 
     def take(self) -> dict[str, Any]:
         """Take a snapshot under borg's lock. Raises Busy or NoCopy."""
@@ -792,9 +806,9 @@ def attempt(action: Callable[[], None], problems: list[str]) -> bool:
     return False
 
 
-def copy(settings: dict[str, Any], only_extend: bool) -> int:
+def copy(settings: dict[str, Any], only_extend: bool, settle: int) -> int:
     """The actions `copy` and `extend`."""
-    run = Copy(settings)
+    run = Copy(settings, settle)
     if only_extend:
         done = attempt(lambda: run.keep_locked(run.look()), run.problems)
         run.outcome = "extended" if done else "failed"
@@ -842,6 +856,9 @@ def main(arguments: list[str] | None = None) -> int:
                         help="copy, check, extend or describe")  # fmt: skip
     parser.add_argument("settings", metavar="SETTINGS", help="/etc/cht-backup-bucket/DEPLOYMENT/bucket.json")
     parser.add_argument("--all", action="store_true", help="check: read everything back, whatever it costs")
+    parser.add_argument("--settle", type=int, default=0, metavar="SECONDS",
+                        help="copy: first wait until nobody has taken or given back the repository's lock for so long,"
+                        " at most as long as for the lock itself; default 0")  # fmt: skip
     options = parser.parse_args(arguments)
     os.umask(0o077)
     for number in SIGNALS:
@@ -854,7 +871,7 @@ def main(arguments: list[str] | None = None) -> int:
         with only_one(settings, options.action):
             if options.action == "check":
                 return check(settings, options.all)
-            return copy(settings, options.action == "extend")
+            return copy(settings, options.action == "extend", options.settle)
     except (NoCopy, BucketError) as error:
         print(error, file=sys.stderr)
     except OSError as error:

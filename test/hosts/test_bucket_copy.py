@@ -5,6 +5,7 @@ import io
 import json
 import os
 import tempfile
+import time
 import unittest
 from pathlib import Path
 from types import SimpleNamespace
@@ -354,6 +355,26 @@ class Errors(unittest.TestCase):
         )
         rclone.reasons = ["something else"]
         self.assertEqual(rclone.reason(), "something else")
+
+
+class Settling(unittest.TestCase):
+    def waited(self, age, settle, lock_wait=1):
+        with tempfile.TemporaryDirectory() as repository:
+            then = time.time() - age
+            os.utime(repository, (then, then))
+            settings = {**SETTINGS, "repository": repository, "snapshot": repository, "state": repository}
+            began = time.monotonic()
+            bucket_copy.Copy({**settings, "lockWait": lock_wait}, settle).wait_until_settled()
+            return time.monotonic() - began
+
+    def test_a_repository_that_was_just_used_is_left_to_its_client_for_a_moment(self):
+        self.assertGreaterEqual(self.waited(age=0, settle=1, lock_wait=9), 0.9)
+        self.assertLess(self.waited(age=5, settle=1), 0.2)
+        self.assertLess(self.waited(age=0, settle=0), 0.2)
+
+    def test_one_that_is_used_all_the_time_and_a_clock_set_back_keep_no_copy_from_being_made(self):
+        self.assertLess(self.waited(age=0, settle=60, lock_wait=1), 2)
+        self.assertLess(self.waited(age=-3600, settle=60), 0.2)
 
 
 class Alert(unittest.TestCase):
