@@ -92,7 +92,7 @@ class Store:
         weed = shutil.which("weed") or os.path.join(os.path.dirname(sys.executable), "weed")
         self.process = subprocess.Popen(
             [weed, "server", f"-dir={self.folder}/data", "-s3", f"-s3.port={s3}", f"-master.port={master}",
-             f"-volume.port={volume}", f"-filer.port={filer}", "-master.volumeSizeLimitMB=64", "-volume.max=100",
+             f"-volume.port={volume}", f"-filer.port={filer}", "-master.volumeSizeLimitMB=64", "-volume.max=2000",
              "-ip=127.0.0.1", "-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.config={self.folder}/s3.json"],
             stdout=self.log, stderr=subprocess.STDOUT, cwd=self.folder,
         )  # fmt: skip

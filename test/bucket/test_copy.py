@@ -706,13 +706,14 @@ def processes():
             yield int(name), words
 
 
-def children(made):
-    """borg and rclone that work on a deployment's repository."""
-    return [pid for pid, words in processes() if any(str(made.home) in of for of in words) and pid != os.getpid()]
+def children(made, program=""):
+    """borg and rclone that work on a deployment's repository, or one of them."""
+    found = [(pid, words) for pid, words in processes() if any(str(made.home) in of for of in words)]
+    return [pid for pid, words in found if pid != os.getpid() and any(program in of for of in words[:2])]
 
 
 def rclones(made):
-    return [pid for pid in children(made) if "rclone" in Path(f"/proc/{pid}/cmdline").read_bytes().decode()]
+    return children(made, "rclone")
 
 
 if __name__ == "__main__":
