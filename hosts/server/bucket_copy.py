@@ -57,12 +57,19 @@ STOP_TIMEOUT = 60  # seconds that borg and rclone get to end after a signal
 PROGRESS_INTERVAL = 60
 MAX_LINES = 20
 SNAPSHOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "snapshot.py")
-ROUNDS = 3  # uploads of what is still missing, and copies of what came in meanwhile
+STANDSTILL = 300  # seconds without a byte, after which an upload is given up
+MANY_FAILURES = 5  # files that didn't arrive, after which an upload is begun anew
+PAUSE = 5  # seconds before that
+ROUNDS = 3  # copies in a run, of what came in meanwhile
 FOLDER = "repository/"
 
 
 class Busy(Exception):
     """The repository is in use."""
+
+
+class GivenUp(Exception):
+    """rclone was ended, as it got nowhere."""
 
 
 class Stopped(BaseException):
@@ -149,7 +156,7 @@ class Rclone:
             **{f"RCLONE_CONFIG_BUCKET_{name}": value for name, value in remote.items()},
         }
         self.settings = settings
-        self.target = f"bucket:{settings['bucket']}/{settings['prefix']}{FOLDER}".rstrip("/")
+        self.target = f"bucket:{settings['bucket']}/{settings['prefix']}{FOLDER}"
         self.reasons: list[str] = []
 
     def upload(self, source: str, paths: list[str], rare: bool, progress: Progress) -> None:
@@ -159,7 +166,7 @@ class Rclone:
         write_atomically(listed, "".join(f"{path}\n" for path in paths))
         command = [
             "rclone", "copy", source, self.target, "--files-from-raw", listed, "--no-traverse", "--no-check-dest",
-            "--transfers", "4", "--checkers", "4", "--retries", "1", "--low-level-retries", "10",
+            "--transfers", "4", "--checkers", "4", "--retries", "1", "--low-level-retries", "3",
             # Its own splitting of large files would take other parts than those that checksums() reckons with.
             "--multi-thread-streams", "0",
             "--contimeout", f"{bucket.CONNECT_TIMEOUT}s", "--timeout", f"{bucket.READ_TIMEOUT}s",
@@ -179,11 +186,19 @@ class Rclone:
                 said = {"level": "error", "msg": line}
             if "stats" in said:
                 progress.at(before + int(said["stats"].get("bytes", 0)))
+                if progress.standstill() > STANDSTILL:
+                    raise GivenUp(f"nothing has moved for {progress.standstill():.0f} s")
             elif said.get("level") in ("error", "fatal", "critical"):
                 self.reasons.append(str(said.get("msg", "")).strip().split("\n")[0])
+                # rclone would try each of the others as often, and take hours where the network is cut.
+                if len(self.reasons) >= MANY_FAILURES:
+                    raise GivenUp(self.reasons[0])
 
         try:
             code = run(command, environment, on_line)
+        except GivenUp as error:
+            code = 0
+            self.reasons.insert(0, str(error))
         finally:
             with contextlib.suppress(OSError):
                 os.remove(listed)
@@ -361,13 +376,7 @@ class Copy:
         code = run(
             ["borg", "--lock-wait", str(self.settings["lockWait"]), "with-lock", self.repository,
              sys.executable, "-B", SNAPSHOT, self.repository, self.snapshot],
-            {
-                "HOME": self.settings["state"],
-                "BORG_BASE_DIR": os.path.join(self.settings["state"], "borg"),
-                # with-lock asks when it sees a repository for the first time; nobody is there to answer.
-                "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK": "yes",
-                "BORG_RELOCATED_REPO_ACCESS_IS_OK": "yes",
-            },
+            {"HOME": self.settings["state"], "BORG_BASE_DIR": os.path.join(self.settings["state"], "borg")},
             lines.append,
         )  # fmt: skip
         said = [line for line in lines if line.strip()]
@@ -443,11 +452,11 @@ class Copy:
         """Upload until the bucket has everything, and return what it has. Raises NoCopy when it never does."""
         size = sum(files[path].size for path in missing)
         say(f"{len(missing)} of {len(files)} files are new: {megabytes(size)}")
-        for round_ in range(ROUNDS):
+        while True:
             rclone = Rclone(self.settings)
             progress = Progress("uploaded", sum(files[path].size for path in missing))
             for number, paths in enumerate(batches(files, missing)):
-                if paths:
+                if paths and not rclone.reasons:
                     rclone.upload(self.snapshot, paths, number == 0, progress)
             listing = there.versions(FOLDER)
             if read_back is None:
@@ -461,7 +470,8 @@ class Copy:
                 return found
             if not arrived:
                 break
-            say(f"{len(missing)} files didn't arrive ({rclone.reason()}); attempt {round_ + 2} of {ROUNDS}")
+            say(f"{len(missing)} files haven't arrived yet ({rclone.reason()}); going on")
+            time.sleep(PAUSE)
         raise NoCopy(
             f"the bucket {there.where}: {len(missing)} files didn't arrive, {missing[0]} for one:"
             f" {rclone.reason()}. What arrived is kept; the next run goes on"
@@ -617,16 +627,22 @@ class Progress:
 
     def __init__(self, what: str, total: int) -> None:
         self.what, self.total = what, total
-        self.done, self.said, self.said_something = 0, time.monotonic(), False
+        self.done, self.said_something = 0, False
+        self.said = self.moved = time.monotonic()
 
     def step(self, size: int) -> None:
         self.at(self.done + size)
 
     def at(self, done: int) -> None:
-        self.done = done
+        if done != self.done:
+            self.done, self.moved = done, time.monotonic()
         if time.monotonic() - self.said >= PROGRESS_INTERVAL and self.total:
             self.said, self.said_something = time.monotonic(), True
             say(f"{min(done / self.total, 1):.0%} {self.what}: {megabytes(done)} of {megabytes(self.total)}")
+
+    def standstill(self) -> float:
+        """Seconds since something moved."""
+        return time.monotonic() - self.moved
 
 
 # ---- checking -------------------------------------------------------------------------------------------

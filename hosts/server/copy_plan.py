@@ -138,9 +138,9 @@ def find_version(
     """
     same = [of for of in candidates if of.size == known.size]
     version = held.version if held is not None and held.sha256 == known.sha256 else None
-    for of in same:
-        if of.id == version or of.etag == known.etag:
-            return of
+    for right in (lambda of: of.id == version, lambda of: of.etag == known.etag):
+        if (found := next(filter(right, same), None)) is not None:
+            return found
     if read_back is not None:
         for of in same[:3]:
             if read_back(of) == known.sha256:

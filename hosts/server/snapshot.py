@@ -59,10 +59,14 @@ def fingerprint(repository: str) -> str:
 
 
 def repository_id(config: str) -> str:
+    """borg's id of a repository. Raises NoCopy for a damaged `config`, part of which a client may write."""
     parser = configparser.ConfigParser(interpolation=None)
-    with open(config, encoding="utf-8") as file:
-        parser.read_file(file)
-    return parser["repository"]["id"].strip()
+    try:
+        with open(config, encoding="utf-8") as file:
+            parser.read_file(file)
+        return parser["repository"]["id"].strip()
+    except (configparser.Error, KeyError, UnicodeDecodeError):
+        raise NoCopy("the repository's config is damaged: it has no id that can be read") from None
 
 
 def take_snapshot(repository: str, target: str) -> dict[str, int]:

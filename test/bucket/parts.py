@@ -92,7 +92,7 @@ class Store:
         weed = shutil.which("weed") or os.path.join(os.path.dirname(sys.executable), "weed")
         self.process = subprocess.Popen(
             [weed, "server", f"-dir={self.folder}/data", "-s3", f"-s3.port={s3}", f"-master.port={master}",
-             f"-volume.port={volume}", f"-filer.port={filer}", "-master.volumeSizeLimitMB=64", "-volume.max=100",
+             f"-volume.port={volume}", f"-filer.port={filer}", "-master.volumeSizeLimitMB=64", "-volume.max=2000",
              "-ip=127.0.0.1", "-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.config={self.folder}/s3.json"],
             stdout=self.log, stderr=subprocess.STDOUT, cwd=self.folder,
         )  # fmt: skip
@@ -138,13 +138,15 @@ class Store:
 
 
 class Proxy:
-    """Stands between the programs and the store. `answer` may return (status, S3's code) for a request; while `down`,
-    connections are cut; `requests` holds (method, path) of everything that came."""
+    """Stands between the programs and the store. `answer` may return (status, S3's code) for a request, `change` makes
+    other headers and another content of an answer; while `down`, connections are cut; `requests` holds (method, path)
+    of everything that came."""
 
     def __init__(self, port):
         self.requests = []
         self.sent = 0
         self.answer = lambda method, path: None
+        self.change = lambda headers, content: (headers, content)
         self.down = False
         proxy = self
 
@@ -177,8 +179,8 @@ class Proxy:
                         there.putheader(name, value)
                 there.endheaders(body)
                 answer = there.getresponse()
-                content = answer.read()
-                self.reply(answer.status, answer.getheaders(), content, answer.getheader("Content-Length"))
+                headers, content = proxy.change(answer.getheaders(), answer.read())
+                self.reply(answer.status, headers, content, answer.getheader("Content-Length"))
                 there.close()
 
             do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_one

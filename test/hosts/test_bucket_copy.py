@@ -121,7 +121,8 @@ class WhatTheBucketHas(unittest.TestCase):
         self.assertIsNone(copy_plan.find_version(self.known, None, [version(size=6)], None))
         held = Held("v9", 5, SHA, None)
         shown_otherwise = version(id_="v9", etag="kms")
-        self.assertIs(copy_plan.find_version(self.known, held, [shown_otherwise], None), shown_otherwise)
+        found = copy_plan.find_version(self.known, held, [version(id_="v10"), shown_otherwise], None)
+        self.assertIs(found, shown_otherwise)
 
     def test_is_not_the_last_copys_version_when_the_file_is_another(self):
         held = Held("v9", 5, "b" * 64, None)
