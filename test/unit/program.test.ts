@@ -331,7 +331,7 @@ describe("the program", function () {
       ["drill-timer", [/^OnCalendar=Sat 12:00$/m, /^RandomizedDelaySec=5min$/m]],
       [
         "drill-service",
-        [/^OnFailure=cht-drill-moh-failed\.service$/m, /^ExecStart=.* run /m, /^ExecStopPost=.* cleanup /m],
+        [/^OnFailure=cht-drill-moh-cleanup\.service cht-drill-moh-failed\.service$/m, /^ExecStart=.* run /m],
       ],
       ["drill-cleanup-service", [/^OnFailure=cht-drill-moh-failed\.service$/m, /^ExecStart=.* cleanup /m]],
       ["drill-overdue-service", [/^OnFailure=cht-drill-moh-failed\.service$/m, /^ExecStart=.* overdue /m]],
