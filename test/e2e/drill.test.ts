@@ -411,12 +411,14 @@ docker rm $id`;
 
   it("and a backup that begins while it fetches both come to a good end", async () => {
     await startDrill();
+    // Once there are files, borg holds the lock.
     const fetching = "pgrep -f '^[^ ]*python[^ ]* [^ ]*borg .* extract .*--patterns-from'";
-    await output("cht", `until pid=$(${fetching}); do :; done; kill -STOP $pid`, { timeoutMs: 60_000 });
+    const copied = `find ${scratch}/cht-drill-lab/copy -name '*.view' 2>/dev/null | grep -q .`;
+    await output("cht", `until ${copied}; do :; done; kill -STOP $(${fetching})`, { timeoutMs: 60_000 });
     const backup = await startBackup();
-    await output("cht", "until pgrep -f 'borg create' >/dev/null; do sleep 0.05; done");
-    await output("cht", `kill -CONT $(${fetching})`);
-    assertComplete(await backup.finished());
+    const waiting = `until pid=$(pgrep -f 'borg create') && sleep 1 && kill -0 $pid; do :; done`;
+    await output("cht", `${waiting}; kill -CONT $(${fetching})`, { timeoutMs: 60_000 });
+    archive = assertComplete(await backup.finished()).archive as string;
     assertRight(await ended());
   });
 
