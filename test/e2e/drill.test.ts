@@ -2,6 +2,8 @@ import assert from "node:assert/strict";
 import { drillNames } from "../../components/names";
 import { documentCounts } from "../../lab/cht";
 import { addressOf, exec, kill, output, start } from "../../lab/machines";
+import { run } from "../../toolchain/command";
+import { project } from "../../toolchain/paths";
 import { assertAlert, forgetAlerts, receiveAlerts, stopAlerts } from "./alerts";
 import {
   assertComplete,
@@ -315,9 +317,14 @@ ${asBefore}`,
       const refused = await exec("cht", second);
       assert.equal(refused.code, 2);
       assert.match(refused.stderr, /^another drill of lab is running\n$/);
+      const following = run("npm", ["run", "-s", "drill", "--", "--stack", "lab"], { cwd: project });
+      await output("cht", `until pgrep -f '^systemctl start ${service}'; do sleep 0.1; done`, { timeoutMs: 20_000 });
       await output("cht", `systemctl kill --signal=KILL --kill-whom=all ${service}`);
-      const run = await ended();
-      const report = await assertFailed(run, "interrupted", /interrupted at the stage “(starting|asking) CouchDB”/);
+      const { code, stdout } = await following;
+      assert.equal(code, 1);
+      assert.match(stdout, /^Restore drill .*: FAILED \(interrupted\)\n/);
+      const killed = await ended();
+      const report = await assertFailed(killed, "interrupted", /interrupted at the stage “(starting|asking) CouchDB”/);
       assert.equal(report.archive, archive);
     });
 
