@@ -11,7 +11,7 @@ Lists the archives of a deployment, the newest first: when each was begun, files
   --stack STACK          the stack
   --via DESTINATION      ask from this machine ([user@]host[:port], or a name in host:machines) instead of the CHT
                          machine; it gets borg and, for this time, a key. For the day when the CHT machine is gone
-  --last N               how many archives to look into (default 10; 0 is all)
+  --last N               how many archives to look into (default 10; 0 is all): a second each, more for large files
   --identity-file FILE   the private key to log in to DESTINATION with
   --ssh-config FILE      the ssh configuration to use for DESTINATION
   --json                 print JSON
@@ -89,9 +89,11 @@ async function archives(signal: AbortSignal): Promise<number> {
   const list = async (remote: Remote, { programs, notes, python, request }: Way) => {
     const words = [python, "-B", `${programs}/bin/restore.py`, "list", notes];
     const stdin = `${JSON.stringify({ ...request, last: Number(last) })}\n`;
-    const { code, stdout, stderr } = await remote.run(words, { stdin, keepOpen: true, signal });
+    // Progress and remarks are for people at once; the last line is for us.
+    const onLine = (line: string) => void (line.startsWith("{") || process.stderr.write(`  ${line}\n`));
+    const { code, stdout, stderr } = await remote.run(words, { stdin, keepOpen: true, signal, onLine });
     if (code !== 0) throw new Refused(stderr.trim());
-    return JSON.parse(stdout) as Archives;
+    return JSON.parse(stdout.trim().split("\n").at(-1) ?? "") as Archives;
   };
   const remotes: Remote[] = [];
   const connect = (...args: ConstructorParameters<typeof Remote>) => {

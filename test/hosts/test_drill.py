@@ -13,6 +13,7 @@ from test_restore import SHARD, CopyOfADeployment
 import alert
 import couch_files
 import drill
+import manifest
 import restore
 import verify
 
@@ -436,6 +437,7 @@ class Settings(unittest.TestCase):
         def manifests(name, _scratch):
             places = {"couchdb": [], "composeFiles": [], "environment": None, "volumes": {}}
             of = {"time": name[2:], "host": "h", "problems": [], "places": places, "files": {}}
+            of["format"] = manifest.FORMAT
             return of, (None if "22T" in name else {})
 
         made.borg.manifests = manifests
