@@ -17,21 +17,22 @@ import { comparison, inTurns } from "./figures";
 import { unpack } from "./growth";
 import { mustRun } from "./stack";
 
-const DEPLOYMENT = "bench";
-const home = "/srv/cht-backup-bench";
+export const DEPLOYMENT = "bench";
+export const home = "/srv/cht-backup-bench";
 const data = `${home}/couchdb`;
-const compose = "cht-backup-bench";
-const names = chtNames(DEPLOYMENT);
+export const compose = "cht-backup-bench";
+export const names = chtNames(DEPLOYMENT);
 const { shape } = settingsSchema;
 const server = serverNames(DEPLOYMENT, shape["cht-backup:server"].parse(undefined).dataDirectory);
 const chunker = shape["cht-backup:chunker"].parse(undefined);
 const compression = shape["cht-backup:compression"].parse(undefined);
 const settingsFile = join(project, `Pulumi.${DEPLOYMENT}.yaml`);
 
-const cht = (script: string, options?: ExecOptions) => output("cht", script, { timeoutMs: 1_200_000, ...options });
+export const cht = (script: string, options?: ExecOptions) =>
+  output("cht", script, { timeoutMs: 1_200_000, ...options });
 
 /** Takes everything away that the bench ever puts on the machines; what isn't there does no harm. */
-async function tidyUp(): Promise<void> {
+export async function tidyUp(): Promise<void> {
   await cht(
     `systemctl disable --quiet --now ${names.timer} 2>/dev/null || true
      rm -f /etc/systemd/system/${names.service} /etc/systemd/system/${names.timer} /etc/systemd/system/${names.failedService}
@@ -51,9 +52,12 @@ async function tidyUp(): Promise<void> {
 }
 
 /** The first day of the given archive, or the lab's own data, brought to size. */
-async function bringData(archive: string | undefined, megabytes: number): Promise<void> {
+export async function bringData(archive: string | undefined, megabytes: number): Promise<void> {
   await cht(`mkdir -p ${data} && cp -a /home/ubuntu/cht/compose /home/ubuntu/cht/upgrade-service ${home}/
-    printf 'COUCHDB_DATA=${data}\\nCOUCHDB_PASSWORD=x\\nCOUCHDB_SECRET=x\\nCOUCHDB_UUID=x\\n' >${home}/upgrade-service/.env`);
+    {
+      printf 'COUCHDB_DATA=${data}\\nCOUCHDB_PASSWORD=x\\nCOUCHDB_SECRET=x\\nCOUCHDB_UUID=x\\nCHT_NETWORK=${compose}\\n'
+      grep _IMAGE= /home/ubuntu/cht/upgrade-service/.env
+    } >${home}/upgrade-service/.env`);
   if (archive === undefined) await cht(`cp -a /home/ubuntu/cht/couchdb/. ${data}/`);
   else {
     if (!existsSync(archive)) throw new Problem(`--data ${archive}: there is no such file.`);
@@ -72,7 +76,7 @@ async function bringData(archive: string | undefined, megabytes: number): Promis
 }
 
 /** Containers that are found as a CHT's are. They don't run: counts then come from the files, as with CouchDB stopped. */
-async function makeContainers(): Promise<void> {
+export async function makeContainers(): Promise<void> {
   await cht(`set -e
     of() { docker ps --all --quiet --filter label=com.docker.compose.project=cht --filter label=com.docker.compose.service=$1; }
     make() {
@@ -92,7 +96,7 @@ async function makeContainers(): Promise<void> {
     docker volume create ${compose}_cht-ssl >/dev/null`);
 }
 
-async function deploy(): Promise<void> {
+export async function deploy(): Promise<void> {
   const { config } = parse(readFileSync(stackFile, "utf8"));
   const settings = {
     "host:machines": config["host:machines"],
@@ -101,13 +105,14 @@ async function deploy(): Promise<void> {
     "cht-backup:server": { ...config["cht-backup:server"], reserveMebibytes: 16 },
     "cht-backup:schedule": "2099-*-01 00:00:00",
     "cht-backup:firstBackup": false,
+    "cht-backup:drill": { enabled: false },
   };
   writeFileSync(settingsFile, stringify({ config: settings }));
   await mustRun(DEPLOYMENT, ["stack", "init", DEPLOYMENT, "--no-select"]);
   await mustRun(DEPLOYMENT, ["up", "--yes", "--skip-preview"]);
 }
 
-const environment = `export BORG_RSH='ssh -F ${names.settings}/ssh_config' BORG_BASE_DIR=${names.state}/borg \\
+export const environment = `export BORG_RSH='ssh -F ${names.settings}/ssh_config' BORG_BASE_DIR=${names.state}/borg \\
   BORG_PASSCOMMAND='cat ${names.settings}/passphrase' BORG_REPO=ssh://offsite${server.repository} LANG=C.UTF-8`;
 
 /** Empties the repository, and all that borg remembers of it on the CHT machine. */
@@ -119,7 +124,7 @@ async function emptyRepository(): Promise<void> {
 let archives = 0;
 
 /** Runs the unit; seconds from its start to its end as systemd has them. */
-async function unit(): Promise<number> {
+export async function unit(): Promise<number> {
   archives++;
   const shown = await cht(`
     # An archive's name ends in a second.

@@ -1,4 +1,4 @@
-/** `npm run bench`: how long a preview and a backup take and how much a backup stores, beside what one would compare it with. */
+/** `npm run bench`: how long a preview, a backup and a restore take and how much a backup stores, beside what one would compare it with. */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { cpus } from "node:os";
 import { join } from "node:path";
@@ -10,6 +10,7 @@ import { benchBackup } from "./backup";
 import { table } from "./figures";
 import { benchGrowth } from "./growth";
 import { benchPreview } from "./preview";
+import { benchRestore } from "./restore";
 import { benchFolder } from "./stack";
 
 const help = `Usage: npm run bench [-- OPTIONS]
@@ -17,13 +18,14 @@ const help = `Usage: npm run bench [-- OPTIONS]
 Measures on the lab's two machines (\`npm run lab\` sets them up):
   preview   a preview without a change, beside an empty Pulumi program's and Ansible's check mode on the same state
   backup    the backup's unit, beside a bare \`borg create\` of the same files to the same server
+  restore   the whole restore with its start, beside a bare \`borg extract\` of the same archive and \`docker compose up\`
   growth    what ten days store, beside borg's defaults and restic; needs no lab, but --data
 
-  --only preview|backup|growth   one of them
+  --only preview|backup|restore|growth   one of them
   --data FILE                    a .tar.zst with day00, day01, … of a CouchDB's data directory; growth needs it, backup
-                                 takes its first day instead of the lab's own small data
-  --size N                       MB that the backup has to read (default 400; the data is copied, with other bytes)
-  --rounds N                     how often each is measured (default 7; backup: half as often)
+                                 and restore take its first day instead of the lab's own small data
+  --size N                       MB to back up and to restore (default 400; the data is copied, with other bytes)
+  --rounds N                     how often each is measured (default 7; backup and restore: half as often)
   --help                         this text
 
 All contestants are measured in turns, so that a busy machine slows all of them; ratios are medians over the turns. A
@@ -31,7 +33,7 @@ part that did not do its work ends the bench with exit code 1; no figure does. E
 option, 130 Ctrl-C. The figures of the last run are in .lab/bench/results.json, too.
 `;
 
-const parts = ["preview", "backup", "growth"] as const;
+const parts = ["preview", "backup", "restore", "growth"] as const;
 
 interface Measured {
   rows: string[][];
@@ -89,7 +91,9 @@ async function bench(): Promise<number> {
         ? await benchPreview(chosen.rounds, progress)
         : part === "backup"
           ? await benchBackup(Math.ceil(chosen.rounds / 2), chosen.data, chosen.size, progress)
-          : await benchGrowth(chosen.data, progress);
+          : part === "restore"
+            ? await benchRestore(Math.ceil(chosen.rounds / 2), chosen.data, chosen.size, progress)
+            : await benchGrowth(chosen.data, progress);
     if (typeof measured === "string") {
       process.stdout.write(`\n${part}: ${measured}\n`);
       results[part] = measured;

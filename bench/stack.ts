@@ -10,8 +10,8 @@ import { pulumi } from "../toolchain/pulumi";
 /** What the bench keeps between runs and leaves behind; `npm run lab:down` removes it. */
 export const benchFolder = join(labFolder, "bench");
 
-/** Runs the CLI, which must succeed. Any stack but the lab's has its state in the bench's folder. */
-export async function mustRun(stack: string, args: readonly string[], folder: string = project): Promise<Result> {
+/** What the CLI's environment is for a stack. Any but the lab's has its state in the bench's folder. */
+export function environmentOf(stack: string): NodeJS.ProcessEnv {
   const state = join(benchFolder, "state");
   mkdirSync(state, { recursive: true, mode: 0o700 });
   const own = {
@@ -19,7 +19,12 @@ export async function mustRun(stack: string, args: readonly string[], folder: st
     PULUMI_CONFIG_PASSPHRASE_FILE: passphraseFile,
     PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION: "true",
   };
-  const env = { ...process.env, ...(stack === "lab" ? {} : own), PULUMI_STACK: stack };
+  return { ...process.env, ...(stack === "lab" ? {} : own), PULUMI_STACK: stack };
+}
+
+/** Runs the CLI, which must succeed. */
+export async function mustRun(stack: string, args: readonly string[], folder: string = project): Promise<Result> {
+  const env = environmentOf(stack);
   const result = await pulumi([...args, "--color", "never"], { cwd: folder, env });
   if (result.code !== 0) {
     throw new Problem(

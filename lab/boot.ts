@@ -67,7 +67,9 @@ export async function create(
   volume: string | undefined,
   logged: Logged,
 ): Promise<void> {
-  if (volume !== undefined && (await run("docker", ["volume", "inspect", volume])).code !== 0) {
+  if (volume !== undefined) {
+    // A machine that went away without it: its CHT's passwords are in there, and not those of a new one.
+    await run("docker", ["volume", "rm", volume]);
     await logged.run("machines", "docker", ["volume", "create", "--label", label, volume]);
   }
   await logged.run("machines", "docker", [

@@ -14,7 +14,7 @@ Lists the archives of a deployment, the newest first: when each was begun, files
                          first, whole, and stays there in /var/lib/cht-restore for a restore --from bucket
   --via DESTINATION      ask from this machine ([user@]host[:port], or a name in host:machines) instead of the CHT
                          machine; it gets borg and, for this time, a key. For the day when the CHT machine is gone
-  --last N               how many archives to look into (default 10; 0 is all)
+  --last N               how many archives to look into (default 10; 0 is all): a second each, more for large files
   --identity-file FILE   the private key to log in to DESTINATION with
   --ssh-config FILE      the ssh configuration to use for DESTINATION
   --json                 print JSON
@@ -98,11 +98,13 @@ async function archives(signal: AbortSignal): Promise<number> {
   const list = async (remote: Remote, { programs, notes, python, request }: Way) => {
     const words = [python, "-B", `${programs}/bin/restore.py`, "list", notes];
     const stdin = `${JSON.stringify({ ...request, last: Number(last) })}\n`;
-    // What is fetched from a bucket takes its time, and says so.
+    // What is fetched from a bucket takes its time, and says so; progress and remarks are for people at once.
     const onError = bucket && ((line: string) => void process.stderr.write(`  ${line}\n`));
-    const { code, stdout, stderr } = await remote.run(words, { stdin, keepOpen: true, signal, onError });
+    // The last line is for us.
+    const onLine = (line: string) => void (line.startsWith("{") || process.stderr.write(`  ${line}\n`));
+    const { code, stdout, stderr } = await remote.run(words, { stdin, keepOpen: true, signal, onLine, onError });
     if (code !== 0) throw new Refused(bucket ? "the archives can't be listed, for the reason above" : stderr.trim());
-    return JSON.parse(stdout) as Archives;
+    return JSON.parse(stdout.trim().split("\n").at(-1) ?? "") as Archives;
   };
   const remotes: Remote[] = [];
   const connect = (...args: ConstructorParameters<typeof Remote>) => {

@@ -239,8 +239,10 @@ def scrub(text: str, secrets: list[str]) -> str:
 
 
 def secrets_of(environment: dict[str, Any]) -> list[str]:
-    """What of an environment must not be shown: every value but the shortest, whatever its name."""
-    return [str(value) for value in environment.values() if value is not None and len(str(value)) >= 6]
+    """What of an environment must not be shown: every value but the shortest, whatever its name. Compose writes
+    each dollar sign twice."""
+    values = [str(value).replace("$$", "$") for value in environment.values() if value is not None]
+    return [value for value in values if len(value) >= 6]
 
 
 def overdue(latest: dict[str, Any] | None, since: float, now: float, days: float, deployment: str) -> str | None:
@@ -460,8 +462,11 @@ class Drill(restore.Restore):
     def __init__(self, settings: dict[str, Any], report: dict[str, Any], reports: Reports) -> None:
         deployment = settings["deployment"]
         folder = f"{SETTINGS}/{deployment}"
-        with open(f"{folder}/passphrase", encoding="utf-8") as file:
-            passphrase = file.read().rstrip("\n")
+        try:
+            with open(f"{folder}/passphrase", encoding="utf-8") as file:
+                passphrase = file.read().rstrip("\n")
+        except OSError as error:
+            raise Refused(f"{folder}/passphrase can't be read ({error.strerror}): `pulumi up` makes it") from None
         request = {
             "repository": settings["repository"],
             "passphrase": passphrase,

@@ -37,6 +37,8 @@ while kill -0 "$starting" 2> /dev/null; do
 		exit 130
 	fi
 done
+# Of one that was killed, the report is made by the unit that tidies up after it.
+while systemctl list-jobs --no-legend | grep -q " ${unit%.service}-cleanup.service "; do sleep 0.1; done
 journalctl --sync
 told
 

@@ -94,6 +94,14 @@ def estimate(files: int, size: int, here: int | None) -> str:
     )
 
 
+def of_another_kind(before: dict[str, Any]) -> str | None:
+    """Why an archive's manifest can't be read by this program; None when it can."""
+    kind = before.get("format")
+    if kind == manifest.FORMAT:
+        return None
+    return f'its manifest is "{kind}", this program reads "{manifest.FORMAT}": use the version that made the archive'
+
+
 def home_of(places: dict[str, Any]) -> str | None:
     """The CHT's home by its compose files and .env, which are in `compose/` and `upgrade-service/` there."""
     files = [*places["composeFiles"], *([places["environment"]] if places["environment"] else [])]
@@ -387,6 +395,8 @@ class Restore:
         for name in candidates(names, self.request.get("archive"), self.request.get("asOf")):
             before, after = self.borg.manifests(name, f"{self.work}/manifests")
             if before is not None and after is not None:
+                if other := of_another_kind(before):
+                    raise Refused(f"{name}: {other}")
                 self.archive, self.before, self.after = name, before, after
                 break
             self.remark(f"{name} is unfinished: the backup was interrupted (no manifest at its end)")
@@ -873,20 +883,25 @@ def finish_switch(journal: str) -> None:
 
 
 def list_archives(request: dict[str, Any], work: str) -> int:
-    """Print the newest archives as JSON, the newest first."""
+    """Print the newest archives as JSON on the last line, the newest first; before it what there is to remark."""
     borg = Borg(request)
     borg.check_version()
     names = sorted(borg.names(), key=lambda name: time_of(name) or "", reverse=True)
-    count = request.get("last") or len(names)
-    found = []
+    count = min(request.get("last") or len(names), len(names))
+    found: list[dict[str, Any]] = []
+    said = time.monotonic()
     for name in names[:count]:
+        # Each takes a second, and more where the files are large: borg goes through the list of all their chunks.
+        if time.monotonic() - said > PROGRESS_INTERVAL:
+            said = time.monotonic()
+            say(f"{len(found)} of {count} archives read")
         unfinished = {"name": name, "time": time_of(name), "finished": False}
         try:
             before, after = borg.manifests(name, f"{work}/manifests")
             found.append(summary(name, before, after) if before else unfinished)
         except Damaged as error:
             found.append({**unfinished, "damaged": str(error)})
-    print(json.dumps({"archives": found, "more": max(0, len(names) - count)}))
+    print(json.dumps({"archives": found, "more": len(names) - count}))
     return RIGHT
 
 

@@ -51,7 +51,10 @@ describe("a restore from the bucket, with the CHT machine and the server gone", 
   it("says beforehand which copy it would take and how much room that needs, and fetches nothing", async () => {
     const { code, stdout, stderr } = await machine.fromBucket("--dry-run");
     assert.equal(code, 0, stdout + stderr);
-    assert.match(stdout, /^copy \d+, index\/\S+, finished \S+: deployment lab, repository [0-9a-f]{64}, transaction \d+$/m);
+    assert.match(
+      stdout,
+      /^copy \d+, index\/\S+, finished \S+: deployment lab, repository [0-9a-f]{64}, transaction \d+$/m,
+    );
     assert.match(stdout, /^\d+ files, [\d.,]+ MB\nspace for the repository: [\d.,]+ MB needed, [\d.,]+ MB free in /m);
     assert.match(stdout, /^dry run: nothing was fetched/m);
     assert.equal(await output("restore", `ls -d ${fetched} 2>/dev/null || true`), "");
@@ -92,7 +95,8 @@ describe("a restore from the bucket, with the CHT machine and the server gone", 
     assert.deepEqual(await tree("restore"), source);
     await assertTidy();
     const { passphrase } = await recovery();
-    const search = "umask 077; cat > /tmp/words; grep -rlFf /tmp/words /var/lib/cht-restore /var/log /root || true; rm /tmp/words";
+    const search =
+      "umask 077; cat > /tmp/words; grep -rlFf /tmp/words /var/lib/cht-restore /var/log /root || true; rm /tmp/words";
     const found = await exec("restore", search, { stdin: `${passphrase}\n${bucketSecrets().reader}\n` });
     assert.equal(found.stdout, "");
   });

@@ -2,6 +2,8 @@ import assert from "node:assert/strict";
 import { drillNames } from "../../components/names";
 import { documentCounts } from "../../lab/cht";
 import { addressOf, exec, kill, output, start } from "../../lab/machines";
+import { run } from "../../toolchain/command";
+import { project } from "../../toolchain/paths";
 import { assertAlert, forgetAlerts, receiveAlerts, stopAlerts } from "./alerts";
 import {
   assertComplete,
@@ -315,9 +317,14 @@ ${asBefore}`,
       const refused = await exec("cht", second);
       assert.equal(refused.code, 2);
       assert.match(refused.stderr, /^another drill of lab is running\n$/);
+      const following = run("npm", ["run", "-s", "drill", "--", "--stack", "lab"], { cwd: project });
+      await output("cht", `until pgrep -f '^systemctl start ${service}'; do sleep 0.1; done`, { timeoutMs: 20_000 });
       await output("cht", `systemctl kill --signal=KILL --kill-whom=all ${service}`);
-      const run = await ended();
-      const report = await assertFailed(run, "interrupted", /interrupted at the stage “(starting|asking) CouchDB”/);
+      const { code, stdout } = await following;
+      assert.equal(code, 1);
+      assert.match(stdout, /^Restore drill .*: FAILED \(interrupted\)\n/);
+      const killed = await ended();
+      const report = await assertFailed(killed, "interrupted", /interrupted at the stage “(starting|asking) CouchDB”/);
       assert.equal(report.archive, archive);
     });
 
@@ -411,12 +418,14 @@ docker rm $id`;
 
   it("and a backup that begins while it fetches both come to a good end", async () => {
     await startDrill();
+    // Once there are files, borg holds the lock.
     const fetching = "pgrep -f '^[^ ]*python[^ ]* [^ ]*borg .* extract .*--patterns-from'";
-    await output("cht", `until pid=$(${fetching}); do :; done; kill -STOP $pid`, { timeoutMs: 60_000 });
+    const copied = `find ${scratch}/cht-drill-lab/copy -name '*.view' 2>/dev/null | grep -q .`;
+    await output("cht", `until ${copied}; do :; done; kill -STOP $(${fetching})`, { timeoutMs: 60_000 });
     const backup = await startBackup();
-    await output("cht", "until pgrep -f 'borg create' >/dev/null; do sleep 0.05; done");
-    await output("cht", `kill -CONT $(${fetching})`);
-    assertComplete(await backup.finished());
+    const waiting = `until pid=$(pgrep -f 'borg create') && sleep 1 && kill -0 $pid; do :; done`;
+    await output("cht", `${waiting}; kill -CONT $(${fetching})`, { timeoutMs: 60_000 });
+    archive = assertComplete(await backup.finished()).archive as string;
     assertRight(await ended());
   });
 

@@ -27,7 +27,7 @@ describe("the recovery kit", function () {
   const textFile = join(folder, "kit.txt");
   const settingsBefore = join(folder, "settings");
 
-  let machine: FreshMachine;
+  let machine: FreshMachine | undefined;
   let archive: string;
   let keys: string;
   let made: Result;
@@ -78,9 +78,9 @@ describe("the recovery kit", function () {
   ];
 
   before(async () => {
+    copyFileSync(stackFile, settingsBefore);
     await healthyLab();
     await output("cht", `systemctl stop ${timer}`);
-    copyFileSync(stackFile, settingsBefore);
     // As before the first kit, with a comment of the operator's.
     const without = readFileSync(stackFile, "utf8").replace(/^ {2}cht-backup:recoveryKit: .*\n/m, "");
     writeFileSync(stackFile, without.replace("config:\n", "config:\n  # who looks after this: Wanjiru\n"));
@@ -95,7 +95,7 @@ describe("the recovery kit", function () {
     copyFileSync(settingsBefore, stackFile);
     rmSync(folder, { recursive: true });
     await output("cht", `systemctl start ${timer}`);
-    await machine.remove();
+    await machine?.remove();
   });
 
   it("is asked for by `up` until it is made", async () => {
@@ -132,6 +132,7 @@ describe("the recovery kit", function () {
   });
 
   it("prepares an empty machine", async () => {
+    assert.ok(machine);
     const [, file = "", , config = ""] = machine.login;
     terminals[NEW] = await Terminal.open(
       ...["-i", file, "-F", config, "-o", "IdentitiesOnly=yes", "-o", "StrictHostKeyChecking=accept-new"],
@@ -215,6 +216,25 @@ config.write(open("${copy}/repository/config", "w"))`;
     assert.match(list, new RegExp(`^${archive} 863 documents, 2 MB\nDONE`, "m"));
   });
 
+  const stage = "/home/ubuntu/cht-recovery";
+
+  it("catches what isn't as it was backed up, and puts nothing where something is", async () => {
+    await done(...chooseArchive(archive));
+    await done("8. ");
+    const damage = `cd ${stage}/${archive}/home/ubuntu/cht && echo X=1 >> upgrade-service/.env && chown 0 compose/cht-core.yml &&
+      shard=$(ls couchdb/shards/*/medic.*.couch | head -n 1) && rm $shard && echo $shard`;
+    const shard = await output("kit", damage);
+    const wrong = [
+      `WRONG: /home/ubuntu/cht/${shard} is missing`,
+      "WRONG: /home/ubuntu/cht/compose/cht-core.yml has another owner or mode",
+      "WRONG: /home/ubuntu/cht/upgrade-service/.env is not what was backed up",
+    ];
+    for (const line of wrong) await stops(new RegExp(`^${line}$`, "m"), "9. Check");
+    await output("kit", "mkdir -p /home/ubuntu/cht && touch /home/ubuntu/cht/mine");
+    await stops(/STOP: there is something in \/home\/ubuntu\/cht already/, "10. ");
+    await output("kit", "rm -r /home/ubuntu/cht");
+  });
+
   it("restores the newest archive and starts the CHT", async () => {
     const begin = Date.now();
     await done(...chooseArchive(archive));
@@ -236,6 +256,15 @@ config.write(open("${copy}/repository/config", "w"))`;
     assert.deepEqual(await documentCounts("kit"), await documentCounts("cht"));
     const shown = "openssl s_client -connect 127.0.0.1:443 < /dev/null 2> /dev/null | openssl x509 -noout -fingerprint";
     assert.equal(await output("kit", shown), await output("cht", shown));
+  });
+
+  it("tells when the database doesn't hold what it held", async () => {
+    const part = `${stage}/${archive}/run/cht-backup/lab/collect/manifest-`;
+    const more = `for part in before after; do sed -i.bak 's/"documents": 419,/"documents": 421,/' ${part}$part.json; done`;
+    await output("kit", more);
+    await stops(/^LOOK {2}medic backup: 421 {2}now: 419$/m, "12. ");
+    await output("kit", `for part in before after; do mv ${part}$part.json.bak ${part}$part.json; done`);
+    await done("12. ");
   });
 
   it("leaves the passphrase in no argument, environment, history or file but the one in memory", async () => {

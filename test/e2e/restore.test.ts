@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { documentCounts } from "../../lab/cht";
-import { exec, output } from "../../lab/machines";
+import { exec, output, waitFor } from "../../lab/machines";
 import { type Result, run } from "../../toolchain/command";
 import { project } from "../../toolchain/paths";
 import { assertComplete, backUp, data, home, recovery, timer } from "./backup";
@@ -22,6 +22,8 @@ describe("a restore", function () {
   let archive: string;
   let older: string;
   let keys: string;
+  /** Where --replace moved what was there. */
+  let aside = "";
 
   /** Runs the command of docs/restore.md that has these words in it, on the lab. */
   function documented(words: string): Promise<Result> {
@@ -186,12 +188,30 @@ echo "\${file#${staging}}"`;
   });
 
   it("that is to replace what is there moves it aside and says where", async () => {
-    await output("restore", `echo changed > ${cht}/compose/mine.yml`);
+    await output("restore", `echo changed > ${cht}/compose/mine.txt`);
     const { code, stdout, stderr } = await restore("--archive", older, "--replace");
     assert.equal(code, 0, stdout + stderr);
-    const [, aside = ""] = new RegExp(`what was in ${cht} is in (\\S+)`).exec(stdout) ?? [];
-    assert.equal(await output("restore", `cat ${aside}/compose/mine.yml`), "changed");
+    [, aside = ""] = new RegExp(`what was in ${cht} is in (\\S+)`).exec(stdout) ?? [];
+    assert.equal(await output("restore", `cat ${aside}/compose/mine.txt`), "changed");
     assert.deepEqual(await tree("restore"), await tree("cht"));
+  });
+
+  it("can be undone by the documented commands: what was there before is back, and runs", async () => {
+    const page = readFileSync(join(project, "docs", "restore.md"), "utf8");
+    const [, block = ""] = /```shell\n([\s\S]*?)```/.exec(page.slice(page.indexOf("\n## 5. "))) ?? [];
+    assert.match(block, /before-restore-TIME/);
+    const back = await exec("restore", `set -e\n${block.replaceAll("TIME", aside.split("before-restore-")[1] ?? "")}`);
+    assert.equal(back.code, 0, back.stderr);
+    assert.equal(await output("restore", `cat ${cht}/compose/mine.txt; rm ${cht}/compose/mine.txt`), "changed");
+    const [cert, left] = [`${volumes}/cht_cht-ssl/_data/cert.pem`, `${cht}.restored/upgrade-service/.env`];
+    await output("restore", `test -e ${cert} -a -e ${left} -a ! -e ${aside}`);
+    const answers = () =>
+      documentCounts("restore").then(
+        () => true,
+        () => false,
+      );
+    assert.ok(await waitFor(answers, 30_000), "the CHT doesn't answer");
+    assert.deepEqual(await documentCounts("restore"), await documentCounts("cht"));
   });
 
   it("that can't begin says why in one line, and its exit code is 2", async () => {

@@ -13,6 +13,7 @@ from test_restore import SHARD, CopyOfADeployment
 import alert
 import couch_files
 import drill
+import manifest
 import restore
 import verify
 
@@ -254,9 +255,9 @@ class NoWayOut(unittest.TestCase):
 
     def test_no_value_of_the_environment_is_in_a_text(self):
         secrets = drill.secrets_of(
-            {"COUCHDB_PASSWORD": "pass-word", "LONGER": "pass-word-2", "X": None, "N": 7}
+            {"COUCHDB_PASSWORD": "pass$$word", "LONGER": "pass$$word-2", "X": None, "N": 7}
         )
-        self.assertEqual(drill.scrub("a pass-word-2, pass-word; 7", secrets), "a ***, ***; 7")
+        self.assertEqual(drill.scrub("a pass$word-2, pass$word; 7", secrets), "a ***, ***; 7")
 
 
 class Overdue(unittest.TestCase):
@@ -436,6 +437,7 @@ class Settings(unittest.TestCase):
         def manifests(name, _scratch):
             places = {"couchdb": [], "composeFiles": [], "environment": None, "volumes": {}}
             of = {"time": name[2:], "host": "h", "problems": [], "places": places, "files": {}}
+            of["format"] = manifest.FORMAT
             return of, (None if "22T" in name else {})
 
         made.borg.manifests = manifests

@@ -1,5 +1,6 @@
 import contextlib
 import io
+import tempfile
 import unittest
 from pathlib import Path
 
@@ -68,6 +69,29 @@ class Choosing(unittest.TestCase):
             with self.assertRaises(restore.Refused) as refused:
                 self.chosen(paths=[path])
             self.assertEqual(str(refused.exception), f"there is no {path} in t-1; {near}")
+
+
+class Where(unittest.TestCase):
+    def test_only_an_empty_directory_away_from_the_cht_is_filled(self):
+        with tempfile.TemporaryDirectory() as top:
+            (Path(top) / "used").mkdir()
+            (Path(top) / "used" / "x").touch()
+            made = part.Part({"repository": "", "passphrase": "", "baseDirectory": "", "sshConfig": ""}, "")
+            made.before = {"places": {"couchdb": [f"{top}/couchdb"], "volumes": {"v": f"{top}/v"}}}
+            for into, reason in (
+                (f"{top}/couchdb", "the CHT works there"),
+                (f"{top}/couchdb/shards/x", f"the CHT works there .in {top}/couchdb"),
+                (f"{top}/v/x", "the CHT works there"),
+                ("/proc", "a file system of its own; choose a directory in it, /proc/cht"),
+                (f"{top}/used", "there is something in .*used already. Nothing was changed"),
+                (f"{top}/used/x", "there is something in"),
+            ):
+                made.place = restore.Place(into)
+                with self.assertRaisesRegex(restore.Refused, reason):
+                    made.refuse_data()
+            for into in (f"{top}/couchdb-look", f"{top}/new/deep"):
+                made.place = restore.Place(into)
+                made.refuse_data()
 
 
 class PartOfADeployment(CopyOfADeployment):

@@ -205,6 +205,12 @@ class Choosing(unittest.TestCase):
         with self.assertRaisesRegex(restore.Refused, "holds no archive"):
             restore.candidates([], None, None)
 
+    def test_a_manifest_of_a_later_program_is_refused_with_what_to_use(self):
+        self.assertIsNone(restore.of_another_kind({"format": "cht-backup manifest 1"}))
+        self.assertIn(
+            "use the version that made", restore.of_another_kind({"format": "cht-backup manifest 2"})
+        )
+
     def test_directories_that_are_put_in_place_as_a_whole(self):
         places = {
             "composeFiles": ["/srv/cht/compose/a.yml"],
