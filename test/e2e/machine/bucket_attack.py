@@ -57,8 +57,6 @@ for what, (key, version) in objects.items():
     for mode in ("COMPLIANCE", "GOVERNANCE"):
         shorter = {"Mode": mode, "RetainUntilDate": until(0.01)}
         attempt(f"shorten the lock of {what} ({mode})", "put_object_retention", **at, Retention=shorter)
-    longest = {"Mode": "COMPLIANCE", "RetainUntilDate": until(3650)}
-    attempt(f"lock {what} for ten years", "put_object_retention", **at, Retention=longest)
 attempt("suspend versioning", "put_bucket_versioning", VersioningConfiguration={"Status": "Suspended"})
 attempt(
     "shorten the default lock",
