@@ -524,11 +524,18 @@ describe("settings", () => {
     );
   });
 
-  it("of the example Pulumi.prod.yaml are right", () => {
-    const file = parse(readFileSync(join(__dirname, "..", "..", "Pulumi.prod.yaml"), "utf8"));
-    const settings = read(file.config, [], "prod");
+  it("of the example Pulumi.prod.yaml are right, those of the bucket too that need secrets first", () => {
+    const text = readFileSync(join(__dirname, "..", "..", "Pulumi.prod.yaml"), "utf8");
+    const settings = read(parse(text).config, [], "prod");
     assert.equal(settings.deployment, "moh");
     assert.equal(settings.firstBackup, true);
+    assert.equal(settings.bucket, undefined);
+    const lines = text.split("\n");
+    const example = lines.slice(lines.indexOf("  # cht-backup:bucket:"), lines.indexOf("  cht-backup:bucket: none"));
+    const given = parse(example.map((line) => line.replace(/^ {2}# /, "")).join("\n"))["cht-backup:bucket"];
+    for (const key of [given, given.reader]) key.secretAccessKey = "hunter2-hunter2";
+    const { bucket } = read({ "cht-backup:bucket": given }, ["cht-backup:bucket"]);
+    assert.deepEqual([bucket?.mode, bucket?.endpoint], ["compliance", null]);
   });
 });
 
