@@ -16,11 +16,14 @@ import platform
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import threading
 import time
 from typing import Any
+
+import yaml
 
 import backup
 import plan
@@ -51,6 +54,8 @@ GROWTH = 1.1
 CAPABILITIES = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID"]
 TAKEN = ("command", "entrypoint", "environment", "hostname", "image", "ulimits", "user", "working_dir")
 """Of a service in the archive's compose files. No ports, no devices, no privileges, no other files."""
+ELSEWHERE = frozenset({"env_file", "extends", "file", "include", "label_file"})
+"""Keys of a compose file by which Compose reads other files, whosever they are (`file`: of secrets and configs)."""
 
 
 class TooLittle(BaseException):
@@ -104,6 +109,47 @@ def too_little(needed: float, free: float, size: float, limit: float) -> str | N
             f" {megabytes(free)} are free: make room, or choose another scratch directory"
         )
     return None
+
+
+def reads_elsewhere(text: str) -> list[str]:
+    """Keys of a compose file that are in ELSEWHERE, at any depth. Raises ValueError naming the line when it isn't YAML.
+
+    Whatever Compose would make of the rest: a key that is there twice, or comes by an alias, counts.
+    """
+    found, seen = set(), set()
+    try:
+        left = list(yaml.compose_all(text, yaml.SafeLoader))
+    except yaml.MarkedYAMLError as error:
+        where = f" (line {error.problem_mark.line + 1})" if error.problem_mark else ""
+        raise ValueError(f"it isn't YAML{where}") from None
+    except (yaml.YAMLError, RecursionError):
+        raise ValueError("it isn't YAML") from None
+    while left:
+        node = left.pop()
+        if node is None or id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            found |= {key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)}
+            left += [each for pair in node.value for each in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            left += node.value
+    return sorted(found & ELSEWHERE)
+
+
+def own_text(path: str) -> str:
+    """The text of a file that is nobody else's: a regular one, with no link in its path and no second name. Raises
+    ValueError saying what else it is."""
+    try:
+        of = os.lstat(path)
+        if os.path.realpath(path) != path or not stat.S_ISREG(of.st_mode) or of.st_nlink != 1:
+            raise ValueError("it is a link or no file")
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except OSError as error:
+        raise ValueError(f"it can't be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ValueError("it isn't UTF-8") from None
 
 
 def data_services(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -677,7 +723,9 @@ class Drill(restore.Restore):
         )  # fmt: skip
         if done.returncode != 0:
             said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-            raise Refused(scrub(f"CouchDB's container doesn't start: {said}", self.secrets))
+            # Its image's name and directories are in .env, too, so this isn't left out of other texts.
+            values = secrets_of(plan.parse_env(own_text(self.copy.at(places["environment"]))))
+            raise Refused(scrub(f"CouchDB's container doesn't start: {said}", [*self.secrets, *values]))
         self.check_isolation()
 
     def resolve(self, places: dict[str, Any]) -> dict[str, Any]:
@@ -687,6 +735,18 @@ class Drill(restore.Restore):
         name = restore.project_of(places)
         if not files or name is None or not places["environment"]:
             raise Refused("CouchDB can't be started: the archive lacks its compose files, .env or volumes")
+        # Compose, as root, reads whatever these name, and quotes it in its errors.
+        for path in [places["environment"], *files]:
+            try:
+                text = own_text(self.copy.at(path))
+                foreign = reads_elsewhere(text) if path in files else []
+            except ValueError as error:
+                raise Refused(f"CouchDB can't be started: {path} in the archive: {error}") from None
+            if foreign:
+                raise Refused(
+                    f"CouchDB can't be started: {path} in the archive reads other files ({', '.join(foreign)}), which"
+                    " a drill doesn't allow, as they could be anybody's"
+                )
         words = ["--env-file", self.copy.at(places["environment"])]
         words += [word for path in files for word in ("--file", self.copy.at(path))]
         # The production's name gives the volumes their names. Nothing but text is made here.
@@ -696,9 +756,12 @@ class Drill(restore.Restore):
             env=self.environment(),
         )  # fmt: skip
         if done.returncode != 0:
-            said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+            # Its words may hold values of .env.
+            line = re.search(r"\bline (\d{1,6})\b", done.stderr)
             raise Refused(
-                f"the archive's compose files can't be read with this machine's Docker Compose (2 is needed): {said}"
+                "the archive's compose files can't be read with this machine's Docker Compose (2 is needed):"
+                f" `docker compose config` ends with exit code {done.returncode}"
+                f"{f' at line {line[1]}' if line else ''}; its words aren't shown, they may hold passwords"
             )
         return json.loads(done.stdout)
 
@@ -745,7 +808,7 @@ class Drill(restore.Restore):
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", timeout=60,
             )  # fmt: skip
             for line in done.stdout.splitlines():
-                self.report["log"].append(scrub(line[:300], self.secrets))
+                self.report["log"].append(scrub(line, self.secrets)[:300])
                 say(f"CouchDB's log: {self.report['log'][-1]}")
 
 

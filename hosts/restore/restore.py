@@ -11,6 +11,7 @@ import contextlib
 import datetime
 import fcntl
 import hashlib
+import http.client
 import json
 import os
 import pathlib
@@ -647,7 +648,9 @@ class Restore:
                 counts = backup.ask_couchdb(self._address(project, "couchdb"), user, password)
                 break
             except backup.urllib.error.HTTPError as error:
-                reason = f"it answers {error.code} {error.reason} to the user {user} of .env"
+                # Not the phrase that it sends, which may be anything.
+                phrase = http.client.responses.get(error.code, "")
+                reason = f"it answers {f'{error.code} {phrase}'.strip()} to the user {user} of .env"
                 if error.code in (401, 403) and time.monotonic() > deadline - START_LIMIT + 30:
                     return [
                         f"login: CouchDB refuses the user {user} with the password of .env; the volume with"

@@ -222,6 +222,99 @@ class ComposeFile(unittest.TestCase):
         self.assertEqual(made["services"]["couchdb"]["image"], "x@sha256:1")
 
 
+class FilesThatComposeReads(unittest.TestCase):
+    def test_those_of_a_cht_read_no_others(self):
+        own = """
+services:
+  couchdb:
+    image: ${COUCHDB_IMAGE}
+    environment: {COUCHDB_USER: "${COUCHDB_USER:-medic}"}
+    volumes: ["${COUCHDB_DATA:-./srv}:/opt/couchdb/data"]
+    command: [include, env_file]
+"""
+        self.assertEqual(drill.reads_elsewhere(own), [])
+        self.assertEqual(drill.reads_elsewhere(""), [])
+
+    def test_a_key_that_reads_another_file_is_found_however_it_is_written(self):
+        for text, wanted in (
+            ("services: {couchdb: {env_file: /etc/cht-backup/other/passphrase}}", ["env_file"]),
+            ("services:\n  a:\n    extends: {file: ../x.yml, service: a}", ["extends", "file"]),
+            ("include: [/root/x.yml]", ["include"]),
+            ("x-a: &a {label_file: /root/x}\nservices: {a: {<<: *a}}", ["label_file"]),
+            ("services: {}\n---\nsecrets: {a: {file: /root/x}}", ["file"]),
+            ('"env\\u005ffile": a', ["env_file"]),
+            ("&k env_file: a\nb: {c: [{*k : d}]}", ["env_file"]),
+            ("a: &a [*a, {include: b}]", ["include"]),
+            ("include: a\ninclude: b", ["include"]),
+            ("? {include: a}\n: b", ["include"]),
+        ):
+            self.assertEqual(drill.reads_elsewhere(text), wanted, text)
+
+    def test_what_is_not_yaml_is_named_by_its_line_and_not_quoted(self):
+        for text in ("a: [\n*secret", "a: b\nb: 'secret", "[" * 5000, "a: \x07secret"):
+            with self.assertRaisesRegex(ValueError, r"^it isn't YAML( \(line \d+\))?$"):
+                drill.reads_elsewhere(text)
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(os.path.realpath(folder.name))
+
+    def test_only_a_file_of_the_copys_own_is_read(self):
+        (self.folder / "secret").write_text("PASSWORD=of-another")
+        (self.folder / "copy").mkdir()
+        (self.folder / "copy" / "link").symlink_to(self.folder / "secret")
+        (self.folder / "copy" / "folder").symlink_to(self.folder)
+        os.link(self.folder / "secret", self.folder / "copy" / "second-name")
+        for name in ("link", "folder/secret", "second-name", "."):
+            with self.assertRaisesRegex(ValueError, "^it is a link or no file$"):
+                drill.own_text(str(self.folder / "copy" / name))
+        with self.assertRaisesRegex(ValueError, "^it can't be read: No such file"):
+            drill.own_text(str(self.folder / "copy" / "missing"))
+        (self.folder / "copy" / ".env").write_text("A=1\n")
+        self.assertEqual(drill.own_text(str(self.folder / "copy" / ".env")), "A=1\n")
+
+    def resolve(self, compose, environment="COUCHDB_PASSWORD=the-password\n", done=None):
+        """What a drill says of an archive with such files; Compose itself is the real thing's stand-in."""
+        home = "/home/ubuntu/cht"
+        for path, text in ((f"{home}/compose/a.yml", compose), (f"{home}/upgrade-service/.env", environment)):
+            place = self.folder / path[1:]
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.unlink(missing_ok=True)
+            if isinstance(text, Path):
+                place.symlink_to(text)
+            else:
+                place.write_text(text)
+        made = object.__new__(drill.Drill)
+        made.copy, made.secrets = verify.Copy({"": str(self.folder)}), []
+        made.scratch = mock.Mock(copy=str(self.folder))
+        places = {
+            **ComposeFile.places,
+            "composeFiles": [f"{home}/compose/a.yml"],
+            "volumes": {"cht_cht-credentials": "/v"},
+        }
+        with mock.patch.object(drill.subprocess, "run", side_effect=[done] if done else AssertionError):
+            made.resolve(places)
+
+    def test_compose_is_not_started_on_a_link_or_on_what_reads_other_files(self):
+        (self.folder / "secret").write_text("PASSWORD=of-another")
+        with self.assertRaisesRegex(
+            restore.Refused, r"compose/a.yml in the archive reads other files \(env_file\)"
+        ):
+            self.resolve("services: {couchdb: {env_file: /root/x}}")
+        with self.assertRaisesRegex(restore.Refused, r"upgrade-service/\.env in the archive: it is a link"):
+            self.resolve("services: {}", self.folder / "secret")
+
+    def test_the_words_of_compose_are_not_shown(self):
+        said = "time=x level=warning\nyaml: line 7: interpolation of the-password failed"
+        done = mock.Mock(returncode=15, stderr=said)
+        with self.assertRaisesRegex(
+            restore.Refused, "exit code 15 at line 7; its words aren't shown"
+        ) as caught:
+            self.resolve("services: {}", done=done)
+        self.assertNotIn("the-password", str(caught.exception))
+
+
 class NoWayOut(unittest.TestCase):
     def test_the_network_is_there_internal_and_its_own(self):
         self.assertIsNone(drill.network_problem({"Internal": True, "Containers": {}}, "n"))
