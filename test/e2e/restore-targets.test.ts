@@ -150,13 +150,16 @@ apt-get purge -y -q docker.io docker-cli docker-compose containerd runc
     assert.deepEqual(await documentCounts("restore"), await documentCounts("cht"));
   });
 
+  /** Pastes a block into a shell of root on the machine. */
+  const onMachine = (block: string) => exec("restore", `set -e\n${block}`);
+
   /** Runs the first block that has these words in it: the operator's with a way in, the others there as root. */
   async function follow(words: string): Promise<string> {
     const block = documented(archive).find((each) => each.includes(words)) ?? assert.fail(words);
     const command = block.replace("--to cht", ["--to", machine.destination, ...machine.login].join(" "));
     const done = block.startsWith("npm")
       ? await run("sh", ["-ec", command], { cwd: project, timeoutMs: 100_000 })
-      : await exec("restore", `set -e\n${block}`);
+      : await onMachine(block);
     assert.equal(done.code, 0, done.stdout + done.stderr);
     return done.stdout;
   }
@@ -170,14 +173,42 @@ apt-get purge -y -q docker.io docker-cli docker-compose containerd runc
     const lost = async () => (await documentCounts("restore")).medic !== counts.medic;
     assert.ok(await waitFor(lost, 10_000));
     await follow("--database medic-sentinel");
-    await follow("$aside");
+    const spoilt = await tree("restore");
+    const block = (name: string) => documented(name).find((each) => each.includes("$aside")) ?? assert.fail();
+    const running = () => output("restore", "docker inspect --format '{{.Id}} {{.State.StartedAt}}' $(docker ps -q)");
+
+    // The archive's name wasn't put in.
+    const undisturbed = await running();
+    const { code, stdout } = await onMachine(block("ARCHIVE"));
+    assert.notEqual(code, 0);
+    assert.match(stdout, /^STOP: there is no \/var\/lib\/cht-restore\/lab\/out\/ARCHIVE\/\S+\/medic\.\*\.couch$/m);
+    assert.deepEqual(await tree("restore"), spoilt);
+    assert.equal(await running(), undisturbed);
+
+    const restored = async (text: string) => {
+      const done = await onMachine(text);
+      assert.equal(done.code, 0, done.stdout + done.stderr);
+      return /^DONE. What was there before is in (\S+)$/m.exec(done.stdout)?.[1] ?? assert.fail(done.stdout);
+    };
+    const aside = await restored(block(archive));
     assert.deepEqual(await documentCounts("restore"), counts);
-    const aside = `${cht}/couchdb-aside`;
-    assert.equal(
-      await output("restore", `find ${aside} -name '*.couch' | wc -l; cat ${aside}/nouveau/index`),
-      "24\nold",
-    );
-    await output("restore", `rm -r ${aside} ${data}/nouveau`);
+    const movedAside = `cd ${aside}; find . -type f | sort | xargs sha256sum`;
+    const moved = await output("restore", movedAside);
+    assert.equal(moved.match(/\.couch$/gm)?.length, 24);
+    assert.equal(await output("restore", `cat ${aside}/nouveau/index`), "old");
+
+    const inPlace = (of: object) =>
+      Object.fromEntries(Object.entries(of).filter(([path]) => !path.includes("-aside-")));
+    // A second try, and the way back from the first.
+    const second = await restored(block(archive));
+    assert.notEqual(second, aside);
+    assert.equal(await output("restore", movedAside), moved);
+    assert.deepEqual(await documentCounts("restore"), counts);
+    await restored(block(archive).replace(/^from=.*$/m, `from=${aside}`));
+    assert.deepEqual(inPlace(await tree("restore")), spoilt);
+    await restored(block(archive));
+    assert.deepEqual(await documentCounts("restore"), counts);
+    await output("restore", `rm -r ${cht}/couchdb-aside-* ${data}/nouveau`);
     assert.deepEqual(await tree("restore"), before);
   });
 
