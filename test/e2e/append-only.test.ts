@@ -15,6 +15,7 @@ import {
   state,
   user,
 } from "./backup";
+import { withoutCopies } from "./bucket";
 import { healthyLab } from "./hooks";
 
 const scratch = "/var/tmp/append-only-test";
@@ -323,7 +324,7 @@ own=$(mktemp -d)
 chown ${user} "$own"
 runuser -u ${user} -- env BORG_BASE_DIR="$own" BORG_RELOCATED_REPO_ACCESS_IS_OK=yes borg key import ${repository} -
 rm -rf "$own"`;
-      await output("server", script, { stdin: `${key}\n` });
+      await withoutCopies(() => output("server", script, { stdin: `${key}\n` }));
       assert.deepEqual(await archives(passphrase), earlier);
       assertFailed(await backUp(), 2, /the repository was set back to an older state, or is a copy/);
       assert.deepEqual(await archives(passphrase), earlier);
