@@ -75,6 +75,8 @@ def describe(path: str, checksum: bool) -> dict[str, Any]:
     known = {"mode": f"{stat.S_IMODE(of.st_mode):04o}", "uid": of.st_uid, "gid": of.st_gid}
     if stat.S_ISDIR(of.st_mode):
         return {"kind": "directory", **known}
+    if not stat.S_ISREG(of.st_mode):  # a pipe would never end
+        return {"kind": "special file", **known}
     described: dict[str, Any] = {"kind": "file", **known}
     if checksum:
         digest = hashlib.sha256()

@@ -527,7 +527,7 @@ class Settings(unittest.TestCase):
         names = [f"t-2026-11-{day}T02:00:00Z" for day in (20, 21, 22)]
         made.borg.names.return_value = names
 
-        def manifests(name, _scratch):
+        def manifests(name):
             places = {"couchdb": [], "composeFiles": [], "environment": None, "volumes": {}}
             of = {"time": name[2:], "host": "h", "problems": [], "places": places, "files": {}}
             of["format"] = manifest.FORMAT

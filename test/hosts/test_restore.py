@@ -225,6 +225,73 @@ class Choosing(unittest.TestCase):
         self.assertEqual(copy.at("/srv/chtother"), "/rest/srv/chtother")
 
 
+def item(path, kind="-", linktarget=""):
+    return {"path": path, "type": kind, "linktarget": linktarget}
+
+
+class HostileArchives(unittest.TestCase):
+    """borg writes through links that it has extracted, so an archive is looked at before."""
+
+    def test_what_a_backup_makes_is_extracted(self):
+        items = [item("srv", "d"), item("srv/a"), item("srv/b", "-", "srv/a"), item("srv/..c", "l", "/etc")]
+        self.assertIsNone(restore.hostile([*items, item("run/x"), item("srvx")]))
+
+    def test_what_leads_elsewhere_is_named(self):
+        for items, named in (
+            ([item("srv/x", "l", "/root"), item("srv/x/.ssh/keys")], "srv/x/.ssh/keys below srv/x"),
+            ([item("srv/x/y"), item("srv/x", "l", "/root")], "srv/x/y below srv/x, which is no directory"),
+            ([item("srv/x"), item("srv/x/y")], "srv/x/y below srv/x, which is no directory"),
+            ([item("srv/../../etc/passwd")], "the path srv/../../etc/passwd"),
+            ([item("/etc/passwd")], "the path /etc/passwd"),
+            ([item("srv//x")], "the path srv//x"),
+            ([item("srv/./x")], "the path srv/./x"),
+            ([item("srv/")], "the path srv/"),
+            ([item("")], "the path "),
+            ([item("x", "l", "/root"), item("x", "d")], "x twice"),
+            ([item("x", "p")], "x, which is neither"),
+            ([item("x", "b")], "x, which is neither"),
+            ([item("x", "-", "etc/shadow")], "x as another name of etc/shadow"),
+            ([item("x", "-", "y"), item("y")], "x as another name of y"),
+            ([item("y", "l", "/root"), item("x", "-", "y")], "x as another name of y"),
+        ):
+            self.assertIn(named, restore.hostile(items) or "")
+
+    @unittest.skipUnless(shutil.which("borg"), "borg isn't on this computer")
+    def test_one_that_was_really_made_writes_nothing_when_it_is_looked_into(self):
+        with tempfile.TemporaryDirectory() as folder:
+            top = Path(folder)
+            (top / "elsewhere").mkdir()
+            inner = top / "from" / "run" / "cht-backup" / "t" / "collect"
+            (inner.parent).mkdir(parents=True)
+            borg = restore.Borg({"repository": f"{top}/r", "passphrase": "x", "baseDirectory": f"{top}/b"})
+            borg.run("init", "--encryption", "repokey", f"{top}/r")
+
+            def create(name):
+                borg.run("create", f"{top}/r::{name}", "run", directory=f"{top}/from")
+
+            inner.mkdir()
+            for name in ("before", "after"):
+                (inner / f"manifest-{name}.json").write_text(restore.json.dumps({"part": name}))
+            create("good")
+            self.assertEqual(borg.manifests("good"), ({"part": "before"}, {"part": "after"}))
+            # As borg takes whatever paths it is given, what is below a link as well.
+            shutil.rmtree(inner)
+            (top / "elsewhere" / "manifest-before.json").write_text("hostile")
+            inner.symlink_to(top / "elsewhere")
+            paths = ["run/cht-backup/t/collect", "run/cht-backup/t/collect/manifest-before.json"]
+            borg.run("create", f"{top}/r::bad", *paths, directory=f"{top}/from")
+            (top / "elsewhere" / "manifest-before.json").unlink()
+            for look in (borg.items, borg.manifests):
+                with self.assertRaisesRegex(restore.Refused, "bad was not made by .* below run/cht"):
+                    look("bad")
+            self.assertEqual(os.listdir(top / "elsewhere"), [])
+
+    def test_a_pipe_in_a_copy_is_not_waited_for(self):
+        with tempfile.TemporaryDirectory() as folder:
+            os.mkfifo(f"{folder}/pipe")
+            self.assertEqual(verify.describe(f"{folder}/pipe", True)["kind"], "special file")
+
+
 class PuttingInPlace(unittest.TestCase):
     def setUp(self):
         scratch = tempfile.TemporaryDirectory()
