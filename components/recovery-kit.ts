@@ -4,19 +4,24 @@ import * as pulumi from "@pulumi/pulumi";
 import type { StackBucket, StackSettings } from "../config";
 import { serverNames } from "./names";
 
-type Place = Pick<StackSettings, "deployment" | "server"> & {
-  bucket: Pick<StackBucket, "name" | "region" | "endpoint" | "prefix" | "reader"> | undefined;
+type Place = Pick<StackSettings, "deployment" | "server" | "cht" | "machines"> & {
+  bucket: Pick<StackBucket, "name" | "region" | "endpoint" | "pathStyle" | "prefix" | "reader"> | undefined;
 };
 
 /**
  * Digest (sha256, hexadecimal) of what a kit must agree with: the repository's exported key, which is another one after
- * a change of the passphrase too, where the server is, where the bucket is and which key may read it.
+ * a change of the passphrase too, where the server is, where the bucket is and which key may read it, and the CHT's own
+ * places, which the commands put its files back to.
  */
-export function kitDigest({ deployment, server, bucket }: Place, key: string, hostKey: string): string {
+export function kitDigest({ deployment, server, bucket, cht, machines }: Place, key: string, hostKey: string): string {
   const { repository } = serverNames(deployment, server.dataDirectory);
-  const place = [key, hostKey, server.address, server.port, repository];
-  // A kit of before there was a bucket stays right where there is none.
-  if (bucket) place.push(bucket.name, bucket.region, bucket.endpoint ?? "", bucket.prefix, bucket.reader.accessKeyId);
+  const { home, composeProject, couchdbData } = cht;
+  const place: unknown[] = [key, hostKey, server.address, server.port, machines.server.address, repository];
+  place.push(home, composeProject, couchdbData);
+  if (bucket) {
+    const { name, region, endpoint, pathStyle, prefix, reader } = bucket;
+    place.push(name, region, endpoint, pathStyle, prefix, reader.accessKeyId);
+  }
   return createHash("sha256").update(JSON.stringify(place)).digest("hex");
 }
 
@@ -30,7 +35,7 @@ export function kitReminder(made: string | undefined, digest: string, stack: str
   if (known === digest) return undefined;
   return date === undefined
     ? `no recovery kit has been made: when this stack is lost, no archive can be read. Make one: ${command}`
-    : `the recovery kit of ${date} is out of date: the repository's key, the server's place or the bucket has changed. Make a new one, and destroy the old: ${command}`;
+    : `the recovery kit of ${date} is out of date: the repository's key, the place of the server, the bucket or the CHT has changed, or the page itself. Make a new one, and destroy the old: ${command}`;
 }
 
 /** Reminds in `up`, once what a kit must agree with is known. */

@@ -230,6 +230,11 @@ config.write(open("${copy}/repository/config", "w"))`;
       "WRONG: /home/ubuntu/cht/upgrade-service/.env is not what was backed up",
     ];
     for (const line of wrong) await stops(new RegExp(`^${line}$`, "m"), "9. Check");
+    const home = (path: string) =>
+      output("kit", `sed -i 's|^CHT_HOME=.*|CHT_HOME=${path}|' /root/cht-recovery/settings`);
+    await home("/srv/other");
+    await stops(/STOP: in this archive \.env is \/home\/ubuntu\/cht\/upgrade-service\/\.env,/, "9. Check");
+    await home("/home/ubuntu/cht");
     await output("kit", "mkdir -p /home/ubuntu/cht && touch /home/ubuntu/cht/mine");
     await stops(/STOP: there is something in \/home\/ubuntu\/cht already/, "10. ");
     await output("kit", "rm -r /home/ubuntu/cht");

@@ -1,6 +1,15 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import jsQR from "jsqr";
@@ -157,6 +166,43 @@ describe("the recovery kit's page", () => {
     }
   });
 
+  it("stops before anything is put in its place when the archive is of a CHT with another home", () => {
+    const frame = framesOf(html, "new").find((each) => each.includes('"environment", "certificate"')) ?? "";
+    const [, program = ""] = /<<'END'\n([\s\S]*?\n)END\n/.exec(frame) ?? [];
+    const folder = mkdtempSync(join(tmpdir(), "cht-backup-kit-"));
+    try {
+      const collect = join(folder, "run/cht-backup/prod/collect");
+      mkdirSync(collect, { recursive: true });
+      const check = (home: string) => {
+        const places = {
+          environment: "/srv/cht/upgrade-service/.env",
+          certificate: "c",
+          key: "k",
+          couchdb: [],
+          volumes: {},
+        };
+        for (const part of ["before", "after"])
+          writeFileSync(join(collect, `manifest-${part}.json`), JSON.stringify({ part, files: {}, places }));
+        return spawnSync("python3", ["-", join(folder, "places"), home], {
+          cwd: folder,
+          input: program,
+          encoding: "utf8",
+        });
+      };
+      const other = check("/srv/other");
+      assert.equal(other.status, 1);
+      assert.match(
+        other.stderr,
+        /^STOP: in this archive \.env is \/srv\/cht\/upgrade-service\/\.env,\nso .* isn't \/srv\/other: /,
+      );
+      assert.ok(!existsSync(join(folder, "places")));
+      assert.equal(check("/srv/cht").status, 0);
+      assert.equal(readFileSync(join(folder, "places"), "utf8"), "directory /srv/cht\n");
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+
   it("needs nothing from elsewhere, and runs nothing", () => {
     assert.doesNotMatch(html, /<script|<link|<img|<iframe|src=|href=|@import|url\(|\son\w+=/);
     assert.match(html, /^<!doctype html>\n<!-- cht-backup recovery kit -->\n/);
@@ -257,15 +303,26 @@ describe("the reminder of the recovery kit", () => {
     assert.equal(kitReminder(`2026-11-22 ${digest}`, digest, "prod"), undefined);
   });
 
-  it("comes again when key or passphrase, the server's key or its place have changed", () => {
+  it("comes again when key or passphrase, the server's key, its place, the bucket's or the CHT's have changed", () => {
     const changed = [
       kitDigest(settings, former, hostKey),
       kitDigest(settings, key, `${hostKey}A`),
       kitDigest({ ...settings, server: { ...settings.server, address: "10.0.0.3" } }, key, hostKey),
       kitDigest({ ...settings, server: { ...settings.server, port: 22 } }, key, hostKey),
       kitDigest({ ...settings, server: { ...settings.server, dataDirectory: "/mnt/other" } }, key, hostKey),
+      kitDigest({ ...settings, machines: { ...settings.machines, server: settings.machines.cht } }, key, hostKey),
+      ...[{ home: "/srv/other" }, { composeProject: "other" }, { couchdbData: ["/data/one"] }].map((change) =>
+        kitDigest({ ...settings, cht: { ...settings.cht, ...change } }, key, hostKey),
+      ),
       kitDigest(withBucket, key, hostKey),
-      ...[{ name: "other" }, { endpoint: null }, { prefix: "x/" }, { reader: { accessKeyId: "NEW" } }].map((change) =>
+      ...[
+        { name: "other" },
+        { endpoint: null },
+        { region: "x" },
+        { pathStyle: false },
+        { prefix: "x/" },
+        { reader: { accessKeyId: "NEW" } },
+      ].map((change) =>
         kitDigest({ ...withBucket, bucket: { ...(withBucket.bucket as Bucket), ...change } }, key, hostKey),
       ),
     ];
