@@ -32,6 +32,8 @@ export interface Archive {
   finished: boolean;
   /** Why it can't be read, when what the repository holds of it isn't what was stored. */
   damaged?: string;
+  /** Why this program won't read it: another program's, a hostile one, or one with a manifest that isn't in order. */
+  unreadable?: string;
   files?: number;
   /** Bytes. */
   size?: number;
@@ -52,7 +54,9 @@ export interface Archives {
 /** The list for people. Pure. */
 export function table({ archives, more }: Archives): string {
   if (archives.length === 0) return "The repository holds no archive.\n";
-  const lines = archives.flatMap(({ name, finished, damaged, files, size = 0, documents = {}, problems = [] }) => {
+  const lines = archives.flatMap((archive) => {
+    const { name, finished, damaged, unreadable, files, size = 0, documents = {}, problems = [] } = archive;
+    if (unreadable !== undefined) return [`${name}  UNREADABLE: ${unreadable}`];
     if (damaged !== undefined) return [`${name}  DAMAGED: ${damaged}`];
     if (!finished) return [`${name}  UNFINISHED: the backup was interrupted, it can't be restored`];
     const counts = Object.entries(documents);

@@ -166,6 +166,76 @@ def hostile(items: list[dict[str, Any]]) -> str | None:
     return None
 
 
+COUNTS = {"databases": {str: {"documents": int, "deleted": int, "updateSequence": int}}}
+OWNED = {"mode": str, "uid": int, "gid": int}
+FILES = {"file": {**OWNED, "size": int}, "directory": OWNED, "link": {"target": str}, "vanished": {}}
+BEFORE = {
+    "time": str,
+    "host": str,
+    "versions": dict,
+    "problems": [str],
+    "counts": COUNTS,
+    "shards": {str: {"documents": int, "updateSequence": int}},
+    "files": {str: {"kind": str}},
+    "places": {
+        "couchdb": [str],
+        "volumes": {str: str},
+        "composeFiles": [str],
+        "environment": (str, type(None)),
+    },
+}
+"""What this program reads of a manifest's first part, as `misshapen` takes it."""
+
+
+def misshapen(value: Any, shape: Any, where: str) -> str | None:
+    """The first place where a value isn't of a shape: a type or several, [shape] for a list, {str: shape} for what has
+    any names, {"name": shape} for what has at least these."""
+    if isinstance(shape, list):
+        if not isinstance(value, list):
+            return where
+        inner = [(of, shape[0], f"{where}[{number}]") for number, of in enumerate(value)]
+    elif isinstance(shape, dict):
+        if not isinstance(value, dict):
+            return where
+        wanted = dict.fromkeys(value, shape[str]) if str in shape else shape
+        inner = [(value.get(name), of, f"{where}.{name}") for name, of in wanted.items()]
+    else:
+        return None if isinstance(value, shape) else where
+    return next((found for each in inner if (found := misshapen(*each))), None)
+
+
+def unreadable(before: Any, after: Any, kinds: dict[str, str]) -> str | None:
+    """Why a restore can't go by the two parts of a manifest (`after` may be None); None when it can. `kinds` are
+    the types of what the archive holds, by path."""
+    if not isinstance(before, dict):
+        return "its manifest is no manifest"
+    if other := of_another_kind(before):
+        return other
+    where = misshapen(before, BEFORE, "before")
+    if where is None and after is not None:
+        where = misshapen(after, {"counts": COUNTS}, "after")
+    for path, of in before["files"].items() if where is None else ():
+        if of["kind"] not in FILES:
+            return f'its manifest is not in order: {path} is a "{of["kind"]}"'
+        where = where or misshapen(of, FILES[of["kind"]], path)
+    if where:
+        return f"its manifest is not in order: {where} is missing or of the wrong kind"
+    if not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", before["time"]):
+        return f"its manifest is not in order: its time is {before['time']}"
+    places = before["places"]
+    for path in [*verify.roots_of(places), *before["files"]]:
+        if not isinstance(path, str) or not path.startswith("/") or os.path.normpath(path) != path or path == "/":
+            return f"its manifest is not in order: {path} is no path that can be restored"
+    directories = [*places["couchdb"], *places["volumes"].values()]
+    for path in verify.roots_of(places):
+        above = path if path in directories else os.path.dirname(path)
+        while above != "/":
+            if kinds.get(above) == "l":
+                return f"{path} leads elsewhere in it, by the link {above}"
+            above = os.path.dirname(above)
+    return None
+
+
 # ---- borg -----------------------------------------------------------------------------------------------
 
 
@@ -281,18 +351,27 @@ class Borg:
     def manifests(self, archive: str) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
         """The two parts of an archive's manifest; a part that isn't there is None. Raises Refused, for an archive
         that is hostile, too."""
-        paths = [of["path"] for of in self.items(archive) if of["type"] == "-" and MANIFEST.fullmatch(of["path"])]
+        kinds = {of["path"]: of["type"] for of in self.items(archive)}
+        paths = [path for path, kind in kinds.items() if kind == "-" and MANIFEST.fullmatch(path)]
         if not paths:
             return None, None
         # Nothing is written to this machine. (`pf:` would do, but borg 1.2 warns that it never matched.)
         exact = [f"re:^{re.escape(path[1:])}\\Z" for path in paths]
         left = self.run("extract", "--stdout", f"{self.repository}::{archive}", *exact).strip()
-        parts = {}
-        while left:
-            part, end = json.JSONDecoder().raw_decode(left)
-            parts[part["part"]] = part
-            left = left[end:].lstrip()
-        return parts.get("before"), parts.get("after")
+        parts: dict[str, Any] = {}
+        try:
+            while left:
+                part, end = json.JSONDecoder().raw_decode(left)
+                parts[part["part"]] = part
+                left = left[end:].lstrip()
+        except (ValueError, LookupError, TypeError, RecursionError):
+            raise Refused(f"{archive}: its manifest is not in order: it isn't JSON with a part's name") from None
+        before, after = parts.get("before"), parts.get("after")
+        if before is None:
+            return None, None
+        if why := unreadable(before, after, kinds):
+            raise Refused(f"{archive}: {why}")
+        return before, after
 
     def items(self, archive: str) -> list[dict[str, Any]]:
         """Everything in an archive: `type`, `path` (absolute), `size` (bytes), `isomtime` (UTC). Raises Refused for
@@ -434,8 +513,6 @@ class Restore:
         for name in candidates(names, self.request.get("archive"), self.request.get("asOf")):
             before, after = self.borg.manifests(name)
             if before is not None and after is not None:
-                if other := of_another_kind(before):
-                    raise Refused(f"{name}: {other}")
                 self.archive, self.before, self.after = name, before, after
                 break
             self.remark(f"{name} is unfinished: the backup was interrupted (no manifest at its end)")
@@ -942,6 +1019,9 @@ def list_archives(request: dict[str, Any], _work: str) -> int:
             found.append(summary(name, before, after) if before else unfinished)
         except Damaged as error:
             found.append({**unfinished, "damaged": str(error)})
+        except Refused as error:
+            borg.names()  # raises when it is the whole repository that can't be read
+            found.append({**unfinished, "unreadable": str(error)})
     print(json.dumps({"archives": found, "more": len(names) - count}))
     return RIGHT
 
@@ -1066,6 +1146,10 @@ def perform(action: Callable[[dict[str, Any], str], int], work: str) -> int:
         return 143
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         print(backup._reason(error), file=sys.stderr)
+        return REFUSED
+    except (LookupError, TypeError, AttributeError) as error:
+        text = f"unexpected: {type(error).__name__}: {backup._reason(error)}; the archive may be of another kind"
+        print(text, file=sys.stderr)
         return REFUSED
 
 

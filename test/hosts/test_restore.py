@@ -6,6 +6,7 @@ import subprocess
 import tempfile
 import unittest
 from pathlib import Path
+from unittest import mock
 
 from fixture import couchdb
 
@@ -98,6 +99,42 @@ class Verification(CopyOfADeployment):
         self.at(self.data / SHARD).unlink()
         self.at(self.env).unlink()
         self.assertNotIn(self.copy.bases[""], self.problems())
+
+    def unreadable(self, change, kinds=None):
+        before, after = (restore.json.loads(restore.json.dumps(of)) for of in (self.before, self.after))
+        change(before, after)
+        return restore.unreadable(before, after, kinds or {})
+
+    def test_a_manifest_as_a_backup_makes_it_is_read(self):
+        self.assertIsNone(self.unreadable(lambda before, after: None))
+        self.assertIsNone(restore.unreadable(self.before, None, {}))
+
+    def test_a_manifest_that_is_not_in_order_is_one_line_that_names_the_place(self):
+        env, data = str(self.env), str(self.data)
+        for change, named in (
+            (
+                lambda before, after: before.update(format="cht-backup manifest 9"),
+                "use the version that made",
+            ),
+            (lambda before, after: before.pop("files"), "before.files is missing"),
+            (lambda before, after: before["counts"]["databases"].update(medic=3), "databases.medic is"),
+            (lambda before, after: after.pop("counts"), "after.counts is missing"),
+            (lambda before, after: before.update(problems="x"), "before.problems is"),
+            (lambda before, after: before["problems"].append(3), "before.problems[0] is"),
+            (lambda before, after: before["files"][env].pop("size"), f"{env}.size is missing"),
+            (lambda before, after: before["files"][env].update(kind="odd"), f'{env} is a "odd"'),
+            (lambda before, after: before.update(time="soon"), "its time is soon"),
+            (lambda before, after: before["places"].update(couchdb=[f"{data}/../x"]), "no path that can"),
+            (lambda before, after: before["places"].update(environment=".env"), ".env is no path that can"),
+            (lambda before, after: before["places"].update(key=3), "3 is no path that can"),
+        ):
+            self.assertIn(named, self.unreadable(change) or "")
+        self.assertIn("no manifest", restore.unreadable([], None, {}))
+
+    def test_a_place_that_is_a_link_in_the_archive_is_refused(self):
+        for link, wrong in ((self.data, True), (self.home / "compose", True), (self.env, False)):
+            found = self.unreadable(lambda before, after: None, {str(link): "l"})
+            self.assertEqual("leads elsewhere" in (found or ""), wrong, link)
 
     def test_a_missing_shard(self):
         self.at(self.data / SHARD).unlink()
@@ -272,8 +309,13 @@ class HostileArchives(unittest.TestCase):
             inner.mkdir()
             for name in ("before", "after"):
                 (inner / f"manifest-{name}.json").write_text(restore.json.dumps({"part": name}))
-            create("good")
-            self.assertEqual(borg.manifests("good"), ({"part": "before"}, {"part": "after"}))
+            create("other")
+            with self.assertRaisesRegex(restore.Refused, '^other: its manifest is "None"'):
+                borg.manifests("other")
+            (inner / "manifest-before.json").write_text("{")
+            create("broken")
+            with self.assertRaisesRegex(restore.Refused, "broken: its manifest is not in order"):
+                borg.manifests("broken")
             # As borg takes whatever paths it is given, what is below a link as well.
             shutil.rmtree(inner)
             (top / "elsewhere" / "manifest-before.json").write_text("hostile")
@@ -284,6 +326,13 @@ class HostileArchives(unittest.TestCase):
             for look in (borg.items, borg.manifests):
                 with self.assertRaisesRegex(restore.Refused, "bad was not made by .* below run/cht"):
                     look("bad")
+            listed = io.StringIO()
+            request = {"repository": f"{top}/r", "passphrase": "x", "baseDirectory": f"{top}/b"}
+            with contextlib.redirect_stdout(listed), mock.patch.object(restore.Borg, "check_version"):
+                restore.list_archives(request, "")
+            found = restore.json.loads(listed.getvalue())["archives"]
+            self.assertEqual([of["name"] for of in found], ["other", "broken", "bad"])
+            self.assertTrue(all("unreadable" in of and not of["finished"] for of in found))
             self.assertEqual(os.listdir(top / "elsewhere"), [])
 
     def test_a_pipe_in_a_copy_is_not_waited_for(self):
