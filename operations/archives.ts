@@ -1,6 +1,6 @@
 /** `npm run archives`: what is in a deployment's repository, seen from the operator's computer. */
 import { command, exitCodes, Refused, readOptions } from "./main";
-import { parseDestination, Remote } from "./remote";
+import { parseDestination, printable, Remote } from "./remote";
 import { bucketOf, throughBucket, throughCht, throughTemporaryKey, type Way } from "./repository";
 import { sourceOf } from "./restore";
 import { readDeployment } from "./stack";
@@ -54,17 +54,19 @@ export interface Archives {
 /** The list for people. Pure. */
 export function table({ archives, more }: Archives): string {
   if (archives.length === 0) return "The repository holds no archive.\n";
+  // Names are the archive's own words.
+  const line = (text: string) => printable(text.replace(/\s/g, " "));
   const lines = archives.flatMap((archive) => {
     const { name, finished, damaged, unreadable, files, size = 0, documents = {}, problems = [] } = archive;
-    if (unreadable !== undefined) return [`${name}  UNREADABLE: ${unreadable}`];
-    if (damaged !== undefined) return [`${name}  DAMAGED: ${damaged}`];
-    if (!finished) return [`${name}  UNFINISHED: the backup was interrupted, it can't be restored`];
+    if (unreadable !== undefined) return [line(`${name}  UNREADABLE: ${unreadable}`)];
+    if (damaged !== undefined) return [line(`${name}  DAMAGED: ${damaged}`)];
+    if (!finished) return [line(`${name}  UNFINISHED: the backup was interrupted, it can't be restored`)];
     const counts = Object.entries(documents);
     const total = counts.reduce((sum, [, count]) => sum + count, 0);
     return [
-      `${name}  ${files} files, ${(size / 1e6).toFixed(1)} MB, ${total} documents`,
-      `    ${counts.map(([database, count]) => `${database} ${count}`).join(", ")}`,
-      ...problems.map((problem) => `    INCOMPLETE: ${problem}`),
+      `${line(name)}  ${files} files, ${(size / 1e6).toFixed(1)} MB, ${total} documents`,
+      line(`    ${counts.map(([database, count]) => `${database} ${count}`).join(", ")}`),
+      ...problems.map((problem) => line(`    INCOMPLETE: ${problem}`)),
     ];
   });
   if (more > 0) lines.push(`and ${more} older (--last 0 shows all)`);
@@ -135,7 +137,7 @@ async function archives(signal: AbortSignal): Promise<number> {
             list(via, way),
           );
     }
-    process.stdout.write(options.json ? `${JSON.stringify(found, null, 2)}\n` : table(found));
+    process.stdout.write(options.json ? printable(`${JSON.stringify(found, null, 2)}\n`) : table(found));
     return exitCodes.right;
   } finally {
     for (const remote of remotes) remote.close();

@@ -2,7 +2,7 @@
 import { readHostFile } from "../components/host-files";
 import { drillNames } from "../components/names";
 import { command, exitCodes, Refused, readOptions } from "./main";
-import { Remote } from "./remote";
+import { printable, Remote } from "./remote";
 import { readStackSettings } from "./stack";
 
 const help = `Usage: npm run drill -- --stack STACK [OPTIONS]
@@ -50,7 +50,7 @@ async function drill(signal: AbortSignal): Promise<number> {
     if (options.report) {
       const [report = "", page = ""] = (await remote.script(readReport, [`${reports}/latest`], { signal })).split("\f");
       if (report === "") throw new Refused(`no drill has ended on the machine ${drill.machine} so far`);
-      process.stdout.write(json ? report : page);
+      process.stdout.write(printable(json ? report : page));
       return (JSON.parse(report) as { ok: boolean }).ok ? exitCodes.right : exitCodes.wrong;
     }
     const words = ["bash", "-c", readHostFile("drill/follow.sh"), "follow.sh"];
@@ -62,7 +62,7 @@ async function drill(signal: AbortSignal): Promise<number> {
     if (signal.aborted) {
       process.stderr.write(`The drill goes on. Its report: npm run drill -- --stack ${stack} --report\n`);
     }
-    process.stdout.write(stdout);
+    process.stdout.write(printable(stdout));
     return code === 0 || code === 1 ? code : exitCodes.refused;
   } finally {
     remote.close();

@@ -13,7 +13,9 @@ const PATIENCE = 45_000;
 
 export interface Finished {
   code: number;
+  /** As it came. */
   stdout: string;
+  /** Printable. */
   stderr: string;
 }
 
@@ -22,12 +24,22 @@ export interface RemoteOptions {
   stdin?: string;
   /** Keeps the program's standard input open until it ends; closing it tells the program to stop. */
   keepOpen?: boolean;
-  /** Gets each line of standard output at once. */
+  /** Gets each line of standard output at once, printable. */
   onLine?: (line: string) => void;
-  /** Gets each line of standard error at once. */
+  /** Gets each line of standard error at once, printable. */
   onError?: (line: string) => void;
   /** Ends the program in order. */
   signal?: AbortSignal;
+}
+
+/**
+ * A text from a machine or an archive as a terminal may get it: what would move the cursor, change colours or turn the
+ * writing around is replaced. Lines and tabs stay. Pure.
+ */
+export function printable(text: string): string {
+  return text
+    .replace(/\r(?=\n|$)/g, "")
+    .replace(/[^\P{Cc}\n\t]|[\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/gu, "\ufffd");
 }
 
 /** A word that a shell takes as it is. */
@@ -95,7 +107,7 @@ export class Remote {
         child[stream].setEncoding("utf8").on("data", (text: string) => {
           printed[stream] += text;
         });
-        if (tell) createInterface({ input: child[stream] }).on("line", tell);
+        if (tell) createInterface({ input: child[stream] }).on("line", (line) => tell(printable(line)));
       }
       let killer: NodeJS.Timeout | undefined;
       const stop = () => {
@@ -124,7 +136,7 @@ export class Remote {
         } else if (code === 127 && /sudo: (command )?not found/.test(printed.stderr)) {
           reject(new Problem(`${this.name}: there is no sudo. Install it, or log in as root`));
         } else {
-          resolve({ code: code ?? 255, ...printed });
+          resolve({ code: code ?? 255, ...printed, stderr: printable(printed.stderr) });
         }
       });
       child.stdin.on("error", () => undefined);

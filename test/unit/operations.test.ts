@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { readSettings, type Settings } from "../../config";
 import { table } from "../../operations/archives";
 import { readOptions } from "../../operations/main";
-import { parseDestination, quote } from "../../operations/remote";
+import { parseDestination, printable, quote } from "../../operations/remote";
 import { bucketOf, bucketRequest, writeFiles } from "../../operations/repository";
 import { asOf, partOf, sourceOf } from "../../operations/restore";
 
@@ -149,16 +149,40 @@ describe("the list of archives", () => {
         { name: "t-1", time: null, ...whole, problems: ["the certificate is missing"] },
         { name: "t-0", time: null, finished: false },
         { name: "t--", time: null, finished: false, damaged: "a part can't be read" },
+        { name: "t-x", time: null, finished: false, unreadable: "it may be hostile" },
       ],
       more: 4,
     });
     assert.match(text, /^t-2 {2}2 files, 2\.8 MB, 422 documents\n {4}medic 419, _users 3\n/);
     assert.match(
       text,
-      /INCOMPLETE: the certificate is missing\nt-0 {2}UNFINISHED.*\nt-- {2}DAMAGED: a part can't be read\n/,
+      /INCOMPLETE: the certificate is missing\nt-0 {2}UNFINISHED.*\nt-- {2}DAMAGED: a part can't be read\nt-x {2}UNREADABLE: it may be hostile\n/,
     );
     assert.match(text, /and 4 older/);
     assert.match(table({ archives: [], more: 0 }), /holds no archive/);
+  });
+
+  it("shows no control characters of an archive's own words", () => {
+    const evil = "a\u001b[2J\u009b31mb\nc\rd\u202ee";
+    const [time, base] = [null, { finished: true, files: 1, size: 1 }];
+    const text = table({
+      archives: [
+        { name: evil, time, finished: false },
+        { name: evil, time, finished: true, damaged: evil },
+        { name: evil, time, ...base, documents: { [evil]: 7 }, problems: [evil] },
+      ],
+      more: 0,
+    });
+    assert.doesNotMatch(text, /[^\P{Cc}\n]|\u202e/u);
+    assert.equal(text.match(/\n/g)?.length, 5);
+    assert.match(text, /^ {4}a\ufffd\[2J\ufffd31mb c d\ufffde 7$/m);
+  });
+
+  it("leaves what people write as it is, in any language, with its lines", () => {
+    const text = "Größe:\t3 Ⓜ 文字 ሰላም 👩🏽‍⚕️\n  two\n";
+    assert.equal(printable(text), text);
+    assert.equal(printable("one\r\ntwo\r"), "one\ntwo");
+    assert.equal(printable("one\rtwo\u0000\u007f"), "one\ufffdtwo\ufffd\ufffd");
   });
 });
 
