@@ -111,6 +111,30 @@ def too_little(needed: float, free: float, size: float, limit: float) -> str | N
     return None
 
 
+def too_many(needed: int, of: os.statvfs_result) -> str | None:
+    """Why there is no room for so many more files and directories on a file system."""
+    if not of.f_files:  # it makes inodes as it needs them
+        return None
+    if needed + of.f_files // 50 > of.f_favail:
+        return (
+            f"it makes {needed:,} files and directories, and {of.f_favail:,} more are possible on that disk (inodes),"
+            f" of which {of.f_files // 50:,} stay free: make room, or choose another scratch directory"
+        )
+    return None
+
+
+def filling_up(of: os.statvfs_result, path: str) -> str | None:
+    """Why a drill must end before the file system of its scratch directory `path` is full for others; None while
+    it needn't."""
+    free, least = of.f_bavail * of.f_frsize, reserve(of.f_blocks * of.f_frsize)
+    texts = (megabytes(free), megabytes(least)) if free < least else None
+    if of.f_files and of.f_favail < of.f_files // 50:
+        texts = (f"{of.f_favail:,} inodes", f"{of.f_files // 50:,}")
+    if texts is None:
+        return None
+    return f"the disk with {path} fills up: {texts[0]} are free, and {texts[1]} must stay free; the drill was ended"
+
+
 def reads_elsewhere(text: str) -> list[str]:
     """Keys of a compose file that are in ELSEWHERE, at any depth. Raises ValueError naming the line when it isn't YAML.
 
@@ -294,6 +318,8 @@ def secrets_of(environment: dict[str, Any]) -> list[str]:
 def overdue(latest: dict[str, Any] | None, since: float, now: float, days: float, deployment: str) -> str | None:
     """A sentence when no drill has succeeded for too long, or ever. `since` is when drills were set up."""
     last = (latest or {}).get("lastSuccessAt")
+    if last and last > now + restore.DAY:  # of a wrong clock: it would be young for ever
+        last = None
     if now - (last or since) <= days * 86400:
         return None
     past = f"since {moment(last)}" if last else f"ever, and they were set up at {moment(since)}"
@@ -491,13 +517,8 @@ class Watch(threading.Thread):
 
     def run(self) -> None:
         while not self.done.wait(WATCH_INTERVAL):
-            of = os.statvfs(self.path)
-            free, least = of.f_bavail * of.f_frsize, reserve(of.f_blocks * of.f_frsize)
-            if free < least:
-                self.why = (
-                    f"the disk with {self.path} fills up: {megabytes(free)} are free, and {megabytes(least)} must"
-                    " stay free; the drill was ended"
-                )
+            if why := filling_up(os.statvfs(self.path), self.path):
+                self.why = why
                 os.kill(os.getpid(), signal.SIGUSR1)
                 return
 
@@ -536,6 +557,9 @@ class Drill(restore.Restore):
     def remark(self, text: str) -> None:
         self.report["notes"].append(text)
         super().remark(text)
+
+    def suspect(self, text: str) -> None:
+        self.wrong(text)
 
     def right(self, text: str) -> None:
         self.report["checked"].append(text)
@@ -600,6 +624,8 @@ class Drill(restore.Restore):
         self.copy = verify.Copy({"": self.scratch.copy})
         began = backup.datetime.datetime.fromisoformat(self.before["time"].replace("Z", "+00:00")).timestamp()
         age = max(self.report["beganAt"] - began, 0)
+        if began > self.report["beganAt"] + restore.DAY:
+            self.wrong(f"{self.archive} says that it was begun at {self.before['time']}, which is in the future")
         self.report.update(archive=self.archive, archiveTime=self.before["time"], archiveAgeSeconds=round(age))
         days = self.settings["overdueAfterDays"]
         if age > days * 86400:
@@ -622,6 +648,8 @@ class Drill(restore.Restore):
         free, size = of.f_bavail * of.f_frsize, of.f_blocks * of.f_frsize
         say(f"{files} files; {megabytes(total * GROWTH)} of scratch space needed, {megabytes(free)} free")
         if why := too_little(total * GROWTH, free, size, self.settings["scratchGibibytes"] * 1024**3):
+            raise Refused(why)
+        if why := too_many(len(items), of):
             raise Refused(why)
         known, began, finished, longest = {of["path"]: of["size"] for of in items}, time.monotonic(), 0, 0.0
         fetched = portions(items, PORTION)

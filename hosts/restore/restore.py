@@ -40,6 +40,7 @@ START_LIMIT = 180  # seconds that CouchDB and nginx get to answer after the star
 ASSUMED_RATE = 30e6  # bytes a second, for a first guess of the time
 PROGRESS_INTERVAL = 10  # seconds
 SPARE = 200e6  # bytes that stay free
+DAY = 24 * 3600
 
 
 class Refused(Exception):
@@ -69,17 +70,31 @@ def time_of(name: str) -> str | None:
     return found[1] if found else None
 
 
-def candidates(names: list[str], archive: str | None, as_of: str | None) -> list[str]:
-    """The archives to try, the best first. `as_of` is a time in UTC, `2026-11-21T02:00:00Z`. Raises Refused."""
+def ahead(names: list[str], now: float) -> list[str]:
+    """Archives that are dated more than a day after `now`: a wrong clock's, or somebody's who wants them to be the
+    newest for ever."""
+    return [name for name in names if (time_of(name) or "") > moment(now + DAY)]
+
+
+def candidates(names: list[str], archive: str | None, as_of: str | None, now: float) -> list[str]:
+    """The archives to try, the best first; without those that are `ahead`, unless one is asked for by its name.
+    `as_of` is a time in UTC, `2026-11-21T02:00:00Z`. Raises Refused."""
     if archive is not None:
         if archive not in names:
             raise Refused(f"there is no archive {archive}; `npm run archives` lists those that there are")
         return [archive]
-    known = sorted(((time, name) for name in names if (time := time_of(name))), reverse=True)
+    later = ahead(names, now)
+    known = sorted(
+        ((time, name) for name in names if name not in later and (time := time_of(name))),
+        reverse=True,
+    )
     chosen = [name for time, name in known if as_of is None or time <= as_of]
     if not chosen:
         raise Refused(
-            "the repository holds no archive"
+            f"every archive is dated in the future, {later[0]} for one: is this machine's clock right? --archive takes"
+            " one all the same"
+            if later and not known
+            else "the repository holds no archive"
             if not known
             else f"no archive is as old as {as_of}: the oldest is {known[-1][1]}"
         )
@@ -509,8 +524,12 @@ class Restore:
 
     def choose(self) -> None:
         """Find the archive: the newest finished one that was asked for. Raises Refused."""
-        names = self.borg.names()
-        for name in candidates(names, self.request.get("archive"), self.request.get("asOf")):
+        names, now = self.borg.names(), time.time()
+        chosen = candidates(names, self.request.get("archive"), self.request.get("asOf"), now)
+        if self.request.get("archive") is None:
+            for name in ahead(names, now):
+                self.suspect(f"{name} is dated in the future and is passed over; find out who made it, and how")
+        for name in chosen:
             before, after = self.borg.manifests(name)
             if before is not None and after is not None:
                 self.archive, self.before, self.after = name, before, after
@@ -529,6 +548,10 @@ class Restore:
 
     def remark(self, text: str) -> None:
         say(f"note: {text}")
+
+    def suspect(self, text: str) -> None:
+        """Say what doesn't make the archive wrong, but must be looked into."""
+        self.remark(text)
 
     def right(self, text: str) -> None:
         say(f"right: {text}")
@@ -871,7 +894,8 @@ class Restore:
         return self._conclude(verdict.problems, verdict.databases)
 
     def _conclude(self, problems: list[str], databases: manifest.Counts) -> int:
-        if self.request.get("start"):
+        start = self.request.get("start") and not self.request.get("dryRun")
+        if start:
             found = self.start(databases)
             for text in found:
                 self.wrong(text)
@@ -882,7 +906,7 @@ class Restore:
             say(f"{self.archive} is in place, but {len(problems)} checks failed ({took})")
             return WRONG
         say(f"{self.archive} is restored to {', '.join(place.target for place in self.places)} and right ({took})")
-        if not self.request.get("start"):
+        if not start:
             say(f"the CHT isn't started (--start does that): its compose files are in {home}/compose")
         return RIGHT
 

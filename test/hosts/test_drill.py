@@ -109,6 +109,21 @@ class Room(unittest.TestCase):
         self.assertIn("scratchGibibytes allows 1,000.0 MB", drill.too_little(2e9, 90e9, 99e9, 1e9))
         self.assertIsNone(drill.too_little(2e9, 90e9, 99e9, 3e9))
 
+    def statvfs(self, **changes):
+        of = {"f_bavail": 50e9, "f_blocks": 100e9, "f_frsize": 1, "f_files": 1_000_000, "f_favail": 100_000}
+        return mock.Mock(**{**of, **changes})
+
+    def test_files_need_inodes_too(self):
+        self.assertIsNone(drill.too_many(80_000, self.statvfs()))
+        self.assertIn("80,001 files", drill.too_many(80_001, self.statvfs()))
+        self.assertIsNone(drill.too_many(10**9, self.statvfs(f_files=0, f_favail=0)))
+
+    def test_it_ends_before_the_disk_is_full_for_others(self):
+        self.assertIsNone(drill.filling_up(self.statvfs(), "/s"))
+        self.assertIsNone(drill.filling_up(self.statvfs(f_files=0, f_favail=0), "/s"))
+        self.assertIn("1,900.0 MB are free", drill.filling_up(self.statvfs(f_bavail=1.9e9), "/s"))
+        self.assertIn("19,999 inodes are free", drill.filling_up(self.statvfs(f_favail=19_999), "/s"))
+
 
 class ComposeFile(unittest.TestCase):
     places = {
@@ -369,6 +384,7 @@ class Overdue(unittest.TestCase):
     def test_without_any_success_it_counts_from_the_set_up(self):
         self.assertIsNone(self.overdue(None, 8))
         self.assertIn("has succeeded ever", self.overdue(None, 10))
+        self.assertIn("has succeeded ever", self.overdue(report(lastSuccessAt=NOW + 2 * self.day), 10))
         self.assertIn("has succeeded ever", self.overdue(report(problems=["x"]), 10))
 
 
@@ -525,7 +541,7 @@ class Settings(unittest.TestCase):
         made.report, made.settings, made.borg = report(beganAt=1_795_312_800), SETTINGS, mock.Mock()
         made.scratch, made.work, made.request, made.secrets = drill.Scratch(SETTINGS), "/w", {}, []
         names = [f"t-2026-11-{day}T02:00:00Z" for day in (20, 21, 22)]
-        made.borg.names.return_value = names
+        made.borg.names.return_value = [*names, "t-2999-01-01T00:00:00Z"]
 
         def manifests(name):
             places = {"couchdb": [], "composeFiles": [], "environment": None, "volumes": {}}
@@ -534,14 +550,16 @@ class Settings(unittest.TestCase):
             return of, (None if "22T" in name else {})
 
         made.borg.manifests = manifests
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        clock = mock.patch.object(restore.time, "time", return_value=1_795_312_800)
+        with clock, contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             made.choose()
             self.assertEqual(made.report["archive"], names[1])
             self.assertIn(f"{names[2]} is unfinished", made.report["notes"][0])
-            self.assertEqual(made.report["problems"], [])
+            self.assertEqual(len(made.report["problems"]), 1)
+            self.assertIn("t-2999-01-01T00:00:00Z is dated in the future", made.report["problems"].pop())
             made.report["beganAt"] += 9 * 86400
             made.choose()
-        self.assertIn("9 days are allowed: backups have stopped", made.report["problems"][0])
+        self.assertIn("9 days are allowed: backups have stopped", made.report["problems"][1])
 
 
 class Alerts(unittest.TestCase):

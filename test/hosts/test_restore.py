@@ -1,4 +1,5 @@
 import contextlib
+import datetime
 import io
 import os
 import shutil
@@ -222,8 +223,27 @@ class Verification(CopyOfADeployment):
 class Choosing(unittest.TestCase):
     names = ["t-2026-11-20T02:00:00Z", "t-2026-11-22T02:00:00Z", "t-2026-11-21T02:00:00Z", "by hand"]
 
+    def candidates(self, archive=None, as_of=None, now="2026-11-22T12:00:00+00:00"):
+        seconds = datetime.datetime.fromisoformat(now).timestamp()
+        return restore.candidates(self.names, archive, as_of, seconds)
+
+    def test_one_dated_in_the_future_is_not_the_newest_for_ever(self):
+        self.assertEqual(
+            self.candidates(now="2026-11-21T03:00:00+00:00")[0],
+            "t-2026-11-22T02:00:00Z",
+            "a clock may be a bit wrong",
+        )
+        early = "2026-11-21T01:00:00+00:00"
+        self.assertEqual(self.candidates(now=early)[0], "t-2026-11-21T02:00:00Z")
+        self.assertEqual(
+            self.candidates(as_of="2099-01-01T00:00:00Z", now=early)[0], "t-2026-11-21T02:00:00Z"
+        )
+        self.assertEqual(self.candidates("t-2026-11-22T02:00:00Z", now=early), ["t-2026-11-22T02:00:00Z"])
+        with self.assertRaisesRegex(restore.Refused, "in the future.*clock right"):
+            self.candidates(now="2020-01-01T00:00:00+00:00")
+
     def test_the_newest_comes_first(self):
-        self.assertEqual(restore.candidates(self.names, None, None)[0], "t-2026-11-22T02:00:00Z")
+        self.assertEqual(self.candidates()[0], "t-2026-11-22T02:00:00Z")
 
     def test_as_of_a_time_the_newest_begun_by_then(self):
         for time, day in (
@@ -231,16 +251,16 @@ class Choosing(unittest.TestCase):
             ("2026-11-21T01:59:59Z", 20),
             ("2027-01-01T00:00:00Z", 22),
         ):
-            self.assertEqual(restore.candidates(self.names, None, time)[0], f"t-2026-11-{day}T02:00:00Z")
+            self.assertEqual(self.candidates(as_of=time)[0], f"t-2026-11-{day}T02:00:00Z")
         with self.assertRaisesRegex(restore.Refused, "the oldest is t-2026-11-20"):
-            restore.candidates(self.names, None, "2026-11-20T01:00:00Z")
+            self.candidates(as_of="2026-11-20T01:00:00Z")
 
     def test_by_name_any(self):
-        self.assertEqual(restore.candidates(self.names, "by hand", None), ["by hand"])
+        self.assertEqual(self.candidates("by hand"), ["by hand"])
         with self.assertRaisesRegex(restore.Refused, "no archive t-x"):
-            restore.candidates(self.names, "t-x", None)
+            self.candidates("t-x")
         with self.assertRaisesRegex(restore.Refused, "holds no archive"):
-            restore.candidates([], None, None)
+            restore.candidates([], None, None, 0)
 
     def test_a_manifest_of_a_later_program_is_refused_with_what_to_use(self):
         self.assertIsNone(restore.of_another_kind({"format": "cht-backup manifest 1"}))
@@ -339,6 +359,26 @@ class HostileArchives(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             os.mkfifo(f"{folder}/pipe")
             self.assertEqual(verify.describe(f"{folder}/pipe", True)["kind"], "special file")
+
+
+class DryRun(unittest.TestCase):
+    def test_what_is_in_place_already_is_not_started_by_it(self):
+        for dry_run in (True, False):
+            request = {
+                "repository": "",
+                "passphrase": "",
+                "baseDirectory": "",
+                "start": True,
+                "dryRun": dry_run,
+            }
+            made = restore.Restore(request, "/w")
+            made.before = {"places": {"composeFiles": [], "environment": None}}
+            with (
+                mock.patch.object(made, "start", return_value=[]) as start,
+                contextlib.redirect_stdout(io.StringIO()),
+            ):
+                self.assertEqual(made._conclude([], {}), restore.RIGHT)
+            self.assertEqual(start.called, not dry_run)
 
 
 class PuttingInPlace(unittest.TestCase):
