@@ -60,8 +60,20 @@ class Stopped(BaseException):
     """The run was told to end by a signal."""
 
 
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def plain(text: str) -> str:
+    """A line that can't steer a terminal, or look like two: names of files may hold anything."""
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
 def say(text: str) -> None:
-    print(text, flush=True)
+    print(plain(text), flush=True)
+
+
+def complain(text: str) -> None:
+    print(plain(text), file=sys.stderr, flush=True)
 
 
 def moment(time_: float) -> str:
@@ -731,7 +743,7 @@ class Backup:
         for text in self.notes:
             say(f"note: {text}")
         for text in self.problems:
-            print(f"problem: {text}", file=sys.stderr, flush=True)
+            complain(f"problem: {text}")
         return INCOMPLETE if self.problems else COMPLETE
 
     def result(
@@ -888,9 +900,7 @@ def report(result: dict[str, Any]) -> None:
         say(f"note: {text}")
     problems = result["problems"]
     for text in problems[:MAX_LINES]:
-        print(
-            f"<3>problem: {text}" if os.environ.get("JOURNAL_STREAM") else f"problem: {text}", file=sys.stderr
-        )
+        complain(f"<3>problem: {text}" if os.environ.get("JOURNAL_STREAM") else f"problem: {text}")
     if len(problems) > MAX_LINES:
         print(f"and {len(problems) - MAX_LINES} more problems", file=sys.stderr)
     took = result["finishedAt"] - result["startedAt"]
@@ -956,7 +966,7 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             return backup.dry()
         except (NoBackup, OSError, subprocess.SubprocessError) as error:
-            print(f"problem: {error if isinstance(error, NoBackup) else _reason(error)}", file=sys.stderr)
+            complain(f"problem: {error if isinstance(error, NoBackup) else _reason(error)}")
             return NONE
         except Stopped:
             return NONE
@@ -976,7 +986,7 @@ def main(arguments: list[str] | None = None) -> int:
         result = attempt(backup.run, backup)
         remember(backup, result)
     except OSError as error:
-        print(f"problem: {_reason(error)}", file=sys.stderr)
+        complain(f"problem: {_reason(error)}")
         return NONE
     finally:
         shutil.rmtree(backup.scratch, ignore_errors=True)

@@ -375,7 +375,7 @@ def page(report: dict[str, Any]) -> str:
     part("The last lines of CouchDB's log", report["log"], "| ")
     last = report["lastSuccessAt"]
     lines += ["", f"The last drill that succeeded ended at {moment(last)}." if last else "No drill has succeeded yet."]
-    return "\n".join(lines) + "\n"
+    return "\n".join(backup.plain(line) for line in lines) + "\n"
 
 
 def read_settings(path: str) -> dict[str, Any]:
@@ -932,7 +932,7 @@ def settle(settings: dict[str, Any], reports: Reports) -> bool:
     left = reports.running()
     problems = tidy(settings)
     for text in problems:
-        print(f"problem: {text}", file=sys.stderr, flush=True)
+        backup.complain(f"problem: {text}")
     if left is None:
         return bool(problems)
     if (reports.latest() or {}).get("began") == left["began"]:  # killed between its report and its end
@@ -977,7 +977,7 @@ def run(settings: dict[str, Any], reports: Reports) -> int:
             f" {duration(report['seconds'])}")  # fmt: skip
     else:
         for text in report["problems"]:
-            print(f"<3>problem: {text}" if os.environ.get("JOURNAL_STREAM") else f"problem: {text}", file=sys.stderr)
+            backup.complain(f"<3>problem: {text}" if os.environ.get("JOURNAL_STREAM") else f"problem: {text}")
         print(f"the drill failed; see {reports.directory}/latest.txt", file=sys.stderr, flush=True)
     return code
 
@@ -1017,7 +1017,7 @@ def main(arguments: list[str] | None = None) -> int:
                 reports.latest(), reports.since(), time.time(), settings["overdueAfterDays"], settings["deployment"]
             )
             if text:
-                print(f"<3>{text}" if os.environ.get("JOURNAL_STREAM") else text, file=sys.stderr)
+                backup.complain(f"<3>{text}" if os.environ.get("JOURNAL_STREAM") else text)
             return WRONG if text else RIGHT
         lock = os.open(f"{reports.directory}/lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -1032,11 +1032,11 @@ def main(arguments: list[str] | None = None) -> int:
         signal.signal(signal.SIGUSR1, short)
         return run(settings, reports)
     except Refused as error:
-        print(error, file=sys.stderr)
+        backup.complain(str(error))
     except Stopped as error:
         print(f"stopped by {error}", file=sys.stderr)
     except OSError as error:
-        print(backup._reason(error), file=sys.stderr)
+        backup.complain(backup._reason(error))
     return IMPOSSIBLE
 
 

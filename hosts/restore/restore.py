@@ -557,7 +557,7 @@ class Restore:
         say(f"right: {text}")
 
     def wrong(self, text: str) -> None:
-        print(f"WRONG: {text}", file=sys.stderr, flush=True)
+        backup.complain(f"WRONG: {text}")
 
     def refuse_data(self) -> None:
         """Refuse to go where something is already. Raises Refused; changes nothing."""
@@ -1163,17 +1163,17 @@ def perform(action: Callable[[dict[str, Any], str], int], work: str) -> int:
         print("another restore is running on this machine", file=sys.stderr)
         return REFUSED
     except Refused as error:
-        print(error, file=sys.stderr)
+        backup.complain(str(error))
         return REFUSED
     except Stopped as error:
         print(f"stopped by {error}; the next run goes on from here", file=sys.stderr)
         return 143
     except (OSError, ValueError, subprocess.SubprocessError) as error:
-        print(backup._reason(error), file=sys.stderr)
+        backup.complain(backup._reason(error))
         return REFUSED
     except (LookupError, TypeError, AttributeError) as error:
-        text = f"unexpected: {type(error).__name__}: {backup._reason(error)}; the archive may be of another kind"
-        print(text, file=sys.stderr)
+        reason = f"{type(error).__name__}: {backup._reason(error)}"
+        backup.complain(f"unexpected: {reason}; the archive may be of another kind")
         return REFUSED
 
 

@@ -434,6 +434,8 @@ class Reports(unittest.TestCase):
         self.assertNotIn("What is wrong", text)
 
     def test_the_page_of_a_failure_begins_with_what_it_means(self):
+        text = drill.page(report(outcome="wrong", problems=["\x1b[2Jx\nWhat was checked and is right"]))
+        self.assertIn("  - \\x1b[2Jx\\nWhat was checked and is right\n", text)
         text = drill.page(report(outcome="wrong", stage="verifying the files", problems=["x.couch: missing"]))
         self.assertRegex(
             text, r"^Restore drill .*: WRONG\n.*\n\nA restore .* NOT .*\n\nWhat is wrong\n  - x.couch"

@@ -463,6 +463,18 @@ class PuttingInPlace(unittest.TestCase):
 
 
 class Words(unittest.TestCase):
+    def test_an_archive_can_not_steer_the_terminal(self):
+        evil, shown = (
+            "/a\x1b[2J\r\nright: é\x9b\x7f\u202e\udcff",
+            r"/a\x1b[2J\r\nright: é\x9b\x7f\u202e\udcff",
+        )
+        made = restore.Restore({"repository": "", "passphrase": "", "baseDirectory": ""}, "/w")
+        for tell, before in ((made.remark, "note"), (made.right, "right"), (made.wrong, "WRONG")):
+            said = io.StringIO()
+            with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+                tell(evil)
+            self.assertEqual(said.getvalue(), f"{before}: {shown}\n")
+
     def test_a_damaged_repository_is_named_in_plain_words(self):
         line = "Data integrity error: Segment entry checksum mismatch [segment 3, offset 8]"
         explained = str(restore.explain(2, [line, "borg.IntegrityError: the same"], "lab-1"))
