@@ -258,9 +258,10 @@ export const settingsSchema = z.strictObject({
         .optional()
         .meta({
           description:
-            "The directory that archives are extracted to, the drill's own (mode 0700). It needs room for one copy of everything.",
+            "Where the drill has a directory of its own (`cht-backup-DEPLOYMENT`, mode 0700) that archives are extracted " +
+            "to. It needs room for one copy of everything. Owner and mode of what is there already stay as they are.",
           allowed: `${pathRule}, not directly below \`/\`, nor below \`/tmp\` or \`/var/tmp\``,
-          example: "/mnt/scratch/drill",
+          example: "/mnt/scratch",
           fallback: "`/var/lib/cht-backup/DEPLOYMENT/drill`",
         }),
       scratchGibibytes: z.int().min(0).max(1_048_576).default(0).meta({
@@ -285,7 +286,9 @@ export const settingsSchema = z.strictObject({
         .meta({
           description:
             "The CouchDB image for drills, pinned by its digest. `docker image inspect --format '{{.RepoDigests}}' " +
-            "IMAGE` shows it on the CHT machine. On another machine give it: the stack then keeps it there.",
+            "IMAGE` shows it on the CHT machine. On another machine it must be given, unless you look after network and " +
+            "image yourself (`manageDocker: false`): the stack keeps it there, and whoever makes the archives doesn't " +
+            "choose what runs there.",
           allowed: "NAME@sha256: and 64 hexadecimal digits",
           example: `public.ecr.aws/medic/cht-couchdb@sha256:${"0123456789abcdef".repeat(4)}`,
           fallback: "the image that the archive names",
@@ -318,7 +321,7 @@ export const settingsSchema = z.strictObject({
     .meta({
       description:
         "The drill: on a schedule the newest archive is restored beside everything else, checked, opened by a CouchDB " +
-        "that can reach nobody, and removed again. What came of it is a report in " +
+        "that can reach nobody but the machine itself, and removed again. What came of it is a report in " +
         "`/var/lib/cht-backup/DEPLOYMENT/drills`; a drill that failed or didn't run goes to `cht-backup:alerts`.",
       allowed: "a mapping of `enabled`, `machine`, `schedule` and others",
       example: "{ machine: server }",
@@ -676,13 +679,18 @@ export function readSettings(all: Record<string, string>, stack: string, secretK
     drill: enabled
       ? {
           ...drill,
-          scratch: drill.scratch ?? `${chtNames(deployment).state}/drill`,
+          scratch: scratchOf(drill.scratch, deployment),
           server: { address: serverAddress ?? near.address, port: serverPort ?? near.port },
           docker: manageDocker ? machines[drill.machine] : undefined,
         }
       : undefined,
     bucket: bucketOf(values["cht-backup:bucket"], deployment),
   };
+}
+
+/** A directory that is the drill's alone, whoever else works where the operator has room. */
+function scratchOf(given: string | undefined, deployment: string): string {
+  return given === undefined ? `${chtNames(deployment).state}/drill` : `${given}/cht-backup-${deployment}`;
 }
 
 function bucketOf(given: Values["cht-backup:bucket"], deployment: string): Bucket | undefined {
@@ -751,7 +759,7 @@ function furtherMistakes(given: Record<string, unknown>, stack: string, secret: 
       }
     });
   }
-  lines.push(...drillMistakes(given));
+  lines.push(...drillMistakes(given, stack));
   if (given["cht-backup:firstBackup"] !== false) lines.push(...firstBackupMistakes(given["host:machines"]));
   return lines;
 }
@@ -773,7 +781,7 @@ function machineMistakes(given: unknown): string[] {
   return lines;
 }
 
-function drillMistakes(given: Record<string, unknown>): string[] {
+function drillMistakes(given: Record<string, unknown>, stack: string): string[] {
   const drill = asMapping(given["cht-backup:drill"]) ?? {};
   const names = Object.keys(asMapping(given["host:machines"]) ?? {});
   const { machine = "cht", scratch } = drill;
@@ -791,15 +799,23 @@ function drillMistakes(given: Record<string, unknown>): string[] {
       );
     }
   }
+  if (drill.enabled !== false && drill.manageDocker !== false && drill.couchdbImage === undefined) {
+    if (machine !== "cht" && names.includes(String(machine))) {
+      lines.push(
+        `cht-backup:drill.couchdbImage: missing for the machine ${machine}; must be the CHT's image with its digest there, ` +
+          "or whoever makes the archives chooses what runs on it: `docker image inspect --format '{{.RepoDigests}}' IMAGE` " +
+          "shows it on the CHT machine",
+      );
+    }
+  }
   if (typeof scratch !== "string") return lines;
-  // The stack closes it to everybody else.
+  const own = scratchOf(scratch, String(given["cht-backup:deployment"] ?? stack));
   const inside = (inner: string, outer: string) => `${inner}/`.startsWith(`${outer}/`);
   for (const taken of dataOn(String(machine), given)) {
-    if (!inside(scratch, taken) && !inside(taken, scratch)) continue;
-    const where = inside(scratch, taken) ? "is in" : "holds";
+    if (!inside(own, taken) && !inside(taken, own)) continue;
     lines.push(
-      `cht-backup:drill.scratch: ${found(scratch)}, which ${where} ${taken}; must be a directory of the drill's own, ` +
-        "for instance /mnt/scratch/drill",
+      `cht-backup:drill.scratch: ${found(scratch)}, where the drill's own directory would be in ${taken} or hold it; must be ` +
+        "elsewhere, for instance /mnt/scratch",
     );
   }
   return lines;

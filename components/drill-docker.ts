@@ -19,7 +19,7 @@ export function engineOver(machine: Machine): { host: string; sshOpts: string[] 
 }
 
 /**
- * Keeps what a drill's database needs in the machine's Docker engine: a network without a way out, and the image where
+ * Keeps what a drill's database needs in the machine's Docker engine: a network that leads no further, and the image where
  * one is named. The resources carry the machine's name, so that each goes by the plugin that made it.
  *
  * The plugin can't be had where this is tested: its inputs are asserted, and the way over SSH is tried without it.

@@ -8,8 +8,8 @@ import { readStackSettings } from "./stack";
 const help = `Usage: npm run drill -- --stack STACK [OPTIONS]
 
 Rehearses a restore now, on the machine that the settings name (cht-backup:drill.machine): the newest archive is
-restored beside everything else, checked, opened by a CouchDB that can reach nobody, and removed again. Shows what is
-being done, then the report. A drill that is running already is followed.
+restored beside everything else, checked, opened by a CouchDB that can reach nobody but that machine itself, and removed
+again. Shows what is being done, then the report. A drill that is running already is followed.
 
   --stack STACK   the stack
   --report        only print the last report

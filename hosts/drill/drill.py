@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Prove that the newest archive of a CHT deployment restores: fetch it as a restore does, verify it, start CouchDB
-on the copy in a network without a way out, compare its counts, remove everything again, and report.
+on the copy in a network that leads no further than this machine, compare its counts, remove everything again, and
+report.
 
 Run by the unit `cht-drill-<deployment>.service`. See `--help` for exit codes.
 """
@@ -364,7 +365,7 @@ def page(report: dict[str, Any]) -> str:
     if report["fetchSeconds"] is not None:
         archive.append(f"fetched   in {duration(report['fetchSeconds'])}")
     if report["image"]:
-        archive.append(f"database  {report['image']}, in a network without a way out")
+        archive.append(f"database  {report['image']}, in a network that leads no further than this machine")
     part("What was restored", archive, "")
     part("What was checked and is right", report["checked"])
     if counts:
@@ -813,7 +814,7 @@ class Drill(restore.Restore):
         return json.loads(self.docker._run("inspect", *ids)) if ids else []
 
     def check_isolation(self) -> None:
-        """See to it that the database really has no way out. Raises Refused."""
+        """See to it that the database really has no way further than this machine. Raises Refused."""
         for of in self.inspect():
             if not of["State"]["Pid"]:
                 continue  # it has ended; `dead` says why
@@ -823,8 +824,10 @@ class Drill(restore.Restore):
             except FileNotFoundError:
                 continue
             if networks != [self.settings["network"]] or of["HostConfig"]["PortBindings"] or way_out(*routes):
-                raise Refused(f"the restored CouchDB has a way out of the network {self.settings['network']}")
-        self.right(f"network: CouchDB runs in {self.settings['network']}, with no route to anywhere else")
+                raise Refused(
+                    f"the restored CouchDB has a way out of this machine, beside the network {self.settings['network']}"
+                )
+        self.right(f"network: CouchDB runs in {self.settings['network']}, with no route further than this machine")
 
     def dead(self) -> str | None:
         return death(self.inspect(), self.settings["memoryMebibytes"], self.containers)
@@ -990,8 +993,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="drill.py",
         description="Restore the newest finished archive of a CHT deployment to scratch space, verify it, start"
-        " CouchDB on it in a Docker network without a way out, compare the counts, remove everything, and report in"
-        " /var/lib/cht-backup/DEPLOYMENT/drills.",
+        " CouchDB on it in a Docker network that leads no further than this machine, compare the counts, remove"
+        " everything, and report in /var/lib/cht-backup/DEPLOYMENT/drills.",
         epilog="Exit codes: 0 right; 1 the restored copy is wrong, the last success is too long ago (overdue), or a"
         " drill was interrupted (cleanup); 2 not possible, the reason is named.",
     )

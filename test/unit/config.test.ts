@@ -244,17 +244,25 @@ const wrong: [what: string, settings: Record<string, unknown>, line: RegExp, sec
   [
     "a drill in the CHT's own directory",
     { "cht-backup:drill": { scratch: "/home/ubuntu/cht/couchdb" } },
-    /^cht-backup:drill.scratch: found "\/home\/ubuntu\/cht\/couchdb", which is in \/home\/ubuntu\/cht; must be a directory/,
+    /^cht-backup:drill.scratch: found "\/home\/ubuntu\/cht\/couchdb", where the drill's own directory would be in \/home\/ubuntu\/cht or hold it; must be elsewhere/,
   ],
   [
-    "a drill in a directory above the CHT's data",
-    { "cht-backup:cht": { couchdbData: ["/srv/data/couchdb"] }, "cht-backup:drill": { scratch: "/srv/data" } },
-    /^cht-backup:drill.scratch: found "\/srv\/data", which holds \/srv\/data\/couchdb; must be a directory/,
+    "the CHT's data in the drill's own directory",
+    {
+      "cht-backup:cht": { couchdbData: ["/srv/data/cht-backup-moh/couchdb"] },
+      "cht-backup:drill": { scratch: "/srv/data" },
+    },
+    /^cht-backup:drill.scratch: found "\/srv\/data", where .* would be in \/srv\/data\/cht-backup-moh\/couchdb or hold it;/,
   ],
   [
     "a drill among the server's repositories",
-    { "cht-backup:drill": { machine: "server", scratch: "/srv/cht-backup/drill" } },
-    /^cht-backup:drill.scratch: found "\/srv\/cht-backup\/drill", which is in \/srv\/cht-backup; must be a directory/,
+    { "cht-backup:drill": { machine: "server", manageDocker: false, scratch: "/srv/cht-backup/drill" } },
+    /^cht-backup:drill.scratch: found "\/srv\/cht-backup\/drill", where .* would be in \/srv\/cht-backup or hold it;/,
+  ],
+  [
+    "a drill on another machine with whatever image an archive names",
+    { "cht-backup:drill": { machine: "server" } },
+    /^cht-backup:drill.couchdbImage: missing for the machine server; must be the CHT's image with its digest there, /,
   ],
   [
     "a bucket without a name",
@@ -424,13 +432,18 @@ describe("settings", () => {
       read({
         "host:machines": { ...machines, server, third: { address: "c" } },
         "cht-backup:server": { address: "10.0.0.2", port: 23 },
-        "cht-backup:drill": drill,
+        "cht-backup:drill": { manageDocker: false, ...drill },
       }).drill?.server;
     assert.deepEqual(way({ machine: "third" }), { address: "10.0.0.2", port: 23 });
     assert.deepEqual(way({ machine: "server" }), { address: "127.0.0.1", port: 2222 });
     const own = { serverAddress: "10.9.0.2", serverPort: 24 };
     assert.deepEqual(way({ machine: "third", ...own }), { address: "10.9.0.2", port: 24 });
     assert.deepEqual(way({ machine: "server", ...own }), { address: "10.9.0.2", port: 24 });
+  });
+
+  it("give the drill a directory of its own, wherever there is room", () => {
+    const { drill } = read({ "cht-backup:drill": { scratch: "/home/ubuntu" } });
+    assert.equal(drill?.scratch, "/home/ubuntu/cht-backup-moh");
   });
 
   it("can switch the drill off", () => {

@@ -779,7 +779,7 @@ describe("the drill", function () {
       };
       const own = (name: string) => resource(`drill-${machine}-${name}`);
       before(async () => {
-        run = await drillOn({ machine, manageDocker: false, scratch: "/mnt/scratch/drill" });
+        run = await drillOn({ machine, manageDocker: false, scratch: "/mnt/scratch" });
       });
 
       it("has everything that it needs there, and the CHT machine nothing of it", () => {
@@ -812,7 +812,15 @@ describe("the drill", function () {
             .sort(),
           [...new Set([...parts, ...units])].sort(),
         );
-        assert.ok(units.includes("drill-timer") && units.includes("drill-scratch-directory"));
+        assert.ok(units.includes("drill-timer"));
+        // Not the operator's own directory, whose mode it would change.
+        assert.equal(resource("drill-scratch-directory").inputs.path, "/mnt/scratch/cht-backup-moh");
+        const { scratch } = JSON.parse(String(resource("drill-settings").inputs.content));
+        assert.equal(scratch, "/mnt/scratch/cht-backup-moh");
+        assert.match(
+          String(resource("drill-service").inputs.content),
+          /^ReadWritePaths=-\/mnt\/scratch\/cht-backup-moh$/m,
+        );
       });
 
       it("gets the passphrase as a secret that only root reads there", () => {
