@@ -287,8 +287,8 @@ export const settingsSchema = z.strictObject({
           description:
             "The CouchDB image for drills, pinned by its digest. `docker image inspect --format '{{.RepoDigests}}' " +
             "IMAGE` shows it on the CHT machine. On another machine it must be given, unless you look after network and " +
-            "image yourself (`manageDocker: false`): the stack keeps it there, and whoever makes the archives doesn't " +
-            "choose what runs there.",
+            "image yourself (`manageDocker: false`; then the image that the archive names must be there, it isn't fetched): " +
+            "whoever makes the archives doesn't choose what runs there.",
           allowed: "NAME@sha256: and 64 hexadecimal digits",
           example: `public.ecr.aws/medic/cht-couchdb@sha256:${"0123456789abcdef".repeat(4)}`,
           fallback: "the image that the archive names",

@@ -50,6 +50,8 @@ export class RestoreDrill extends pulumi.ComponentResource {
               overdueAfterDays: args.overdueAfterDays,
               network: names.network,
               image: args.couchdbImage ?? null,
+              // Elsewhere than on the CHT machine an archive doesn't choose what is fetched and run.
+              pull: machine === "cht" || args.couchdbImage !== undefined,
               memoryMebibytes: args.memoryMebibytes,
               cpus: args.cpus,
             },

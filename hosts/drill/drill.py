@@ -402,6 +402,7 @@ def read_settings(path: str) -> dict[str, Any]:
         "overdueAfterDays": (lambda value: number(0)(value) and value > 0, "a number of days"),
         "network": (text(r"[A-Za-z0-9][A-Za-z0-9_.-]*"), "a Docker network's name"),
         "image": (lambda value: value is None or text(r"\S+")(value), "an image's name or null"),
+        "pull": (lambda value: type(value) is bool, "true or false"),
         "memoryMebibytes": (lambda value: type(value) is int and value >= 64, "a whole number from 64"),
         "cpus": (lambda value: number(0)(value) and value > 0, "a number above 0"),
     }
@@ -707,11 +708,16 @@ class Drill(restore.Restore):
             self.remark(f"CouchDB's image is {self.settings['image']} by the settings; the production ran {there}")
 
     def have_image(self, name: str) -> dict[str, Any]:
-        """What `docker image inspect` says of an image. One that isn't here is fetched by its own name. Raises
-        Refused."""
+        """What `docker image inspect` says of an image. One that isn't here is fetched by its own name, where the
+        settings allow that. Raises Refused."""
         try:
             return json.loads(self.docker._run("image", "inspect", name))[0]
         except subprocess.CalledProcessError:
+            if not self.settings["pull"]:
+                raise Refused(
+                    f"CouchDB's image {name} isn't on this machine, and what an archive names isn't fetched here:"
+                    " load it (`docker load`), or name one in cht-backup:drill.couchdbImage"
+                ) from None
             say(f"the image {name} isn't on this machine; pulling it")
         try:
             subprocess.run(

@@ -26,6 +26,7 @@ SETTINGS = {
     "overdueAfterDays": 9,
     "network": "cht-drill-t",
     "image": None,
+    "pull": True,
     "memoryMebibytes": 2048,
     "cpus": 1,
 }
@@ -328,6 +329,18 @@ services:
         ) as caught:
             self.resolve("services: {}", done=done)
         self.assertNotIn("the-password", str(caught.exception))
+
+
+class Images(unittest.TestCase):
+    def test_one_that_is_not_here_is_not_fetched_where_only_the_archive_names_it(self):
+        made = object.__new__(drill.Drill)
+        made.settings, made.docker = {**SETTINGS, "pull": False}, mock.Mock()
+        made.docker._run.side_effect = drill.subprocess.CalledProcessError(1, "docker")
+        with mock.patch.object(drill.subprocess, "run", side_effect=AssertionError):
+            with self.assertRaisesRegex(
+                restore.Refused, "^CouchDB's image evil/image:1 isn't on this machine, and what"
+            ):
+                made.have_image("evil/image:1")
 
 
 class NoWayOut(unittest.TestCase):

@@ -448,6 +448,7 @@ describe("the program", function () {
       overdueAfterDays: 9,
       network: "cht-drill-moh",
       image: null,
+      pull: true,
       memoryMebibytes: 2048,
       cpus: 1,
     });
@@ -815,8 +816,8 @@ describe("the drill", function () {
         assert.ok(units.includes("drill-timer"));
         // Not the operator's own directory, whose mode it would change.
         assert.equal(resource("drill-scratch-directory").inputs.path, "/mnt/scratch/cht-backup-moh");
-        const { scratch } = JSON.parse(String(resource("drill-settings").inputs.content));
-        assert.equal(scratch, "/mnt/scratch/cht-backup-moh");
+        const { scratch, pull } = JSON.parse(String(resource("drill-settings").inputs.content));
+        assert.deepEqual({ scratch, pull }, { scratch: "/mnt/scratch/cht-backup-moh", pull: false });
         assert.match(
           String(resource("drill-service").inputs.content),
           /^ReadWritePaths=-\/mnt\/scratch\/cht-backup-moh$/m,
