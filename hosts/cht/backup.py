@@ -289,6 +289,7 @@ class Backup:
         self.data = plan.data_directories(self.settings["couchdbData"], self.env, mounts) or [
             f"{home}/couchdb"
         ]
+        self.data, links = without_links(self.data)
         for directory in self.data:
             check_data_directory(directory)
         real = {os.path.realpath(directory) for directory in self.data}
@@ -304,7 +305,7 @@ class Backup:
         volumes = self._volumes(docker, project)
         certificates = {} if docker.stopped else self._certificates(docker, containers)
 
-        for path in [*compose_files, *([env_file] if env_file else []), *certificates.values()]:
+        for path in [*links, *compose_files, *([env_file] if env_file else []), *certificates.values()]:
             self._add(path)
         for mountpoint in volumes.values():
             tree = plan.walk(mountpoint)
@@ -864,6 +865,13 @@ def open_files(process: int) -> list[str]:
         return [os.readlink(f"/proc/{process}/fd/{name}") for name in os.listdir(f"/proc/{process}/fd")]
     except OSError:
         return []
+
+
+def without_links(directories: list[str]) -> tuple[list[str], list[str]]:
+    """Where the directories are that links lead to, and those links. An archive that holds something below a
+    link would be written through it when it is extracted, and is refused."""
+    links = [path for path in directories if os.path.islink(path)]
+    return [os.path.realpath(path) if path in links else path for path in directories], links
 
 
 def check_data_directory(directory: str) -> None:

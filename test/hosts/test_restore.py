@@ -293,6 +293,17 @@ class HostileArchives(unittest.TestCase):
         items = [item("srv", "d"), item("srv/a"), item("srv/b", "-", "srv/a"), item("srv/..c", "l", "/etc")]
         self.assertIsNone(restore.hostile([*items, item("run/x"), item("srvx")]))
 
+    def test_a_backup_of_a_data_directory_behind_a_link_holds_nothing_below_the_link(self):
+        with tempfile.TemporaryDirectory() as folder:
+            top = os.path.realpath(folder)
+            os.makedirs(f"{top}/disk/couchdb")
+            os.makedirs(f"{top}/other")
+            os.symlink("disk/couchdb", f"{top}/link")
+            self.assertEqual(
+                backup.without_links([f"{top}/link", f"{top}/other"]),
+                ([f"{top}/disk/couchdb", f"{top}/other"], [f"{top}/link"]),
+            )
+
     def test_what_leads_elsewhere_is_named(self):
         for items, named in (
             ([item("srv/x", "l", "/root"), item("srv/x/.ssh/keys")], "srv/x/.ssh/keys below srv/x"),
