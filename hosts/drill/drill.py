@@ -31,7 +31,7 @@ import plan
 import restore
 import verify
 from backup import Stopped, megabytes, moment, say
-from restore import Refused, duration
+from restore import Refused, duration, scrub
 
 RIGHT, WRONG, IMPOSSIBLE = 0, 1, 2
 STATE = "/var/lib/cht-backup"
@@ -300,13 +300,6 @@ def death(containers: list[dict[str, Any]], memory: int, number: int) -> str | N
         if (state.get("Health") or {}).get("Status") == "unhealthy":
             return f"{name} runs, but its own health check fails"
     return None
-
-
-def scrub(text: str, secrets: list[str]) -> str:
-    """A text without secrets."""
-    for secret in sorted(secrets, key=len, reverse=True):
-        text = text.replace(secret, "***")
-    return text
 
 
 def secrets_of(environment: dict[str, Any]) -> list[str]:

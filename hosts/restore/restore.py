@@ -131,6 +131,19 @@ def targets_of(places: dict[str, Any]) -> list[str]:
     return [*([home] if home else []), *outside]
 
 
+def scrub(text: str, secrets: list[str]) -> str:
+    """A text without secrets."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return text
+
+
+def secrets_in(env: str) -> list[str]:
+    """Values of a `.env` that are secret by their names, to be left out of what Compose says of it."""
+    named = re.compile("pass|secret|token|key|cred", re.IGNORECASE)
+    return [value for name, value in plan.parse_env(env).items() if named.search(name) and len(value) >= 6]
+
+
 def project_of(places: dict[str, Any]) -> str | None:
     """Name of the Compose project, by the volumes' names."""
     for name in places["volumes"]:
@@ -768,7 +781,8 @@ class Restore:
         done = subprocess.run([*words, "up", "--detach"], cwd=home, capture_output=True, text=True)
         if done.returncode != 0:
             said = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-            return [f"the containers don't start: {said[0]}"]
+            with open(places["environment"], encoding="utf-8", errors="surrogateescape") as file:
+                return [f"the containers don't start: {scrub(said[0], secrets_in(file.read()))}"]
         problems = self._ask_database(project, files, places["environment"]) + self._ask_nginx(project)
         if not problems:
             say(f"started and answering after {duration(time.monotonic() - began)}")

@@ -474,6 +474,15 @@ class PuttingInPlace(unittest.TestCase):
 
 
 class Words(unittest.TestCase):
+    def test_what_compose_says_of_env_is_shown_without_its_passwords(self):
+        env = (
+            "COUCHDB_PASSWORD='pass word'\nCOUCHDB_SECRET=0123456789\nCOUCHDB_IMAGE=cht/couchdb:4\nKEY=abc\n"
+        )
+        said = 'pull of cht/couchdb:4: "pass word" and 0123456789 abc'
+        self.assertEqual(
+            restore.scrub(said, restore.secrets_in(env)), 'pull of cht/couchdb:4: "***" and *** abc'
+        )
+
     def test_an_archive_can_not_steer_the_terminal(self):
         evil, shown = (
             "/a\x1b[2J\r\nright: é\x9b\x7f\u202e\udcff",
