@@ -110,6 +110,25 @@ class Verification(CopyOfADeployment):
         self.assertIsNone(self.unreadable(lambda before, after: None))
         self.assertIsNone(restore.unreadable(self.before, None, {}))
 
+    @unittest.skipUnless(shutil.which("borg"), "borg isn't on this computer")
+    def test_a_manifest_in_a_real_archive_is_read_without_writing_a_file(self):
+        top = Path(self.copy.bases[""])
+        collect = top / "run" / "cht-backup" / "t" / "collect"
+        collect.mkdir(parents=True)
+        for name, of in (("before", self.before), ("after", self.after)):
+            (collect / f"manifest-{name}.json").write_text(restore.json.dumps(of, indent=1) + "\n")
+        request = {"repository": f"{top}/r", "passphrase": "x", "baseDirectory": f"{top}/b"}
+        borg = restore.Borg(request)
+        borg.run("init", "--encryption", "repokey", f"{top}/r")
+        borg.run("create", "--exclude", "r", "--exclude", "b", f"{top}/r::t", ".", directory=str(top))
+        # borg took the top, too, which no backup of ours does.
+        with self.assertRaisesRegex(restore.Refused, "may be hostile: it holds the path ., "):
+            borg.manifests("t")
+        paths = [str(path.relative_to(top)) for path in (self.at(self.data.parent), top / "run")]
+        borg.run("create", f"{top}/r::t2", *paths, directory=str(top))
+        before, after = borg.manifests("t2")
+        self.assertEqual((before, after), (self.before, self.after))
+
     def test_a_manifest_that_is_not_in_order_is_one_line_that_names_the_place(self):
         env, data = str(self.env), str(self.data)
         for change, named in (
