@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { bucketSecrets } from "../../lab/bucket";
 import { documentCounts } from "../../lab/cht";
-import { exec, output, start, stop } from "../../lab/machines";
+import { addressOf, exec, type Machine, output, start, stop } from "../../lab/machines";
 import { run } from "../../toolchain/command";
 import { project } from "../../toolchain/paths";
 import { assertComplete, backUp, recovery, timer } from "./backup";
@@ -21,6 +21,7 @@ describe("a restore from the bucket, with the CHT machine and the server gone", 
   let source: Awaited<ReturnType<typeof tree>>;
   let counts: Awaited<ReturnType<typeof documentCounts>>;
   let firstCopy: string;
+  let stopped: Machine[];
 
   before(async () => {
     await healthyLab();
@@ -32,11 +33,15 @@ describe("a restore from the bucket, with the CHT machine and the server gone", 
     assert.equal((await copyNow()).ok, true);
     [source, counts] = await Promise.all([tree("cht"), documentCounts()]);
     machine = await freshMachine("restore");
-    await Promise.all([stop("cht"), stop("server")]);
+    // The engine gives out the lowest free address. Started in this order each machine gets its own again, which the
+    // stack's settings name.
+    const last = async (name: Machine) => Number((await addressOf(name)).split(".").at(-1));
+    stopped = (await last("cht")) < (await last("server")) ? ["cht", "server"] : ["server", "cht"];
+    await Promise.all(stopped.map(stop));
   });
 
   after(async () => {
-    await Promise.all([start("cht"), start("server")]);
+    for (const name of stopped) await start(name);
     await machine.remove();
     await output("cht", `systemctl start ${timer}`);
     await chtAnswers();
