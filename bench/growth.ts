@@ -10,8 +10,8 @@ import { median } from "./figures";
 import { benchFolder } from "./stack";
 
 const defaults = settingsSchema.shape;
-const chunker = defaults["cht-backup:chunker"].parse(undefined);
-const compression = defaults["cht-backup:compression"].parse(undefined);
+export const chunker = defaults["cht-backup:chunker"].parse(undefined);
+export const compression = defaults["cht-backup:compression"].parse(undefined);
 
 /** Everything that is compared: borg's `create` options, or restic's. */
 const contestants: Record<string, { borg: string[] } | { restic: string[] }> = {
@@ -29,15 +29,19 @@ function size(folder: string): number {
     .reduce((sum, entry) => sum + statSync(join(entry.parentPath, entry.name)).size, 0);
 }
 
-async function ensureTools(progress: Progress): Promise<void> {
-  const programs = { borg: "borgbackup", restic: "restic", zstd: "zstd", tar: "tar" };
+/**
+ * Installs what is missing.
+ * @param part which needs them
+ * @param programs the package of each program
+ */
+export async function ensureTools(part: string, programs: Record<string, string>, progress: Progress): Promise<void> {
   const missing: string[] = [];
   for (const [program, name] of Object.entries(programs)) {
     if ((await run(program, ["--version"])).code === 127) missing.push(name);
   }
   if (missing.length === 0) return;
   if (process.getuid?.() !== 0 || !existsSync("/usr/bin/apt-get")) {
-    throw new Problem(`growth needs ${missing.join(" and ")}: install that.`);
+    throw new Problem(`${part} needs ${missing.join(" and ")}: install that.`);
   }
   await progress.step(`installing ${missing.join(" and ")} (apt-get install)`, () =>
     aptInstall(new Logged(join(benchFolder, "log")), missing),
@@ -95,7 +99,8 @@ async function store(tool: { borg: string[] } | { restic: string[] }, days: stri
 export async function benchGrowth(data: string | undefined, progress: Progress) {
   if (data === undefined) return "left out: it needs ten days of a CouchDB's files (--data FILE).";
   if (!existsSync(data)) throw new Problem(`--data ${data}: there is no such file.`);
-  await ensureTools(progress);
+  const programs = { borg: "borgbackup", restic: "restic", zstd: "zstd", tar: "tar" };
+  await ensureTools("growth", programs, progress);
   const scratch = mkdtempSync(join(tmpdir(), "cht-backup-bench-"));
   try {
     const days = await progress.step("unpacking", () => unpack(data, join(scratch, "data")));

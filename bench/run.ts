@@ -1,4 +1,4 @@
-/** `npm run bench`: how long a preview, a backup and a restore take and how much a backup stores, beside what one would compare it with. */
+/** `npm run bench`: how long a preview, a backup and a restore take, how much a backup stores and a bucket's copy sends, beside what one would compare it with. */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { cpus } from "node:os";
 import { join } from "node:path";
@@ -7,6 +7,7 @@ import { machines, stateOf } from "../lab/machines";
 import { main, onInterrupt } from "../toolchain/main";
 import { Problem, Progress } from "../toolchain/progress";
 import { benchBackup } from "./backup";
+import { benchBucket } from "./bucket";
 import { table } from "./figures";
 import { benchGrowth } from "./growth";
 import { benchPreview } from "./preview";
@@ -20,10 +21,12 @@ Measures on the lab's two machines (\`npm run lab\` sets them up):
   backup    the backup's unit, beside a bare \`borg create\` of the same files to the same server
   restore   the whole restore with its start, beside a bare \`borg extract\` of the same archive and \`docker compose up\`
   growth    what ten days store, beside borg's defaults and restic; needs no lab, but --data
+  bucket    what copies into a bucket send and ask, beside \`rclone sync\` of the live folder; needs no lab
 
-  --only preview|backup|restore|growth   one of them
+  --only preview|backup|restore|growth|bucket   one of them
   --data FILE                    a .tar.zst with day00, day01, … of a CouchDB's data directory; growth needs it, backup
-                                 and restore take its first day instead of the lab's own small data
+                                 and restore take its first day instead of the lab's own small data, and bucket its
+                                 days instead of random data
   --size N                       MB to back up and to restore (default 400; the data is copied, with other bytes)
   --rounds N                     how often each is measured (default 7; backup and restore: half as often)
   --help                         this text
@@ -33,7 +36,8 @@ part that did not do its work ends the bench with exit code 1; no figure does. E
 option, 130 Ctrl-C. The figures of the last run are in .lab/bench/results.json, too.
 `;
 
-const parts = ["preview", "backup", "restore", "growth"] as const;
+const parts = ["preview", "backup", "restore", "growth", "bucket"] as const;
+const withoutLab: readonly string[] = ["growth", "bucket"];
 
 interface Measured {
   rows: string[][];
@@ -77,7 +81,7 @@ async function bench(): Promise<number> {
   onInterrupt("stopped; `npm run bench` begins anew and tidies up what is left", () => undefined);
   mkdirSync(benchFolder, { recursive: true, mode: 0o700 });
   const wanted = parts.filter((part) => chosen.only === undefined || part === chosen.only);
-  if (wanted.some((part) => part !== "growth")) {
+  if (wanted.some((part) => !withoutLab.includes(part))) {
     for (const machine of machines) {
       if ((await stateOf(machine)) !== "running") throw new Problem("the lab isn't there: `npm run lab` sets it up.");
     }
@@ -93,7 +97,9 @@ async function bench(): Promise<number> {
           ? await benchBackup(Math.ceil(chosen.rounds / 2), chosen.data, chosen.size, progress)
           : part === "restore"
             ? await benchRestore(Math.ceil(chosen.rounds / 2), chosen.data, chosen.size, progress)
-            : await benchGrowth(chosen.data, progress);
+            : part === "growth"
+              ? await benchGrowth(chosen.data, progress)
+              : await benchBucket(chosen.data, progress);
     if (typeof measured === "string") {
       process.stdout.write(`\n${part}: ${measured}\n`);
       results[part] = measured;
