@@ -1106,12 +1106,32 @@ def from_bucket(
     except Damaged as error:
         raise Refused(f"{error}. For an earlier copy in the bucket: --copy-as-of") from error
     finally:
-        if done:
-            shutil.rmtree(directory)
-            os.remove(f"{directory}.fetched.json")
-            tell(f"removed: {directory}, the repository that was fetched")
-        else:
-            tell(f"the fetched repository stays in {directory}; a restore that succeeds removes it")
+        # The operator may be gone; what the action said or raised counts all the same.
+        with contextlib.suppress(OSError):
+            if done:
+                remove_fetched(directory, tell)
+            else:
+                tell(f"the fetched repository stays in {directory}; a restore that succeeds removes it")
+
+
+def remove_fetched(directory: str, tell: Callable[[str], None]) -> None:
+    """Remove the repository that was fetched. What can't go stays and is named, as the restore has succeeded: a mount
+    point is left empty."""
+    try:
+        for entry in list(os.scandir(directory)):
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path)
+            else:
+                os.remove(entry.path)
+        # Last, as it says that the directory is ours to change.
+        os.remove(f"{directory}.fetched.json")
+        os.rmdir(directory)
+    except OSError as error:
+        left = os.path.isdir(directory) and os.listdir(directory)
+        what = "not all of it could be removed" if left else "it is empty and stays"
+        tell(f"note: {directory}, where the repository was fetched to: {what} ({error.strerror})")
+    else:
+        tell(f"removed: {directory}, the repository that was fetched")
 
 
 def forget_other_runs(work: str, own: str) -> None:

@@ -1,5 +1,6 @@
 import contextlib
 import datetime
+import errno
 import io
 import os
 import shutil
@@ -490,6 +491,69 @@ class PuttingInPlace(unittest.TestCase):
         os.utime(path)
         self.assertFalse(restore._complete(str(path), item))
         self.assertFalse(restore._complete(str(self.top / "absent"), item))
+
+
+class AfterARestoreFromTheBucket(unittest.TestCase):
+    def setUp(self):
+        scratch = tempfile.TemporaryDirectory(prefix="cht-backup-test-")
+        self.addCleanup(scratch.cleanup)
+        self.fetched = Path(scratch.name, "mount")
+        (self.fetched / "data" / "0").mkdir(parents=True)
+        (self.fetched / "data" / "0" / "1").write_text("segment")
+        (self.fetched / "config").write_text("config")
+        (self.fetched / "data" / "link").symlink_to(scratch.name)
+        self.notes = Path(f"{self.fetched}.fetched.json")
+        self.notes.write_text("{}")
+
+    def run_action(self, action, tell=None):
+        said = []
+        with (
+            mock.patch.object(restore.Borg, "check_version"),
+            mock.patch("bucket_fetch.fetch", return_value=True),
+        ):
+            request = {"bucket": {}, "repository": str(self.fetched), "passphrase": "", "baseDirectory": ""}
+            code = restore.from_bucket(action, request, "", tell or said.append)
+        return code, said
+
+    def test_what_was_fetched_is_removed(self):
+        code, said = self.run_action(lambda request, work: restore.RIGHT)
+        self.assertEqual(code, restore.RIGHT)
+        self.assertEqual(said, [f"removed: {self.fetched}, the repository that was fetched"])
+        self.assertFalse(self.fetched.exists() or self.notes.exists())
+
+    def test_a_mount_point_is_left_empty_and_the_restore_counts_as_done(self):
+        really = os.rmdir
+
+        def rmdir(path, **options):
+            if path == str(self.fetched):
+                raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), path)
+            really(path, **options)
+
+        with mock.patch("os.rmdir", rmdir):
+            code, said = self.run_action(lambda request, work: restore.RIGHT)
+        self.assertEqual(code, restore.RIGHT)
+        self.assertEqual(len(said), 1)
+        self.assertRegex(said[0], "^note: .*/mount, .*: it is empty and stays .Device or resource busy.$")
+        self.assertEqual(os.listdir(self.fetched), [])
+        self.assertFalse(self.notes.exists())
+
+    def test_what_can_not_be_removed_is_named_and_the_restore_counts_as_done(self):
+        with mock.patch("shutil.rmtree", side_effect=OSError(errno.EROFS, os.strerror(errno.EROFS))):
+            code, said = self.run_action(lambda request, work: restore.RIGHT)
+        self.assertEqual(code, restore.RIGHT)
+        self.assertRegex(said[0], "not all of it could be removed .Read-only file system.$")
+        self.assertTrue(self.notes.exists(), "a next run may still use what is there")
+
+    def test_a_restore_that_failed_says_why_and_keeps_it_even_when_nobody_listens(self):
+        def action(request, work):
+            raise restore.Refused("why")
+
+        with self.assertRaisesRegex(restore.Refused, "^why$"):
+            self.run_action(action, mock.Mock(side_effect=BrokenPipeError))
+        code, said = self.run_action(lambda request, work: restore.WRONG)
+        self.assertEqual(code, restore.WRONG)
+        self.assertRegex(said[0], "^the fetched repository stays in ")
+        self.assertTrue(self.notes.exists() and (self.fetched / "data" / "0" / "1").exists())
 
 
 class Words(unittest.TestCase):
