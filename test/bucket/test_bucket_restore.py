@@ -184,20 +184,13 @@ class FromBucket(hosts.CopyOfADeployment):
 
     def test_a_forged_copy_of_another_repository_is_passed_over(self):
         self.lose_server()
-        listed = store.admin.list_objects_v2(Bucket=self.made.bucket, Prefix=f"{PREFIX}index/")["Contents"]
-        true = json.loads(
-            gzip.decompress(store.admin.get_object(Bucket=self.made.bucket, Key=listed[0]["Key"])["Body"].read())
-        )
-        forged = gzip.compress(json.dumps({**true, "repository": "66" * 32, "number": 9}).encode())
-        key = f"{PREFIX}index/20991122T020005Z-9.json.gz"
-        store.client("writer").put_object(Bucket=self.made.bucket, Key=key, Body=forged)
+        self.forge({**self.true_index(), "repository": "66" * 32, "number": 9})
         done = self.restore()
         self.assertEqual(done.code, 0, done)
         self.assertRegex(done.output, "note: index/20991122T020005Z-9.json.gz of .* is passed over, it is of another")
 
-    def test_the_recovery_kits_frame_fetches_it_without_any_program_of_ours(self):
-        earlier = self.id
-        self.lose_server()
+    def kits_frame(self):
+        """The folder of a recovery by the kit, and what pastes the kit's frame there."""
         kit = self.work / "kit"
         kit.mkdir(parents=True)
         (kit / "settings").write_text(f"KIT={kit}\nSTAGE={kit}/stage\n")
@@ -207,7 +200,7 @@ class FromBucket(hosts.CopyOfADeployment):
         values = {
             "BUCKET": self.made.bucket, "BUCKET_PREFIX": PREFIX, "BUCKET_REGION": "us-east-1",
             "BUCKET_ENDPOINT": self.proxy.endpoint, "BUCKET_STYLE": "path", "BUCKET_KEY_ID": key,
-            "REPOSITORY_ID": earlier,
+            "REPOSITORY_ID": self.id,
         }  # fmt: skip
         for name, value in values.items():
             frame = frame.replace(f"@{name}@", value)
@@ -221,6 +214,12 @@ class FromBucket(hosts.CopyOfADeployment):
             )
             return Run(done.returncode, done.stdout, done.stderr, None)
 
+        return kit, paste
+
+    def test_the_recovery_kits_frame_fetches_it_without_any_program_of_ours(self):
+        self.lose_server()
+        kit, paste = self.kits_frame()
+        secret = KEYS["reader"][1]
         wrong = paste("", "mistyped")
         self.assertNotEqual(wrong.code, 0)
         self.assertRegex(wrong.errors, "^STOP: .*SignatureDoesNotMatch")
@@ -244,6 +243,71 @@ class FromBucket(hosts.CopyOfADeployment):
         self.assertEqual(listed.stdout, f"{ARCHIVE}\n", listed.stderr)
         check = subprocess.run(["borg", "check", repository], env=environment, capture_output=True, text=True)
         self.assertEqual(check.returncode, 0, check.stderr)
+
+    def forge(self, content, name="20991122T020005Z-9"):
+        """Put an index there with the writer's key, as whoever took over the server can."""
+        packed = content if isinstance(content, bytes) else gzip.compress(json.dumps(content).encode())
+        key = f"{PREFIX}index/{name}.json.gz"
+        store.client("writer").put_object(Bucket=self.made.bucket, Key=key, Body=packed)
+
+    def true_index(self):
+        listed = store.admin.list_objects_v2(Bucket=self.made.bucket, Prefix=f"{PREFIX}index/")["Contents"]
+        found = store.admin.get_object(Bucket=self.made.bucket, Key=listed[0]["Key"])["Body"].read()
+        return json.loads(gzip.decompress(found))
+
+    def test_the_recovery_kits_frame_passes_over_whatever_was_forged(self):
+        true = self.true_index()
+        config = true["objects"]["config"]
+        steering = "\x1b[2J\u202e"
+        for forged in (
+            b"no gzip",
+            gzip.compress(json.dumps(true).encode())[:-20],
+            gzip.compress(b"[" * 200_000),
+            gzip.compress(b" " * (33 << 20)),
+            [],
+            {**true, "repository": "\ud800x"},
+            {**true, "objects": ["config"]},
+            {**true, "objects": {}},
+            {**true, "objects": {**true["objects"], f"../{steering}": config}},
+            {**true, "objects": {**true["objects"], "config": {**config, "version": "\ud800"}}},
+            {**true, "objects": {**true["objects"], "config": {**config, "version": 5}}},
+            {**true, "objects": {**true["objects"], "config": {**config, "size": -1}}},
+            {**true, "objects": {**true["objects"], "config": {"size": 1}}},
+        ):
+            self.forge(forged)
+        self.forge(true, f"x{steering}")
+        # As one that is encrypted by a key of the forger's answers.
+        unreadable = f"/{PREFIX}index/20991122T020005Z-10.json.gz"
+        self.forge(true, "20991122T020005Z-10")
+        self.proxy.answer = lambda method, path: (
+            (400, "InvalidRequest") if method == "GET" and unreadable in path else None
+        )
+        self.lose_server()
+        _kit, paste = self.kits_frame()
+        done = paste("", KEYS["reader"][1])
+        self.assertEqual(done.code, 0, done)
+        self.assertEqual(done.output.count("is no index: "), 14, done)
+        self.assertRegex(done.output, r"\n1 finished .* transaction \d+ \d+ MB\nfetching 1\n")
+        self.assertRegex(done.output, r"\n\d+ files are right\nDONE: step 4, from the bucket\n$")
+        self.assertNotRegex(done.output + done.errors, "[\x1b\u202e]|Traceback")
+        # What the network or the storage does ends it, so that no older copy is taken for the newest.
+        self.proxy.answer = lambda method, path: (500, "InternalError") if "versionId" in path else None
+        ended = paste("", KEYS["reader"][1])
+        self.assertNotEqual(ended.code, 0, ended)
+        self.assertRegex(ended.errors, "^STOP: .*InternalError")
+
+    def test_the_recovery_kits_frame_says_when_an_old_copy_was_put_there_again(self):
+        old = self.true_index()
+        self.made.backup("more", 1)
+        self.copy_now()
+        finished = self.made.copies()[-1]["finished"]
+        wait_for(lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()) > finished)
+        self.forge(old)
+        self.lose_server()
+        _kit, paste = self.kits_frame()
+        done = paste("", KEYS["reader"][1])
+        self.assertIn("WARNING: copy 2 was finished before copy 1, but holds\na later state", done.output)
+        self.assertNotIn("WARNING", paste("2", KEYS["reader"][1]).output)
 
 
 if __name__ == "__main__":
