@@ -73,8 +73,14 @@ function prepare(args: readonly string[], env: NodeJS.ProcessEnv): string | unde
   return stack;
 }
 
+let building: Promise<Cli> | undefined;
+
+/** What asks for the CLI at the same time waits for the same build. */
 async function cliOrBuild(): Promise<Cli> {
-  return (await findCli()) ?? (await ensureCli(new Progress()));
+  const found = await findCli();
+  if (found !== undefined) return found;
+  building ??= ensureCli(new Progress());
+  return building;
 }
 
 /**
