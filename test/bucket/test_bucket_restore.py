@@ -53,7 +53,8 @@ class FromBucket(hosts.CopyOfADeployment):
         collected.mkdir(parents=True)
         for name, of in (("before", self.before), ("after", self.after)):
             (collected / f"manifest-{name}.json").write_text(json.dumps(of))
-        self.made.borg("create", f"{self.made.location}::{ARCHIVE}", ".", cwd=self.tree)
+        # As a backup has it: paths below the root, which isn't in the archive itself.
+        self.made.borg("create", f"{self.made.location}::{ARCHIVE}", *sorted(os.listdir(self.tree)), cwd=self.tree)
         self.copy_now()
         self.id = self.made.borg("config", self.made.repository, "id").stdout.strip()
         scratch = tempfile.TemporaryDirectory(prefix="cht-backup-restore-")
