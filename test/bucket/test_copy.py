@@ -415,7 +415,15 @@ class Attack(Case):
             "Action": "s3:*",
             "Resource": f"arn:aws:s3:::{self.made.bucket}/*",
         }
+        new = {**name, "Key": f"{PREFIX}new", "Body": b"x"}
+        own_key = {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": b"k" * 32}
+        self.assertTrue(self.intruder.put_object(**new, **own_key)["VersionId"])
+        for storage in ("STANDARD", "STANDARD_IA", "GLACIER_IR"):
+            client.put_object(**new, StorageClass=storage)
         attempts = [
+            (client.put_object, {**new, "StorageClass": "DEEP_ARCHIVE"}),
+            (client.put_object, {**new, **own_key}),
+            (client.create_multipart_upload, {**name, "Key": f"{PREFIX}new", "StorageClass": "DEEP_ARCHIVE"}),
             (client.delete_object, one),
             (client.delete_object, {**one, "BypassGovernanceRetention": True}),
             (client.delete_object, {**name, "Key": key}),
