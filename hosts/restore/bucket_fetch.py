@@ -26,15 +26,16 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import bucket
-from bucket import Bucket, BucketError, Index, Listing, Stored, Version, moment
+from bucket import Bucket, BucketError, Index, ObjectRefused, Stored, Version, moment
 
 FETCHED, REFUSED = 0, 2
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 ATTEMPTS = 3
+AT_ONCE = 5  # indexes in memory
 DESCRIBED = 40  # an index of a large repository has some megabytes
 PROGRESS_INTERVAL = 10  # seconds
 SPARE = 200e6  # bytes that stay free
@@ -81,31 +82,44 @@ def eligible(copies: list[Version], as_of: str | None, key: str | None) -> list[
     return chosen
 
 
-def read_index(there: Bucket, of: Version) -> Index:
-    """Raises ValueError for what is no index, BucketError."""
-    return bucket.unpack_index(b"".join(there.read(f"index/{of.path}", of.id)))
+def examine(
+    there: Bucket, copies: list[Version], repositories: list[str] | None = None
+) -> Iterator[tuple[Version, Index | None, str | None]]:
+    """Each of the copies with its index (None: it can't be read, or is of none of the `repositories`) and what is
+    wrong with it. A few at a time: whatever somebody puts into the bucket takes little memory, and the bucket's list
+    is read once for them all. Raises BucketError when the bucket itself fails."""
+
+    def read(of: Version) -> tuple[Version, Index | None, str | None]:
+        try:
+            index = bucket.read_index(there, of)
+        except ValueError as error:
+            return of, None, f"it is no index of a copy: {error}"
+        except ObjectRefused as error:
+            return of, None, f"it can't be read: {error}"
+        if repositories is not None and index.repository not in repositories:
+            return of, None, f"it is of another repository: {index.repository}"
+        return of, index, None
+
+    for start in range(0, len(copies), AT_ONCE):
+        found = [read(of) for of in copies[start : start + AT_ONCE]]
+        named = {(path, of.version) for _, index, _ in found if index for path, of in index.objects.items()}
+        listing = there.versions("repository/", lambda of, named=named: (of.path, of.id) in named) if named else None
+        for of, index, problem in found:
+            lost = bucket.absent(index, listing) if index and listing else []
+            if lost:
+                problem = f"{len(lost)} of its files are not in the bucket, {lost[0]} for one"
+            yield of, index, problem
 
 
 def choose(
     there: Bucket, as_of: str | None, key: str | None, say: Callable[[str], None], repositories: list[str] | None = None
-) -> tuple[Version, Index, Listing]:
+) -> tuple[Version, Index]:
     """The newest copy that is asked for and whole, of one of the `repositories` (None: of any). Raises Refused,
     BucketError."""
-    listing = there.versions("repository/")
-    for of in eligible(bucket.copies_in(there), as_of, key):
-        name = f"index/{of.path} of {moment(of.modified)}"
-        try:
-            index = read_index(there, of)
-        except ValueError as error:
-            say(f"note: {name} is passed over, it is no index of a copy: {error}")
-            continue
-        if repositories is not None and index.repository not in repositories:
-            say(f"note: {name} is passed over, it is of another repository: {index.repository}")
-            continue
-        lost = bucket.absent(index, listing)
-        if not lost:
-            return of, index, listing
-        say(f"note: {name} is passed over, {len(lost)} of its files are not in the bucket, {lost[0]} for one")
+    for of, index, problem in examine(there, eligible(bucket.copies_in(there), as_of, key), repositories):
+        if index is not None and problem is None:
+            return of, index
+        say(f"note: index/{of.path} of {moment(of.modified)} is passed over, {problem}")
     raise Refused("no copy that was asked for is whole")
 
 
@@ -274,7 +288,7 @@ def fetch(request: dict[str, Any], directory: str, say: Callable[[str], None], d
     after a dry run it may not be. Raises Refused, BucketError and OSError; a run after that goes on from there."""
     there = connect(request)
     repositories = request.get("repositories")
-    of, index, _listing = choose(there, request.get("asOf"), request.get("copy"), say, repositories)
+    of, index = choose(there, request.get("asOf"), request.get("copy"), say, repositories)
     say(
         f"copy {index.number}, index/{of.path}, finished {moment(of.modified)}: deployment {index.deployment},"
         f" repository {index.repository}, transaction {index.transaction}"
@@ -285,22 +299,15 @@ def fetch(request: dict[str, Any], directory: str, say: Callable[[str], None], d
 def list_copies(request: dict[str, Any]) -> list[dict[str, Any]]:
     """Every copy in the bucket, the newest first; what they hold only of the newest. Raises Refused, BucketError."""
     there = connect(request)
-    listing = there.versions("repository/")
-
-    def describe(of: Version) -> dict[str, Any]:
-        line: dict[str, Any] = {"copy": f"index/{of.path}", "finished": moment(of.modified)}
-        try:
-            index = read_index(there, of)
-        except ValueError as error:
-            return {**line, "whole": False, "problem": str(error)}
-        lost = bucket.absent(index, listing)
-        problem = {"problem": f"{len(lost)} files are not in the bucket"} if lost else {}
-        figures = {"number": index.number, "transaction": index.transaction, "files": len(index.objects)}
-        return {**line, **figures, "size": index.size, "whole": not lost, **problem}
-
     copies = bucket.copies_in(there)
-    older = [{"copy": f"index/{of.path}", "finished": moment(of.modified)} for of in copies[DESCRIBED:]]
-    return bucket.in_parallel(describe, copies[:DESCRIBED]) + older
+    lines = []
+    for of, index, problem in examine(there, copies[:DESCRIBED]):
+        line: dict[str, Any] = {"copy": f"index/{of.path}", "finished": moment(of.modified)}
+        if index is not None:
+            line |= {"number": index.number, "transaction": index.transaction}
+            line |= {"files": len(index.objects), "size": index.size}
+        lines.append({**line, "whole": problem is None, **({"problem": problem} if problem else {})})
+    return lines + [{"copy": f"index/{of.path}", "finished": moment(of.modified)} for of in copies[DESCRIBED:]]
 
 
 def stopped(number: int, _frame: Any) -> None:

@@ -27,9 +27,13 @@ from typing import Any
 
 FORMAT = 1
 # What borg has in a repository. Names of an index come from the bucket, so nothing else may become a path.
-PATH = re.compile(r"data/\d{1,10}/\d{1,10}|(?:index|hints|integrity)\.\d{1,10}|config|nonce|README|transactions")
-INDEX_KEY = re.compile(r"index/\d{8}T\d{6}Z-\d{1,10}\.json\.gz")
-LARGEST_INDEX = 512 * 1024 * 1024  # bytes once unpacked; a million objects take 150 MB
+PATH = re.compile(
+    r"data/\d{1,10}/\d{1,10}|(?:index|hints|integrity)\.\d{1,10}|config|nonce|README|transactions", re.ASCII
+)
+INDEX_KEY = re.compile(r"index/\d{8}T\d{6}Z-\d{1,10}\.json\.gz", re.ASCII)
+# Bytes, packed and unpacked: 200,000 files. What somebody else puts there takes 25 times as much memory at most.
+LARGEST_INDEX = 32 * 1024 * 1024
+LARGEST_NUMBER = 2**63
 THREADS = 8
 ATTEMPTS = 8
 CONNECT_TIMEOUT, READ_TIMEOUT = 15, 60  # seconds
@@ -38,6 +42,11 @@ BLOCK = 1024 * 1024
 
 class BucketError(Exception):
     """The bucket can't be used. The text is one line for the operator."""
+
+
+class ObjectRefused(BucketError):
+    """The bucket answers, but doesn't give this one object: it is gone, archived, or encrypted by a foreign key. The
+    others may be all right."""
 
 
 def moment(time_: float) -> str:
@@ -102,6 +111,7 @@ class Index:
 
 
 def pack_index(index: Index) -> bytes:
+    """Raises BucketError for an index that would be too large to be read again."""
     content = {
         "format": FORMAT,
         "deployment": index.deployment,
@@ -114,7 +124,25 @@ def pack_index(index: Index) -> bytes:
             for path, of in sorted(index.objects.items())
         },
     }
-    return gzip.compress(json.dumps(content, indent=0).encode(), mtime=0)
+    text = json.dumps(content, indent=0).encode()
+    if len(text) > LARGEST_INDEX:
+        raise BucketError(
+            f"the repository has {len(index.objects)} files, more than an index of a copy may name: run borg compact"
+        )
+    return gzip.compress(text, mtime=0)
+
+
+PRINTED = {
+    "deployment": re.compile(r"[a-z][a-z0-9-]{0,30}"),
+    "repository": re.compile(r"[0-9a-f]{64}"),
+    "made": re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII),
+}
+
+
+def made_at(made: str) -> float:
+    """An index's `made` in seconds since 1970. Raises ValueError for what is no time."""
+    time_ = datetime.datetime.strptime(made, "%Y-%m-%dT%H:%M:%SZ")
+    return time_.replace(tzinfo=datetime.timezone.utc).timestamp()
 
 
 def unpack_index(packed: bytes) -> Index:
@@ -125,13 +153,21 @@ def unpack_index(packed: bytes) -> Index:
         if unpacker.unconsumed_tail or not unpacker.eof:
             raise ValueError("it is cut off or too large")
         content = json.loads(text)
-    except (zlib.error, UnicodeDecodeError) as error:
+    except (zlib.error, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"it can't be unpacked: {error}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"it is not an index of format {FORMAT}")
     for name, kind in (("deployment", str), ("repository", str), ("made", str), ("transaction", int), ("number", int)):
         if type(content.get(name)) is not kind:
             raise ValueError(f"its {name} is missing or of another kind")
+    # These are printed, and text from the bucket may be anything, such as a terminal's commands.
+    for name, right in PRINTED.items():
+        if not right.fullmatch(content[name]):
+            raise ValueError(f"its {name} is {content[name][:80]!r}")
+    for name in ("transaction", "number"):
+        if not 0 <= content[name] < LARGEST_NUMBER:
+            raise ValueError(f"its {name} is out of range")
+    made_at(content["made"])
     listed = content.get("objects")
     if not isinstance(listed, dict):
         raise ValueError("its objects are missing")
@@ -144,7 +180,7 @@ def unpack_index(packed: bytes) -> Index:
             stored is None
             or not isinstance(stored.version, str)
             or type(stored.size) is not int
-            or stored.size < 0
+            or not 0 <= stored.size < LARGEST_NUMBER
             or not re.fullmatch(r"[0-9a-f]{64}", str(stored.sha256))
         ):
             raise ValueError(f"its entry for {path} is wrong")
@@ -241,7 +277,8 @@ class Bucket:
         try:
             return getattr(self._client, operation)(Bucket=self.name, **arguments)
         except self._errors as error:
-            raise BucketError(f"the bucket {self.where}: {explain(error)}") from error
+            kind = ObjectRefused if "Key" in arguments and is_about_object(error) else BucketError
+            raise kind(f"the bucket {self.where}: {explain(error)}") from error
 
     def describe(self) -> dict[str, Any]:
         """The settings that protect what is in it: `versioning` (bool), `lock` (None, or `mode` and `days`, None
@@ -275,8 +312,9 @@ class Bucket:
         names = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
         return {name: bool(found.get(name)) for name in names}
 
-    def versions(self, folder: str) -> Listing:
-        """Everything under a folder such as `repository/`: one request for a thousand versions."""
+    def versions(self, folder: str, keep: Callable[[Version], bool] = lambda _of: True) -> Listing:
+        """What to `keep` of everything under a folder such as `repository/`: one request for a thousand versions.
+        Whoever has the writer's key can put any number there, so it should be no more than is needed."""
         versions: dict[str, list[Version]] = {}
         hidden: set[str] = set()
         root = f"{self.prefix}{folder}"
@@ -289,7 +327,8 @@ class Bucket:
                     path, of["VersionId"], of["Size"], of["ETag"].strip('"'), of["LastModified"].timestamp(),
                     of["IsLatest"],
                 )  # fmt: skip
-                versions.setdefault(path, []).append(version)
+                if keep(version):
+                    versions.setdefault(path, []).append(version)
             hidden |= {of["Key"].removeprefix(root) for of in page.get("DeleteMarkers", []) if of["IsLatest"]}
             if not page.get("IsTruncated"):
                 break
@@ -360,6 +399,13 @@ def copies_in(there: Bucket) -> list[Version]:
     return sorted(listed, key=lambda of: (of.modified, of.path), reverse=True)
 
 
+def read_index(there: Bucket, of: Version) -> Index:
+    """Raises ValueError for what is no index, ObjectRefused, BucketError."""
+    if of.size > LARGEST_INDEX:
+        raise ValueError(f"it is too large: {of.size} bytes")
+    return unpack_index(b"".join(there.read(f"index/{of.path}", of.id)))
+
+
 def in_parallel(
     action: Callable[[Any], Any], items: Iterable[Any], on_end: Callable[[], None] | None = None
 ) -> list[Any]:
@@ -419,6 +465,23 @@ REASONS = {
     "ProxyConnectionError": "the proxy can't be reached",
     "QuotaExceeded": "its quota is used up",
 }
+
+
+# What the bucket would answer for any other object, too.
+GENERAL = {
+    "NoSuchBucket", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken",
+    "TokenRefreshRequired", "RequestTimeTooSkewed", "RequestTimeout", "AuthorizationHeaderMalformed",
+    "IllegalLocationConstraintException", "SlowDown", "Throttling", "ThrottlingException", "QuotaExceeded",
+}  # fmt: skip
+
+
+def is_about_object(error: Any) -> bool:
+    """Whether a request for an object was refused for a reason that need not hold for others."""
+    response = getattr(error, "response", None)
+    if not isinstance(response, dict):
+        return False
+    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return 400 <= status < 500 and status not in (408, 429) and code_of(error) not in GENERAL
 
 
 def explain(error: Any) -> str:

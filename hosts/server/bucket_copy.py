@@ -668,7 +668,8 @@ class Check:
             self.problems.append(f"the bucket {self.settings['bucket']} has no versioning")
         self.problems += bucket_problems(found, self.settings)
         key, version, index = self.newest(there)
-        listing = there.versions(FOLDER)
+        named = {(path, of.version) for path, of in index.objects.items()}
+        listing = there.versions(FOLDER, lambda of: (of.path, of.id) in named)
         lost = bucket.absent(index, listing)
         if lost:
             self.problems.append(f"{len(lost)} files of the copy are not in the bucket any more, {lost[0]} for one")
@@ -710,7 +711,7 @@ class Check:
             self.problems.append(f"the newest copy is {hours:.0f} hours old, and the repository has changed since")
         key = f"index/{newest.path}"
         try:
-            index = bucket.unpack_index(b"".join(there.read(key, newest.id)))
+            index = bucket.read_index(there, newest)
         except ValueError as error:
             raise NoCopy(f"the index {key} is no index: {error}") from error
         self.checked = {"copy": key, "version": newest.id, "number": index.number, "transaction": index.transaction}

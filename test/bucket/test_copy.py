@@ -5,6 +5,7 @@ Needs borg and rclone on the path, and test/bucket/requirements.txt; root for th
 """
 
 import datetime
+import gzip
 import json
 import os
 import random
@@ -502,6 +503,34 @@ class Attack(Case):
         lie = bucket.Index(index.deployment, index.repository, index.transaction, 99, index.made, gone)
         self.there.put("index/20310101T000000Z-99.json.gz", bucket.pack_index(lie))
         self.assertEqual(self.made.restore("two"), self.contents[1])
+
+    def test_indexes_that_cannot_be_read_stop_no_restore_and_no_list(self):
+        time.sleep(1.1)
+        names = iter(f"20310101T00000{number}Z-99.json.gz" for number in range(10))
+        for content in (gzip.compress(b"[" * 200_000), gzip.compress(bytes(64 << 20)), b""):
+            self.there.put(f"index/{next(names)}", content)
+        foreign = next(names)
+        self.intruder.put_object(
+            Bucket=self.made.bucket, Key=f"{PREFIX}index/{foreign}", Body=b"x",
+            SSECustomerAlgorithm="AES256", SSECustomerKey=b"k" * 32,
+        )  # fmt: skip
+        copies = self.made.copies()
+        self.assertEqual([of["whole"] for of in copies], [True] * len(self.contents) + [False] * 4)
+        self.assertIn("it can't be read: the bucket", copies[-1]["problem"])
+        with tempfile.TemporaryDirectory() as folder:
+            fetched = self.made.fetch("fetch", f"{folder}/repository")
+        self.assertEqual((fetched.returncode, fetched.stderr), (0, ""))
+        self.assertIn(f"note: index/{foreign} of ", fetched.stdout)
+
+    def test_a_bucket_that_fails_is_not_taken_for_one_without_copies(self):
+        proxy = Proxy(store.port)
+        self.addCleanup(proxy.stop)
+        proxy.answer = lambda method, path: (403, "RequestTimeTooSkewed") if "/index/" in path else None
+        with tempfile.TemporaryDirectory() as folder:
+            fetched = self.made.fetch("fetch", f"{folder}/repository", proxy.endpoint)
+        self.assertEqual(fetched.returncode, 2)
+        self.assertIn("clock is wrong", fetched.stderr)
+        self.assertNotIn("passed over", fetched.stdout)
 
     def versions_of_index(self):
         return bucket.copies_in(self.there)

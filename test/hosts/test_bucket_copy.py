@@ -9,6 +9,7 @@ import time
 import unittest
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import fixture  # noqa: F401
 
@@ -51,7 +52,7 @@ def version(path="data/0/1", id_="v1", size=5, etag="e1", modified=100.0, latest
 def index(**changes):
     objects = {name: Stored("v", 5, SHA) for name in ("config", "index.7", "data/0/7")}
     made = "2026-11-22T03:00:00Z"
-    content = {"deployment": "moh", "repository": "id", "transaction": 7, "number": 1, "made": made}
+    content = {"deployment": "moh", "repository": "ab" * 32, "transaction": 7, "number": 1, "made": made}
     return Index(**{**content, "objects": objects, **changes})
 
 
@@ -245,6 +246,29 @@ class Indexes(unittest.TestCase):
             with self.assertRaises(ValueError):
                 bucket.unpack_index(content)
 
+    def test_that_would_print_or_reckon_with_anything_are_refused(self):
+        self.refused(lambda of: of.update(repository="\ud800x"), r"repository is '\\ud800x'")
+        self.refused(lambda of: of.update(deployment="\x1b[2J"), "deployment is ")
+        self.refused(lambda of: of.update(made="yesterday"), "made is 'yesterday'")
+        self.refused(lambda of: of.update(made="2026-99-99T00:00:00Z"), "does not match")
+        self.refused(lambda of: of.update(number=2**63), "number is out of range")
+        self.refused(lambda of: of.update(transaction=-1), "transaction is out of range")
+        self.refused(lambda of: of["objects"]["config"].update(size=10**300), "entry for config is wrong")
+
+    def test_that_are_bombs_are_refused(self):
+        for text in (b"[" * 200_000, b" " * (bucket.LARGEST_INDEX + 1)):
+            with self.assertRaises(ValueError):
+                bucket.unpack_index(gzip.compress(text))
+        with self.assertRaisesRegex(ValueError, "too large"):
+            bucket.read_index(None, version(size=bucket.LARGEST_INDEX + 1))
+
+    def test_too_large_to_be_read_again_are_not_written(self):
+        with (
+            mock.patch("bucket.LARGEST_INDEX", 100),
+            self.assertRaisesRegex(bucket.BucketError, "run borg compact"),
+        ):
+            bucket.pack_index(index())
+
     def test_that_name_what_is_not_there_or_has_another_size_are_not_whole(self):
         listing = Listing({path: [version(path, "v")] for path in index().objects}, set())
         self.assertEqual(bucket.absent(index(), listing), [])
@@ -347,6 +371,21 @@ class Errors(unittest.TestCase):
         )
         self.assertEqual(bucket.explain(self.answer("New")), "said (PutObject: New, HTTP 400)")
         self.assertEqual(bucket.explain(OSError("first\nsecond")), "first")
+
+    def test_about_one_object_are_told_from_those_about_all(self):
+        for code, status, expected in (
+            ("InvalidRequest", 400, True),  # encrypted with a key of the customer's
+            ("InvalidObjectState", 403, True),
+            ("AccessDenied", 403, True),  # encrypted by a foreign KMS key
+            ("NoSuchVersion", 404, True),
+            ("SignatureDoesNotMatch", 403, False),
+            ("RequestTimeTooSkewed", 403, False),
+            ("SlowDown", 429, False),
+            ("InternalError", 500, False),
+        ):
+            with self.subTest(code):
+                self.assertEqual(bucket.is_about_object(self.answer(code, status=status)), expected)
+        self.assertFalse(bucket.is_about_object(OSError("the network")))
 
     def test_of_rclone_are_told_in_the_same_words(self):
         rclone = bucket_copy.Rclone(SETTINGS)
