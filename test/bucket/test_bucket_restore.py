@@ -277,12 +277,11 @@ class FromBucket(hosts.CopyOfADeployment):
         ):
             self.forge(forged)
         self.forge(true, f"x{steering}")
-        # As one that is encrypted by a key of the forger's answers.
-        unreadable = f"/{PREFIX}index/20991122T020005Z-10.json.gz"
-        self.forge(true, "20991122T020005Z-10")
-        self.proxy.answer = lambda method, path: (
-            (400, "InvalidRequest") if method == "GET" and unreadable in path else None
-        )
+        # Where the writer's policy isn't as ours: encrypted by a key that nobody else has.
+        store.client("intruder").put_object(
+            Bucket=self.made.bucket, Key=f"{PREFIX}index/20991122T020005Z-10.json.gz", Body=b"x",
+            SSECustomerAlgorithm="AES256", SSECustomerKey=b"k" * 32,
+        )  # fmt: skip
         self.lose_server()
         _kit, paste = self.kits_frame()
         done = paste("", KEYS["reader"][1])
