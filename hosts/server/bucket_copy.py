@@ -33,7 +33,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import bucket
-from bucket import Bucket, BucketError, Index, Listing, Stored, Version, moment
+from bucket import Bucket, BucketError, Index, Listing, ObjectRefused, Stored, Version, moment
 from copy_plan import (
     DAY,
     PART,
@@ -46,6 +46,7 @@ from copy_plan import (
     checksums,
     due,
     is_rclones_etag,
+    lock_mode,
     match,
     read_settings,
 )
@@ -246,10 +247,11 @@ class Memory:
         self.place = {name: settings[name] for name in ("repository", "endpoint", "bucket", "prefix")}
         self.files: dict[str, Known] = {}
         self.copy: dict[str, Any] | None = None
-        """The newest finished copy: `key`, `version` and `until` (end of the lock) of its index, `number`,
+        """The newest finished copy: `key`, `version`, `until` and `mode` (of the lock) of its index, `number`,
         `transaction`, `settled`, `fingerprint`, `repository`, `madeAt`, `size`."""
         self.held: dict[str, Held] = {}
         """The files of that copy."""
+        self.mode: str = settings["mode"]
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
             with open(self.path, encoding="utf-8") as file:
                 read = json.load(file)
@@ -258,10 +260,17 @@ class Memory:
                 self.files = {path: Known(**of) for path, of in read["files"].items()}
                 self.held = {path: Held(**of) for path, of in read["held"].items()}
                 self.copy = read["copy"]
+                # A lock that counted may not do so in another mode: each is looked up again.
+                if read.get("mode") != self.mode:
+                    for of in self.held.values():
+                        of.until = of.mode = None
+                    if self.copy is not None:
+                        self.copy |= {"until": None, "mode": None}
 
     def save(self) -> None:
         content = {
             "place": self.place,
+            "mode": self.mode,
             "copy": self.copy,
             "held": {path: vars(of) for path, of in sorted(self.held.items())},
             "files": {path: vars(of) for path, of in sorted(self.files.items())},
@@ -289,6 +298,7 @@ class Copy:
         self.outcome = "failed"
         """`copied`, `unchanged`, `busy`, `extended` or `failed`."""
         self.lock: dict[str, Any] | None = None
+        self.now = self.locked_until = 0.0
 
     # ---- deciding ---------------------------------------------------------------------------------------
 
@@ -395,13 +405,17 @@ class Copy:
     def copy(self, there: Bucket, taken: dict[str, Any]) -> None:
         began = time.time()
         files = self.read_all()
-        listing = there.versions(FOLDER)
-        read_back = self.reader_back(there, listing)
+        listing = self.listed(there, files)
+        read_back = self.reader_back(there, files, listing)
         found, missing = match(files, self.memory.held, listing, read_back)
         if missing:
             found = self.upload(there, files, missing, read_back)
         held = self.locked(there, files, found, began)
         self.write_index(there, held, taken)
+
+    def listed(self, there: Bucket, files: dict[str, Known]) -> Listing:
+        """The versions in the bucket that can be those of the files."""
+        return there.versions(FOLDER, lambda of: of.path in files and of.size == files[of.path].size)
 
     def read_all(self) -> dict[str, Known]:
         """Size and checksums of every file of the snapshot; only what is new is read."""
@@ -433,18 +447,32 @@ class Copy:
         self.memory.save()
         return files
 
-    def reader_back(self, there: Bucket, listing: Listing) -> Callable[[Version], str] | None:
+    def reader_back(self, there: Bucket, files: dict[str, Known], listing: Listing) -> Callable[[Version], str] | None:
         """Where the bucket doesn't show md5 for what rclone uploads (encryption by a KMS key), how to tell by
-        reading. None where it does."""
-        newest = max(
-            (of for found in listing.versions.values() for of in found), key=lambda of: of.modified, default=None
+        reading. None where it does. The last copy's own versions tell, the newest first; without one, others of the
+        right size, which somebody may have made unreadable."""
+
+        def read(of: Version) -> str:
+            try:
+                return there.checksum(FOLDER + of.path, of.id)
+            except ObjectRefused:
+                return "unreadable"  # so it isn't the same
+
+        held = self.memory.held
+        candidates = sorted(
+            (of for path in files for of in listing.versions.get(path, [])),
+            key=lambda of: (of.path in held and held[of.path].version == of.id, of.modified),
+            reverse=True,
         )
-        if newest is None:
-            return None
-        encryption = there.head(FOLDER + newest.path, newest.id)["encryption"] or ""
-        if not encryption.startswith("aws:kms") and is_rclones_etag(newest.etag):
-            return None
-        return functools.cache(lambda of: there.checksum(FOLDER + of.path, of.id))
+        for newest in candidates[:5]:
+            try:
+                encryption = there.head(FOLDER + newest.path, newest.id)["encryption"] or ""
+            except ObjectRefused:
+                continue
+            if not encryption.startswith("aws:kms") and is_rclones_etag(newest.etag):
+                return None
+            return functools.cache(read)
+        return functools.cache(read) if candidates else None
 
     def upload(
         self, there: Bucket, files: dict[str, Known], missing: list[str], read_back: Callable[[Version], str] | None
@@ -458,9 +486,9 @@ class Copy:
             for number, paths in enumerate(batches(files, missing)):
                 if paths and not rclone.reasons:
                     rclone.upload(self.snapshot, paths, number == 0, progress)
-            listing = there.versions(FOLDER)
+            listing = self.listed(there, files)
             if read_back is None:
-                read_back = self.reader_back(there, listing)
+                read_back = self.reader_back(there, files, listing)
             wanted = missing
             found, missing = match(files, self.memory.held, listing, read_back)
             arrived = set(wanted) - set(missing)
@@ -483,20 +511,17 @@ class Copy:
         self, there: Bucket, files: dict[str, Known], found: dict[str, Version], began: float
     ) -> dict[str, Held]:
         """What the copy consists of, every version locked long enough."""
-        held, unknown = {}, []
+        held = {}
         for path, version in found.items():
             before = self.memory.held.get(path)
-            until = before.until if before is not None and before.version == version.id else None
+            known = before is not None and before.version == version.id
+            until, mode = (before.until, before.mode) if known else (None, None)
             if until is None and self.lock and self.lock["days"] and version.modified >= began - 5:
                 # Uploaded just now, so the bucket's default covers it.
-                until = self.end_of({**self.lock, "until": version.modified + self.lock["days"] * DAY})
-            held[path] = Held(version.id, version.size, files[path].sha256, until)
-            if until is None:
-                unknown.append(path)
+                mode = self.lock["mode"]
+                until = self.end_of({"mode": mode, "until": version.modified + self.lock["days"] * DAY})
+            held[path] = Held(version.id, version.size, files[path].sha256, until, mode)
         if self.lock is not None:
-            heads = bucket.in_parallel(lambda path: there.head(FOLDER + path, held[path].version), unknown)
-            for path, of in zip(unknown, heads, strict=True):
-                held[path].until = self.end_of(of)
             self.lengthen(there, held)
         return held
 
@@ -504,39 +529,62 @@ class Copy:
         """When a lock ends that counts as one: one in governance mode doesn't where compliance is wanted."""
         return None if (lock["mode"], self.settings["mode"]) == ("GOVERNANCE", "COMPLIANCE") else lock["until"]
 
+    def lengthened(
+        self, there: Bucket, path: str, version: str, until: float | None, mode: str | None
+    ) -> tuple[float, str]:
+        """End and mode of a version's lock, which ends later than in `keepDays` then: it is looked up where it isn't
+        known, and lengthened where it must be. Raises BucketError."""
+        assert self.lock is not None
+        if until is None and mode is None:
+            lock = there.head(path, version)
+            until, mode = self.end_of(lock), lock["mode"]
+        if until is not None and mode is not None and not due(until, self.now, self.settings["keepDays"]):
+            return until, mode
+        wanted = lock_mode(self.settings["mode"], mode, self.lock["mode"])
+        try:
+            there.lengthen(path, version, wanted, self.locked_until)
+        except ObjectRefused as error:
+            if (mode, wanted) != ("GOVERNANCE", "COMPLIANCE"):
+                raise
+            # Better than a lock that runs out.
+            there.lengthen(path, version, mode, self.locked_until)
+            raise ObjectRefused(
+                "they are in governance mode, in which they were lengthened, and the bucket doesn't let this key change"
+                f" that. Give the deployment another prefix, or let an administrator lock them anew: {error}"
+            ) from error
+        return self.locked_until, wanted
+
     def lengthen(self, there: Bucket, held: dict[str, Held]) -> None:
         """Lengthen the locks that end within `keepDays`. A refusal is a problem, not the end: the others go on."""
-        now = time.time()
-        todo = [path for path, of in held.items() if due(of.until, now, self.settings["keepDays"])]
-        until = now + self.settings["lockDays"] * DAY
+        self.now = time.time()
+        self.locked_until = self.now + self.settings["lockDays"] * DAY
+        todo = [path for path, of in held.items() if due(of.until, self.now, self.settings["keepDays"])]
         refused: list[str] = []
 
         def lengthen(path: str) -> None:
+            of = held[path]
             try:
-                there.lengthen(FOLDER + path, held[path].version, self.settings["mode"], until)
-                held[path].until = until
+                of.until, of.mode = self.lengthened(there, FOLDER + path, of.version, of.until, of.mode)
             except BucketError as error:
                 refused.append(str(error))
 
         bucket.in_parallel(lengthen, todo)
-        done = len(todo) - len(refused)
+        done = sum(held[path].until == self.locked_until for path in todo)
         self.extended += done
         if done:
-            say(f"the locks of {done} files are lengthened until {moment(until)}")
+            say(f"the locks of {done} files are lengthened until {moment(self.locked_until)}")
         if refused:
             self.problems.append(f"the locks of {len(refused)} of {len(todo)} files can't be lengthened: {refused[0]}")
 
     def keep_locked(self, there: Bucket) -> None:
         """Lengthen the locks of the newest finished copy, and of its index."""
-        of, now = self.memory.copy, time.time()
+        of = self.memory.copy
         if of is None or self.lock is None:
             return
         self.lengthen(there, self.memory.held)
-        if due(of["until"], now, self.settings["keepDays"]):
-            until = now + self.settings["lockDays"] * DAY
+        if due(of["until"], self.now, self.settings["keepDays"]):
             try:
-                there.lengthen(of["key"], of["version"], self.settings["mode"], until)
-                of["until"] = until
+                of["until"], of["mode"] = self.lengthened(there, of["key"], of["version"], of["until"], of["mode"])
             except BucketError as error:
                 self.problems.append(f"the lock of the copy's index can't be lengthened: {error}")
         self.memory.save()
@@ -580,6 +628,7 @@ class Copy:
             "key": key,
             "version": version,
             "until": self.end_of(lock),
+            "mode": lock["mode"],
             "number": index.number,
             "transaction": index.transaction,
             "settled": taken["settled"],

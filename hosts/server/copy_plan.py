@@ -121,6 +121,8 @@ class Held:
     sha256: str
     until: float | None
     """When its lock ends, in seconds since 1970; None: unknown, or no lock that counts."""
+    mode: str | None = None
+    """Its lock's; None: unknown, or no lock."""
 
 
 def is_rclones_etag(etag: str) -> bool:
@@ -185,6 +187,12 @@ def due(until: float | None, now: float, keep_days: int) -> bool:
     """Whether a lock must be lengthened now. An index that is written names nothing whose lock ends within
     `keep_days`, so every finished copy stays whole for as long, even when no further run comes."""
     return until is None or until < now + keep_days * DAY
+
+
+def lock_mode(wanted: str, has: str | None, default: str | None) -> str:
+    """The mode in which a lock is lengthened. `has` is the version's own, None where it isn't known, and `default` the
+    bucket's: a lock in compliance mode can't be given another, so it is lengthened in that."""
+    return "COMPLIANCE" if "COMPLIANCE" in (wanted, has or default) else wanted
 
 
 def bucket_problems(found: dict[str, Any], settings: dict[str, Any]) -> list[str]:

@@ -522,6 +522,16 @@ class Attack(Case):
         self.assertEqual((fetched.returncode, fetched.stderr), (0, ""))
         self.assertIn(f"note: index/{foreign} of ", fetched.stdout)
 
+    def test_objects_that_cannot_be_read_stop_no_copy(self):
+        for name in ("zzz", self.versions[0].path.removeprefix("repository/")):
+            self.intruder.put_object(
+                Bucket=self.made.bucket, Key=f"{PREFIX}repository/{name}", Body=b"x",
+                SSECustomerAlgorithm="AES256", SSECustomerKey=b"k" * 32,
+            )  # fmt: skip
+        content = self.made.backup("three", 1)
+        self.succeeds(self.made.run())
+        self.assertEqual(self.made.restore("three"), content)
+
     def test_a_bucket_that_fails_is_not_taken_for_one_without_copies(self):
         proxy = Proxy(store.port)
         self.addCleanup(proxy.stop)
@@ -586,6 +596,44 @@ class Locks(Case):
         self.assertEqual(run.code, 2)
         self.assertGreater(run.report["extended"], 5)
         self.assertRegex(run.errors, "repository .* can't be read: No such file")
+
+    def test_of_a_bucket_stricter_than_asked_for_are_lengthened_all_the_same(self):
+        made = self.make(default=10)  # in compliance mode
+        made.set(mode="GOVERNANCE", keepDays=5, lockDays=10)
+        made.backup("one", 2)
+        self.succeeds(made.run())
+        made.set(keepDays=15, lockDays=25)
+        run = made.run()
+        self.assertNotIn("can't be lengthened", run.errors)
+        self.assertEqual(run.report["extended"], run.report["files"])
+        (made.state / "bucket-state.json").unlink()
+        made.set(keepDays=26, lockDays=29)
+        made.backup("two", 1)
+        run = made.run()
+        self.assertNotIn("can't be lengthened", run.errors)
+        self.assertNotIn("aren't locked", made.run("check", "--all").errors)
+
+    def test_of_another_mode_are_told_of_and_do_not_run_out_once_compliance_is_asked_for(self):
+        made = self.make(mode="GOVERNANCE", default=10)
+        made.set(mode="GOVERNANCE", keepDays=5, lockDays=10)
+        made.backup("one", 2)
+        self.succeeds(made.run())
+        rule = {"DefaultRetention": {"Mode": "COMPLIANCE", "Days": LOCK_DAYS}}
+        store.admin.put_object_lock_configuration(
+            Bucket=made.bucket, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled", "Rule": rule}
+        )
+        made.set(mode="COMPLIANCE", keepDays=KEEP_DAYS, lockDays=LOCK_DAYS)
+        run = made.run()
+        self.assertEqual(run.code, 1)
+        self.assertIn("they are in governance mode, in which they were lengthened", run.errors)
+        there = bucket.Bucket(made.settings, bucket.read_credentials(made.settings["credentials"]))
+        for path, found in there.versions("repository/").versions.items():
+            self.assertGreater(there.head(f"repository/{path}", found[0].id)["until"], time.time() + KEEP_DAYS * 86400)
+        # What comes from now on is as asked for.
+        made.set(prefix="moh/anew/")
+        made.backup("two", 1)
+        self.succeeds(made.run())
+        self.succeeds(made.run("check", "--all"))
 
     def test_that_are_too_short_are_told_of_by_the_check(self):
         made = self.make(default=10)

@@ -141,6 +141,35 @@ class WhatTheBucketHas(unittest.TestCase):
         self.assertIsNone(copy_plan.find_version(self.known, None, many, lambda of: asked.append(of) or "x"))
         self.assertLessEqual(len(asked), 3)
 
+    def reader_back(self, versions, encryptions, held=None):
+        """What a run makes of a bucket; `encryptions` has what HEAD says, None for a refusal."""
+
+        def head(_path, id_):
+            if encryptions[id_] is None:
+                raise bucket.ObjectRefused("the bucket: refused")
+            return {"encryption": encryptions[id_]}
+
+        there = SimpleNamespace(head=head, checksum=mock.Mock(side_effect=bucket.ObjectRefused("refused")))
+        with tempfile.TemporaryDirectory() as state:
+            run = bucket_copy.Copy({**SETTINGS, "state": state})
+            run.memory.held = held or {}
+            return run.reader_back(there, {"data/0/1": self.known}, Listing({"data/0/1": versions}, set()))
+
+    def test_is_judged_by_the_last_copys_versions_not_by_what_somebody_put_over_them(self):
+        md5 = "0" * 32
+        own, planted = version(etag=md5), version(id_="planted", etag=md5, modified=200.0)
+        held = {"data/0/1": Held("v1", 5, SHA, None)}
+        for of in (None, "aws:kms"):
+            self.assertIsNone(self.reader_back([planted, own], {"v1": "AES256", "planted": of}, held))
+        self.assertIsNotNone(self.reader_back([planted, own], {"v1": "aws:kms", "planted": "AES256"}, held))
+
+    def test_that_cannot_be_read_is_not_the_same_and_stops_nothing(self):
+        planted = version(id_="planted", etag="0" * 32)
+        self.assertIsNone(self.reader_back([planted, version(etag="1" * 32)], {"v1": "", "planted": None}))
+        read = self.reader_back([planted], {"planted": None})
+        self.assertNotEqual(read(planted), SHA)
+        self.assertIsNone(self.reader_back([], {}))
+
     def test_segments_go_first_by_number_and_the_files_that_change_last(self):
         sizes = {"index.7": 10**6, "data/0/10": 10**6, "data/0/9": 10**6, "config": 900, "data/0/11": 17}
         files = {path: Known(size, 0, 0, SHA, "") for path, size in sizes.items()}
@@ -171,6 +200,30 @@ class LocksAndSettings(unittest.TestCase):
         self.assertTrue(copy_plan.due(None, now, 90))
         self.assertTrue(copy_plan.due(now + 89.9 * DAY, now, 90))
         self.assertFalse(copy_plan.due(now + 90.1 * DAY, now, 90))
+
+    def test_a_lock_in_compliance_mode_is_lengthened_in_that_whatever_is_wanted(self):
+        for wanted, has, default, expected in (
+            ("GOVERNANCE", "COMPLIANCE", "GOVERNANCE", "COMPLIANCE"),
+            ("GOVERNANCE", None, "COMPLIANCE", "COMPLIANCE"),
+            ("GOVERNANCE", "GOVERNANCE", "COMPLIANCE", "GOVERNANCE"),
+            ("GOVERNANCE", None, None, "GOVERNANCE"),
+            ("COMPLIANCE", "GOVERNANCE", "GOVERNANCE", "COMPLIANCE"),
+        ):
+            with self.subTest(f"{wanted} {has} {default}"):
+                self.assertEqual(copy_plan.lock_mode(wanted, has, default), expected)
+
+    def test_are_looked_up_again_when_another_mode_is_wanted(self):
+        with tempfile.TemporaryDirectory() as state:
+            settings = {**SETTINGS, "state": state, "mode": "GOVERNANCE"}
+            memory = bucket_copy.Memory(settings)
+            memory.held = {"config": Held("v1", 5, SHA, 100.0, "GOVERNANCE")}
+            memory.copy = {"key": "index/x", "until": 100.0, "mode": "GOVERNANCE"}
+            memory.save()
+            same = bucket_copy.Memory(settings)
+            self.assertEqual((same.held, same.copy), (memory.held, memory.copy))
+            other = bucket_copy.Memory({**settings, "mode": "COMPLIANCE"})
+            self.assertEqual(other.held, {"config": Held("v1", 5, SHA, None)})
+            self.assertEqual(other.copy, {"key": "index/x", "until": None, "mode": None})
 
     def test_what_weakens_a_bucket_is_told(self):
         block = dict.fromkeys(("BlockPublicAcls", "BlockPublicPolicy"), True)
