@@ -19,6 +19,7 @@ import argparse
 import contextlib
 import fcntl
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -36,6 +37,7 @@ FETCHED, REFUSED = 0, 2
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 ATTEMPTS = 3
 AT_ONCE = 5  # indexes in memory
+CLOCKS_APART = 3600  # seconds between the server's clock and the bucket's that are no wonder
 DESCRIBED = 40  # an index of a large repository has some megabytes
 PROGRESS_INTERVAL = 10  # seconds
 SPARE = 200e6  # bytes that stay free
@@ -111,13 +113,45 @@ def examine(
             yield of, index, problem
 
 
+def doubts(of: Version, index: Index, earlier: list[tuple[Version, Index]]) -> list[str]:
+    """What speaks for a copy's index being an old one that somebody put there again, as whoever has the writer's key
+    can: one line for each sign. `earlier` are whole copies of the same repository that the bucket received before."""
+    found = []
+    name = f"the copy index/{of.path} of {moment(of.modified)}"
+    apart = abs(of.modified - bucket.made_at(index.made))
+    if apart > CLOCKS_APART:
+        found.append(
+            f"{name} says that it was made at {index.made}: the server's clock was wrong, or somebody put an old index"
+            " there again"
+            + (f". To take the one before it: --copy-as-of {moment(earlier[0][0].modified)}" if earlier else "")
+        )
+    for other, its in earlier:
+        if its.number > index.number or its.transaction > index.transaction:
+            found.append(
+                f"{name} is number {index.number}, transaction {index.transaction}, and an earlier one is newer by"
+                f" these: number {its.number}, transaction {its.transaction}. The repository was set back, or somebody"
+                f" put an old index there again. To take the other: --copy-as-of {moment(other.modified)}"
+            )
+            break
+    return found
+
+
 def choose(
     there: Bucket, as_of: str | None, key: str | None, say: Callable[[str], None], repositories: list[str] | None = None
 ) -> tuple[Version, Index]:
     """The newest copy that is asked for and whole, of one of the `repositories` (None: of any). Raises Refused,
     BucketError."""
-    for of, index, problem in examine(there, eligible(bucket.copies_in(there), as_of, key), repositories):
+    examined = examine(there, eligible(bucket.copies_in(there), as_of, key), repositories)
+    for of, index, problem in examined:
         if index is not None and problem is None:
+            if key is None:
+                earlier = [
+                    (other, its)
+                    for other, its, wrong in itertools.islice(examined, AT_ONCE - 1)
+                    if its is not None and wrong is None and its.repository == index.repository
+                ]
+                for doubt in doubts(of, index, earlier):
+                    say(f"WARNING: {doubt}")
             return of, index
         say(f"note: index/{of.path} of {moment(of.modified)} is passed over, {problem}")
     raise Refused("no copy that was asked for is whole")

@@ -504,6 +504,20 @@ class Attack(Case):
         self.there.put("index/20310101T000000Z-99.json.gz", bucket.pack_index(lie))
         self.assertEqual(self.made.restore("two"), self.contents[1])
 
+    def test_an_old_index_put_there_again_is_told_of_by_a_restore(self):
+        oldest = self.versions_of_index()[-1]
+        content = b"".join(self.there.read(f"index/{oldest.path}", oldest.id))
+        time.sleep(1.1)
+        self.there.put("index/20310101T000000Z-99.json.gz", content)
+        with tempfile.TemporaryDirectory() as folder:
+            fetched = self.made.fetch("fetch", f"{folder}/repository")
+            self.assertEqual(fetched.returncode, 0, fetched.stderr)
+            warned = re.search(r"^WARNING: .* --copy-as-of (\S+)$", fetched.stdout, re.M)
+            self.assertIsNotNone(warned, fetched.stdout)
+            other = self.made.fetch("fetch", f"{folder}/repository", asOf=warned[1])
+        self.assertNotIn("WARNING", other.stdout)
+        self.assertIn(f"copy {len(self.contents)}, index/", other.stdout)
+
     def test_indexes_that_cannot_be_read_stop_no_restore_and_no_list(self):
         time.sleep(1.1)
         names = iter(f"20310101T00000{number}Z-99.json.gz" for number in range(10))

@@ -349,6 +349,23 @@ class Choosing(unittest.TestCase):
     def test_by_name_takes_the_first_that_had_it(self):
         self.assertEqual(self.chosen(key="index/19700101T000200Z-7.json.gz"), ["two", "written over"])
 
+    def doubts(self, of, *earlier):
+        return bucket_fetch.doubts(
+            version(modified=of[0]), of[1], [(version(modified=at), its) for at, its in earlier]
+        )
+
+    def test_an_old_index_that_is_put_there_again_is_told_of_with_the_way_to_the_other(self):
+        at = bucket.made_at(index().made)
+        older, newer = index(made="2026-11-21T03:00:00Z"), index(number=2, transaction=9)
+        self.assertEqual(self.doubts((at + 60, newer), (at - DAY, older)), [])
+        self.assertEqual(self.doubts((at + 60, newer)), [])
+        replayed = self.doubts((at + 60, older), (at, newer), (at - DAY, older))
+        self.assertEqual(len(replayed), 2)
+        self.assertRegex(replayed[0], "made at 2026-11-21T03:00:00Z: .*--copy-as-of 2026-11-22T03:00:00Z$")
+        self.assertRegex(replayed[1], "number 2, transaction 9.*--copy-as-of 2026-11-22T03:00:00Z$")
+        set_back = self.doubts((at, index(number=3)), (at - 60, index(number=2, transaction=9)))
+        self.assertRegex(set_back[0], "is number 3, transaction 7, and an earlier one is newer")
+
     def test_what_is_not_there_is_said(self):
         for arguments, words in (
             (("1970-01-01T00:00:10Z", None), "the oldest is of 1970-01-01T00:01:40Z"),
