@@ -374,7 +374,7 @@ export const settingsSchema = z.strictObject({
           "How copies are locked. In `compliance` nobody can delete a copy or shorten its lock until that ends, the " +
           "owner of the account included: that is the point, and it is final (each `up` says so). In `governance` those " +
           "with a special right can; begin with it to try. The bucket's own default retention must have the same mode, " +
-          "or compliance.",
+          "or compliance. Copies in governance mode stay so: for compliance later, take another `prefix`, too.",
         allowed: "`compliance` or `governance`",
         example: "compliance",
       }),
