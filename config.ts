@@ -188,7 +188,7 @@ export const settingsSchema = z.strictObject({
     .meta({
       description:
         "Where a failed backup is reported: addresses of apprise (mail, SMS, chat and many more). They hold " +
-        "passwords, so each is a secret: `pulumi config set --secret --path 'cht-backup:alerts[0]'` asks for it.",
+        "passwords, so each is a secret: `npm run pulumi -- config set --secret --path 'cht-backup:alerts[0]'` asks for it.",
       allowed: "a list of secret addresses",
       example: '[{ secure: "…" }]',
     }),
@@ -463,7 +463,8 @@ export const settingsSchema = z.strictObject({
         example: "AKIAIOSFODNN7EXAMPLE",
       }),
       secretAccessKey: secretAccessKey().meta({
-        description: "The writer's secret: `pulumi config set --secret --path 'cht-backup:bucket.secretAccessKey'`.",
+        description:
+          "The writer's secret: `npm run pulumi -- config set --secret --path 'cht-backup:bucket.secretAccessKey'`.",
         allowed: secretAccessKeyRule,
       }),
       reader: z
@@ -475,7 +476,7 @@ export const settingsSchema = z.strictObject({
           }),
           secretAccessKey: secretAccessKey().meta({
             description:
-              "The reader's secret: `pulumi config set --secret --path 'cht-backup:bucket.reader.secretAccessKey'`.",
+              "The reader's secret: `npm run pulumi -- config set --secret --path 'cht-backup:bucket.reader.secretAccessKey'`.",
             allowed: secretAccessKeyRule,
           }),
         })
@@ -503,7 +504,7 @@ export const settingsSchema = z.strictObject({
     .optional()
     .meta({
       description:
-        "The passphrase of the repository, a secret: `pulumi config set --secret cht-backup:passphrase`. Without it " +
+        "The passphrase of the repository, a secret: `npm run pulumi -- config set --secret cht-backup:passphrase`. Without it " +
         "and the repository's key, no archive can be read.",
       allowed: "one line of 16 characters or more, without spaces at its ends",
       fallback: "a random one, made by the first `pulumi up` and kept encrypted in the stack",
@@ -740,12 +741,12 @@ function furtherMistakes(given: Record<string, unknown>, stack: string, secret: 
   if (Array.isArray(alerts) && alerts.length > 0 && !secret.has("cht-backup:alerts")) {
     lines.push(
       "cht-backup:alerts: found in clear; must be secret, for instance " +
-        "`pulumi config set --secret --path 'cht-backup:alerts[0]'`",
+        "`npm run pulumi -- config set --secret --path 'cht-backup:alerts[0]'`",
     );
   }
   if (given["cht-backup:passphrase"] !== undefined && !secret.has("cht-backup:passphrase")) {
     lines.push(
-      "cht-backup:passphrase: found in clear; must be secret, for instance `pulumi config set --secret cht-backup:passphrase`",
+      "cht-backup:passphrase: found in clear; must be secret, for instance `npm run pulumi -- config set --secret cht-backup:passphrase`",
     );
   }
   lines.push(...bucketMistakes(given, secret));
@@ -833,7 +834,7 @@ function bucketMistakes(given: Record<string, unknown>, secret: Set<string>): st
     if (value === undefined || secret.has("cht-backup:bucket")) continue;
     lines.push(
       `cht-backup:bucket.${at}: found in clear; must be secret, for instance ` +
-        `\`pulumi config set --secret --path 'cht-backup:bucket.${at}'\``,
+        `\`npm run pulumi -- config set --secret --path 'cht-backup:bucket.${at}'\``,
     );
   }
   const { keepDays, lockDays } = settingsSchema.shape["cht-backup:bucket"].unwrap().shape;

@@ -22,7 +22,7 @@ const start = `# Settings
 
 All settings are in the stack's file, \`Pulumi.STACK.yaml\`, under \`config:\`; \`Pulumi.prod.yaml\` is an example. A path
 such as \`cht-backup:server.port\` is the setting \`port\` inside \`cht-backup:server\`, and is set by
-\`pulumi config set --path 'cht-backup:server.port' 2222\` or in the file. Only the two machines' addresses are
+\`npm run pulumi -- config set --path 'cht-backup:server.port' 2222\` or in the file. Only the two machines' addresses are
 needed. A wrong setting stops \`pulumi preview\` and \`pulumi up\` before anything is touched, with one line for every
 mistake.
 `;

@@ -13,7 +13,9 @@ export function readOptions<T extends NonNullable<ParseArgsConfig["options"]>>(o
   try {
     return parseArgs({ options, args, strict: true, allowPositionals: false }).values;
   } catch (error) {
-    throw new Refused(`${(error as Error).message.split(". ")[0]} (--help lists the options)`);
+    throw new Refused(
+      `${(error as Error).message.split(". ")[0]} (--help lists the options; npm needs \`--\` before them)`,
+    );
   }
 }
 

@@ -6,7 +6,7 @@ import { parseDestination, Remote } from "./remote";
 import { bucketOf, hasOwnWay, notesOf, throughBucket, throughCht, throughTemporaryKey, type Way } from "./repository";
 import { readDeployment } from "./stack";
 
-const help = `Usage: npm run restore -- --stack STACK --from server --to DESTINATION [OPTIONS]
+const help = `Usage: npm run restore -- --stack STACK --from server|bucket --to DESTINATION [OPTIONS]
 
 Puts a CHT back on an empty Ubuntu or Debian machine: CouchDB's directory, compose files, .env, Docker volumes with
 credentials and certificate. Everything is extracted beside its place and compared with the archive's manifest before
@@ -104,7 +104,9 @@ export function partOf(options: {
 export function sourceOf(options: { from?: string; "copy-as-of"?: string; "fetch-into"?: string }) {
   const { from, "copy-as-of": copyAsOf, "fetch-into": into } = options;
   if (from !== "server" && from !== "bucket") {
-    throw new Refused("--from must be `server`, the offsite server, or `bucket`, its copy in the bucket");
+    throw new Refused(
+      `--from ${from === undefined ? "is missing" : from}: it must be \`server\`, the offsite server, or \`bucket\`, its copy in the bucket`,
+    );
   }
   for (const [name, value] of [
     ["--copy-as-of", copyAsOf],

@@ -20,9 +20,25 @@ export interface Deployment extends Recovery {
   settings: Settings;
 }
 
+/** What to do about the CLI's words when it can't read a stack; undefined where they say enough. Pure. */
+export function adviceFor(stack: string, words: string): string | undefined {
+  const lost = "When the state is lost, the printed recovery kit is enough (docs/recovery-kit.md)";
+  if (/does not have output property/.test(words)) {
+    return `stack ${stack} has never been deployed to its end: run \`npm run pulumi -- up --stack ${stack}\` first. ${lost}`;
+  }
+  if (/PULUMI_ACCESS_TOKEN|not logged in/i.test(words)) {
+    return `this computer isn't logged in to where the state is: \`npm run pulumi -- login --local\`, or login s3://… . ${lost}`;
+  }
+  if (/no stack named/.test(words)) {
+    return `there is no stack ${stack}: \`npm run pulumi -- stack ls\` lists those that there are. ${lost}`;
+  }
+  return undefined;
+}
+
 function checked(stack: string, what: string, result: Result): string {
   if (result.code === 0) return result.stdout;
-  throw new Problem(`the ${what} of stack ${stack} can't be read:\n${lastLines(result.stderr || result.stdout)}`);
+  const words = result.stderr || result.stdout;
+  throw new Problem(adviceFor(stack, words) ?? `the ${what} of stack ${stack} can't be read:\n${lastLines(words)}`);
 }
 
 /**

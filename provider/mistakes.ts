@@ -108,7 +108,7 @@ function unknownName(parent: Path, key: string, names: string[]): { meant: strin
   }
   const outer = names.find((name) => key.startsWith(`${name}.`) || key.startsWith(`${name}[`));
   if (outer !== undefined) {
-    const hint = `it belongs inside ${written([...parent, outer])}, as \`pulumi config set --path '${at}' …\` does it`;
+    const hint = `it belongs inside ${written([...parent, outer])}, as \`npm run pulumi -- config set --path '${at}' …\` does it`;
     return { meant: undefined, line: `${at}: there is no setting with a name in this form; ${hint}` };
   }
   return {

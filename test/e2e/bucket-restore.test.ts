@@ -112,7 +112,7 @@ describe("a restore from a bucket that can't begin", function () {
 
   it("says why in one line, and its exit code is 2", async () => {
     for (const [args, reason] of [
-      [["--from", "tape"], /--from must be `server`, the offsite server, or `bucket`/],
+      [["--from", "tape"], /--from tape: it must be `server`, the offsite server, or `bucket`/],
       [["--from", "server", "--copy-as-of", "2026-11-21"], /--copy-as-of goes with --from bucket only/],
     ] as const) {
       const words = ["run", "-s", "restore", "--", "--stack", "lab", "--to", "root@nowhere.invalid", ...args];

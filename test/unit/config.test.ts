@@ -177,7 +177,7 @@ const wrong: [what: string, settings: Record<string, unknown>, line: RegExp, sec
   [
     "alerts in clear",
     { "cht-backup:alerts": ["tgram://hunter2/1"] },
-    /^cht-backup:alerts: found in clear; must be secret, for instance `pulumi config set --secret --path /,
+    /^cht-backup:alerts: found in clear; must be secret, for instance `npm run pulumi -- config set --secret --path /,
   ],
   [
     "an alert that is no address",
@@ -188,7 +188,7 @@ const wrong: [what: string, settings: Record<string, unknown>, line: RegExp, sec
   [
     "a passphrase in clear",
     { "cht-backup:passphrase": "hunter2 hunter2 hunter2" },
-    /^cht-backup:passphrase: found in clear; must be secret, for instance `pulumi config set --secret cht-backup:passphrase`$/,
+    /^cht-backup:passphrase: found in clear; must be secret, for instance `npm run pulumi -- config set --secret cht-backup:passphrase`$/,
   ],
   [
     "a short passphrase",
@@ -284,7 +284,7 @@ const wrong: [what: string, settings: Record<string, unknown>, line: RegExp, sec
   [
     "a bucket's secret in clear",
     { "cht-backup:bucket": bucket },
-    /^cht-backup:bucket.secretAccessKey: found in clear; must be secret, for instance `pulumi config set --secret --path 'cht-backup:bucket.secretAccessKey'`$/,
+    /^cht-backup:bucket.secretAccessKey: found in clear; must be secret, for instance `npm run pulumi -- config set --secret --path 'cht-backup:bucket.secretAccessKey'`$/,
   ],
   [
     "a bucket's secret cut off",
@@ -340,7 +340,7 @@ const wrong: [what: string, settings: Record<string, unknown>, line: RegExp, sec
   [
     "a path in place of a name",
     { "cht-backup:server.port": "22" },
-    /^cht-backup:server.port: .* it belongs inside cht-backup:server, as `pulumi config set --path 'cht-backup:server.port'/,
+    /^cht-backup:server.port: .* it belongs inside cht-backup:server, as `npm run pulumi -- config set --path 'cht-backup:server.port'/,
   ],
   [
     "an unknown setting",
@@ -540,11 +540,14 @@ describe("settings", () => {
   it("of the example Pulumi.prod.yaml are right, those of the bucket too that need secrets first", () => {
     const text = readFileSync(join(__dirname, "..", "..", "Pulumi.prod.yaml"), "utf8");
     const settings = read(parse(text).config, [], "prod");
-    assert.equal(settings.deployment, "moh");
+    assert.equal(settings.deployment, "prod");
     assert.equal(settings.firstBackup, true);
     assert.equal(settings.bucket, undefined);
     const lines = text.split("\n");
-    const example = lines.slice(lines.indexOf("  # cht-backup:bucket:"), lines.indexOf("  cht-backup:bucket: none"));
+    const example = lines.slice(
+      lines.indexOf("  # cht-backup:bucket:"),
+      lines.indexOf("  # Then, with the block in place, these ask for the secrets:"),
+    );
     const given = parse(example.map((line) => line.replace(/^ {2}# /, "")).join("\n"))["cht-backup:bucket"];
     for (const key of [given, given.reader]) key.secretAccessKey = "hunter2-hunter2";
     const { bucket } = read({ "cht-backup:bucket": given }, ["cht-backup:bucket"]);

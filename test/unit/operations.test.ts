@@ -9,6 +9,25 @@ import { readOptions } from "../../operations/main";
 import { parseDestination, printable, quote } from "../../operations/remote";
 import { bucketOf, bucketRequest, writeFiles } from "../../operations/repository";
 import { asOf, partOf, sourceOf } from "../../operations/restore";
+import { adviceFor } from "../../operations/stack";
+
+describe("a stack that can't be read", () => {
+  it("is told what to do: to deploy, to log in, to look for its name", () => {
+    assert.match(
+      adviceFor("prod", "error: current stack does not have output property 'recovery'") ?? "",
+      /never been deployed to its end: run `npm run pulumi -- up --stack prod`/,
+    );
+    assert.match(
+      adviceFor("prod", "error: PULUMI_ACCESS_TOKEN must be set for login") ?? "",
+      /isn't logged in to where the state is: `npm run pulumi -- login --local`/,
+    );
+    assert.match(
+      adviceFor("prod", "error: no stack named 'prod' found") ?? "",
+      /there is no stack prod: .*recovery kit/,
+    );
+    assert.equal(adviceFor("prod", "error: passphrase must be set"), undefined);
+  });
+});
 
 describe("an SSH destination", () => {
   it("is user, host and port, with ssh's defaults", () => {
@@ -90,8 +109,8 @@ describe("the copy to restore from", () => {
 
   it("that is none, or has options of another one, is refused in one line", () => {
     for (const [options, reason] of [
-      [{}, /^Error: --from must be `server`, the offsite server, or `bucket`, [^\n]*$/],
-      [{ from: "tape" }, /--from must be/],
+      [{}, /^Error: --from is missing: it must be `server`, the offsite server, or `bucket`, [^\n]*$/],
+      [{ from: "tape" }, /--from tape: it must be/],
       [{ from: "server", "copy-as-of": "2026-11-21" }, /--copy-as-of goes with --from bucket only/],
       [{ from: "server", "fetch-into": "/mnt/x" }, /--fetch-into goes with --from bucket only/],
       [{ from: "bucket", "fetch-into": "x" }, /--fetch-into x: it must be an absolute path/],
