@@ -54,8 +54,6 @@ def events(descriptor: int, wait: float) -> int:
 
 def main() -> None:
     path, action = sys.argv[1:3]
-    # On a busy machine borg would be past the file before this is woken.
-    os.nice(-20)
     descriptor = watch(path)
     end = time.monotonic() + LIMIT
     while not (events(descriptor, 1) & IN_OPEN and borgs()):
