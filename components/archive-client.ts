@@ -116,16 +116,7 @@ export function programs(args: ProgramsArgs, child: pulumi.CustomResourceOptions
       dependsOn: directory,
     }),
   );
-  const alerts = new host.File(
-    rename("alert-addresses"),
-    {
-      machine,
-      path: `${settings}/alerts`,
-      mode: "0600",
-      content: args.alerts.apply((addresses) => addresses.map((address) => `${address}\n`).join("")),
-    },
-    child,
-  );
+  const alerts = alertAddresses(rename("alert-addresses"), machine, settings, args.alerts, child);
   new host.File(
     rename("cht-lock-cleanup"),
     {
@@ -136,6 +127,23 @@ export function programs(args: ProgramsArgs, child: pulumi.CustomResourceOptions
     child,
   );
   return { directory, environment, scripts: scriptFiles, alerts };
+}
+
+/**
+ * Whom alarms go to, in a file that root alone reads: the addresses hold passwords.
+ *
+ * @param settings directory on the machine
+ * @param alerts addresses of apprise, a secret
+ */
+export function alertAddresses(
+  name: string,
+  machine: string,
+  settings: string,
+  alerts: pulumi.Output<string[]>,
+  opts: pulumi.CustomResourceOptions,
+): pulumi.Resource {
+  const content = alerts.apply((addresses) => addresses.map((address) => `${address}\n`).join(""));
+  return new host.File(name, { machine, path: `${settings}/alerts`, mode: "0600", content }, opts);
 }
 
 /**

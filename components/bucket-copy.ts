@@ -1,6 +1,7 @@
 import * as pulumi from "@pulumi/pulumi";
 import type { StackBucket } from "../config";
 import * as host from "../provider";
+import { alertAddresses } from "./archive-client";
 import { readHostFile, renderHostFile } from "./host-files";
 import { bucketNames, serverNames } from "./names";
 import type { OffsiteServer } from "./offsite-server";
@@ -127,16 +128,7 @@ export class BucketCopy extends pulumi.ComponentResource {
         },
         inside,
       ),
-      new host.File(
-        "bucket-alert-addresses",
-        {
-          machine,
-          path: `${settings}/alerts`,
-          mode: "0600",
-          content: args.alerts.apply((addresses) => addresses.map((address) => `${address}\n`).join("")),
-        },
-        inside,
-      ),
+      alertAddresses("bucket-alert-addresses", machine, settings, args.alerts, inside),
     ];
 
     const failure = new host.Unit(

@@ -60,6 +60,12 @@ function storageSettings(): string {
   });
 }
 
+/** The command, in the container, that makes the bucket where it is missing, and has it lock in this mode for some days. */
+export function protect(mode: string, days: number): string {
+  const program = "/opt/bucket/venv/bin/python -B /opt/bucket/make-bucket.py";
+  return `${program} ${bucketSettings.name} ${mode.toUpperCase()} ${days}`;
+}
+
 async function state(): Promise<string | undefined> {
   const result = await run("docker", ["inspect", "--format", "{{.State.Status}}", bucketContainer]);
   return result.code === 0 ? result.stdout.trim() : undefined;
@@ -94,8 +100,6 @@ export async function ensureBucket(
       "[ -s /etc/bucket/s3.json ] || { umask 077; mkdir -p /etc/bucket; cat >/etc/bucket/s3.json.new; mv /etc/bucket/s3.json.new /etc/bucket/s3.json; }",
       storageSettings(),
     );
-    await inside(
-      `/opt/bucket/venv/bin/python -B /opt/bucket/make-bucket.py ${bucketSettings.name} ${lockDays} && touch ${ready}`,
-    );
+    await inside(`${protect(bucketSettings.mode, lockDays)} && touch ${ready}`);
   });
 }

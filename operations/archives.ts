@@ -1,5 +1,5 @@
 /** `npm run archives`: what is in a deployment's repository, seen from the operator's computer. */
-import { command, exitCodes, Refused, readOptions } from "./main";
+import { command, exitCodes, Refused, readOptions, stackOf } from "./main";
 import { parseDestination, printable, Remote } from "./remote";
 import { bucketOf, throughBucket, throughCht, throughTemporaryKey, type Way } from "./repository";
 import { sourceOf } from "./restore";
@@ -91,15 +91,15 @@ async function archives(signal: AbortSignal): Promise<number> {
     process.stdout.write(help);
     return exitCodes.right;
   }
-  if (options.stack === undefined) throw new Refused("--stack is missing: the name of the stack, for instance prod");
+  const stack = stackOf(options);
   const last = options.last ?? "10";
   if (!/^[0-9]{1,6}$/.test(last)) throw new Refused(`--last ${last}: it must be a whole number, 0 for all`);
   const { from } = sourceOf({ from: options.from ?? "server" });
   if (from === "bucket" && options.via === undefined) {
     throw new Refused("--from bucket needs --via: the machine that the repository is fetched to, and restored on");
   }
-  const deployment = await readDeployment(options.stack);
-  const bucket = from === "bucket" ? bucketOf(deployment.settings, options.stack) : undefined;
+  const deployment = await readDeployment(stack);
+  const bucket = from === "bucket" ? bucketOf(deployment.settings, stack) : undefined;
   const { machines } = deployment.settings;
   const list = async (remote: Remote, { programs, notes, python, request }: Way) => {
     const words = [python, "-B", `${programs}/bin/restore.py`, "list", notes];

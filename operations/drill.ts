@@ -1,7 +1,7 @@
 /** `npm run drill`: rehearses a restore now, or says what the last rehearsal came to. */
 import { readHostFile } from "../components/host-files";
 import { drillNames } from "../components/names";
-import { command, exitCodes, Refused, readOptions } from "./main";
+import { command, exitCodes, Refused, readOptions, stackOf } from "./main";
 import { printable, Remote } from "./remote";
 import { readStackSettings } from "./stack";
 
@@ -37,8 +37,8 @@ async function drill(signal: AbortSignal): Promise<number> {
     process.stdout.write(help);
     return exitCodes.right;
   }
-  const { stack, json } = options;
-  if (stack === undefined) throw new Refused("--stack is missing: the name of the stack, for instance prod");
+  const stack = stackOf(options);
+  const { json } = options;
   const { drill, deployment, machines } = await readStackSettings(stack);
   if (drill === undefined)
     throw new Refused(`the drill is switched off in the stack ${stack}: cht-backup:drill.enabled`);

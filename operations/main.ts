@@ -19,6 +19,12 @@ export function readOptions<T extends NonNullable<ParseArgsConfig["options"]>>(o
   }
 }
 
+/** The stack that the options name. @throws Refused where they name none */
+export function stackOf({ stack }: { stack?: string }): string {
+  if (stack === undefined) throw new Refused("--stack is missing: the name of the stack, for instance prod");
+  return stack;
+}
+
 /** Runs a command and sets the process's exit code. Ctrl-C aborts `signal`, and the command tidies up. */
 export async function command(name: string, work: (signal: AbortSignal) => Promise<number>): Promise<void> {
   const stopped = new AbortController();

@@ -12,7 +12,7 @@ import { lastLines } from "../toolchain/command";
 import { project } from "../toolchain/paths";
 import { Problem } from "../toolchain/progress";
 import { pulumi } from "../toolchain/pulumi";
-import { command, exitCodes, Refused, readOptions } from "./main";
+import { command, exitCodes, Refused, readOptions, stackOf } from "./main";
 import { repositoryId } from "./repository";
 import { type Deployment, readDeployment } from "./stack";
 
@@ -258,8 +258,7 @@ async function recoveryKit(signal: AbortSignal): Promise<number> {
     process.stdout.write(help);
     return exitCodes.right;
   }
-  const { stack } = options;
-  if (stack === undefined) throw new Refused("--stack is missing: the name of the stack, for instance prod");
+  const stack = stackOf(options);
   // npm changes into the project; the user's own directory is in this variable.
   const from = process.env.INIT_CWD ?? process.cwd();
   const name = stack.replaceAll("/", "-");

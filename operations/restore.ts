@@ -1,7 +1,7 @@
 /** `npm run restore`: puts a CHT back on an empty machine, from the operator's computer; or gets a part of it out. */
 import { normalize } from "node:path/posix";
 import { duration } from "../toolchain/progress";
-import { command, exitCodes, Refused, readOptions } from "./main";
+import { command, exitCodes, Refused, readOptions, stackOf } from "./main";
 import { parseDestination, Remote } from "./remote";
 import { bucketOf, hasOwnWay, notesOf, throughBucket, throughCht, throughTemporaryKey, type Way } from "./repository";
 import { readDeployment } from "./stack";
@@ -148,8 +148,8 @@ async function restore(signal: AbortSignal): Promise<number> {
     process.stdout.write(help);
     return exitCodes.right;
   }
-  const { stack, to, "identity-file": identityFile, "ssh-config": configFile } = options;
-  if (stack === undefined) throw new Refused("--stack is missing: the name of the stack, for instance prod");
+  const stack = stackOf(options);
+  const { to, "identity-file": identityFile, "ssh-config": configFile } = options;
   const source = sourceOf(options);
   if (to === undefined)
     throw new Refused("--to is missing: the machine to restore to, for instance root@new.example.org");

@@ -646,16 +646,11 @@ class Copy:
     # ---- the result -------------------------------------------------------------------------------------
 
     def result(self) -> dict[str, Any]:
-        finished = time.time()
         good = self.outcome != "failed"
         of = self.memory.copy
         named = ("key", "version", "number", "transaction", "repository", "size")
         return {
-            "deployment": self.settings["deployment"],
-            "started": moment(self.started),
-            "finished": moment(finished),
-            "startedAt": round(self.started),
-            "finishedAt": round(finished),
+            **heading(self.settings, self.started),
             "ok": good and not self.problems,
             "outcome": self.outcome,
             "exitCode": FAILED if not good else WRONG if self.problems else RIGHT,
@@ -669,6 +664,18 @@ class Copy:
             "problems": self.problems,
             "notes": self.notes,
         }  # fmt: skip
+
+
+def heading(settings: dict[str, Any], started: float) -> dict[str, Any]:
+    """What every report begins with; the run ends now."""
+    finished = time.time()
+    return {
+        "deployment": settings["deployment"],
+        "started": moment(started),
+        "finished": moment(finished),
+        "startedAt": round(started),
+        "finishedAt": round(finished),
+    }
 
 
 class Progress:
@@ -812,13 +819,8 @@ class Check:
         return [*rest, *segments]
 
     def result(self, exit_code: int) -> dict[str, Any]:
-        finished = time.time()
         return {
-            "deployment": self.settings["deployment"],
-            "started": moment(self.started),
-            "finished": moment(finished),
-            "startedAt": round(self.started),
-            "finishedAt": round(finished),
+            **heading(self.settings, self.started),
             "ok": exit_code == RIGHT,
             "exitCode": exit_code,
             **self.checked,

@@ -1,10 +1,9 @@
 import assert from "node:assert/strict";
-import { bucketContainer, bucketSecrets, bucketSettings } from "../../lab/bucket";
+import { bucketContainer, bucketSecrets, bucketSettings, protect } from "../../lab/bucket";
 import { exec, output, waitFor } from "../../lab/machines";
 import { run } from "../../toolchain/command";
 import { assertComplete, backUp, repository, user } from "./backup";
 import {
-  asOwner,
   asServer,
   bucketFailedService,
   bucketPrograms,
@@ -145,7 +144,7 @@ describe("the copy to the bucket", function () {
 
   describe("what someone changed", () => {
     const retention = async (mode: string, days: number) => {
-      const changed = await asOwner("bucket_owner.py", bucketSettings.name, mode, `${days}`);
+      const changed = await run("docker", ["exec", bucketContainer, "sh", "-c", protect(mode, days)]);
       assert.equal(changed.code, 0, changed.stderr);
     };
 
@@ -188,7 +187,7 @@ describe("the copy to the bucket", function () {
         const report = await copyNow();
         assert.match(report.problems.join(), /locks for 1 days in GOVERNANCE mode by default/);
       } finally {
-        await retention(bucketSettings.mode.toUpperCase(), bucketSettings.lockDays);
+        await retention(bucketSettings.mode, bucketSettings.lockDays);
       }
       await up();
       await assertNoDrift();

@@ -3,7 +3,6 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { bucketNames } from "../../components/names";
-import { bucketContainer } from "../../lab/bucket";
 import { containerOf, exec, output, waitFor } from "../../lab/machines";
 import { type Result, run } from "../../toolchain/command";
 
@@ -70,15 +69,7 @@ export async function withoutCopies<T>(work: () => Promise<T>): Promise<T> {
 /** Runs a Python file of `test/e2e/machine` as root on the server, with the copy's own programs and credentials. */
 export function asServer(file: string, ...args: string[]): Promise<Result> {
   const environment = ["-e", `PYTHONPATH=${bucketPrograms}/bin`];
-  const python = [`${bucketPrograms}/venv/bin/python`, "-B", "-", ...args];
-  return runPython(["exec", "-i", ...environment, containerOf("server"), ...python], file);
-}
-
-/** Runs a Python file of `test/e2e/machine` beside the storage, where the key of the bucket's owner is. */
-export function asOwner(file: string, ...args: string[]): Promise<Result> {
-  return runPython(["exec", "-i", bucketContainer, "/opt/bucket/venv/bin/python", "-B", "-", ...args], file);
-}
-
-function runPython(command: string[], file: string): Promise<Result> {
-  return run("docker", command, { stdin: readFileSync(join(__dirname, "machine", file)), timeoutMs: 120_000 });
+  const command = ["exec", "-i", ...environment, containerOf("server"), `${bucketPrograms}/venv/bin/python`];
+  const stdin = readFileSync(join(__dirname, "machine", file));
+  return run("docker", [...command, "-B", "-", ...args], { stdin, timeoutMs: 120_000 });
 }

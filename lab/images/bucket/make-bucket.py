@@ -1,7 +1,6 @@
-"""Makes the lab's bucket where it is missing, as its owner would: make-bucket.py NAME DAYS
+"""Makes the lab's bucket where it is missing, as its owner would: make-bucket.py NAME MODE DAYS
 
-Waits until the storage works. The bucket has versioning and object lock, which by default locks for DAYS in compliance
-mode.
+Waits until the storage works. The bucket has versioning and object lock, which by default locks for DAYS in MODE.
 """
 
 import contextlib
@@ -15,7 +14,7 @@ import botocore.exceptions
 
 LIMIT = 60  # seconds
 
-name, days = sys.argv[1], int(sys.argv[2])
+name, mode, days = sys.argv[1], sys.argv[2], int(sys.argv[3])
 with open("/etc/bucket/s3.json", encoding="utf-8") as file:
     identities = json.load(file)["identities"]
 owner = next(of for of in identities if of["name"] == "owner")["credentials"][0]
@@ -56,7 +55,7 @@ while True:
             Bucket=name,
             ObjectLockConfiguration={
                 "ObjectLockEnabled": "Enabled",
-                "Rule": {"DefaultRetention": {"Mode": "COMPLIANCE", "Days": days}},
+                "Rule": {"DefaultRetention": {"Mode": mode, "Days": days}},
             },
         )
         break
