@@ -128,7 +128,7 @@ function nearest(key: string, names: string[]): string | undefined {
 }
 
 /** How many letters must be added, removed, changed or swapped with their neighbour (optimal string alignment). */
-function distance(one: string, other: string): number {
+export function distance(one: string, other: string): number {
   const rows = [Array.from({ length: other.length + 1 }, (_, index) => index)];
   const at = (i: number, j: number) => rows[i]?.[j] ?? 0;
   for (let i = 1; i <= one.length; i++) {
