@@ -5,11 +5,12 @@
  * in `.lab/`. For any other, or where none is named, the backend, the login and the passphrase are the user's own.
  */
 import { spawn } from "node:child_process";
-import { mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
-import { hostname } from "node:os";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { hostname, tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
 import { type Result, type RunOptions, run } from "./command";
 import { main } from "./main";
+import { missingPlugins, pluginAdvice, withEvents } from "./missing-plugin";
 import { labFolder, project } from "./paths";
 import { livingProcess } from "./process";
 import { Progress } from "./progress";
@@ -94,15 +95,39 @@ export async function pulumi(args: readonly string[], options: RunOptions = {}):
   return run(cli.command, args, { cwd: project, ...options, env: cliEnvironment(stack, cli, env) });
 }
 
-/** Runs the CLI on this process's input and output and returns its exit code. */
+/** Says on standard error what to do about plugins that the CLI, by its events, couldn't get. */
+function adviseOnPlugins(events: string): void {
+  const { dependencies } = JSON.parse(readFileSync(join(project, "package.json"), "utf8"));
+  for (const name of missingPlugins(existsSync(events) ? readFileSync(events, "utf8") : "")) {
+    const version = dependencies[`@pulumi/${name}`];
+    process.stderr.write(pluginAdvice(name, version, { os: process.platform, arch: process.arch }));
+  }
+}
+
+/**
+ * Runs the CLI on this process's input and output and returns its exit code. Where it couldn't get a plugin, this says
+ * what to do about it.
+ */
 export async function pulumiInherited(args: readonly string[], env: NodeJS.ProcessEnv = process.env): Promise<number> {
   const cli = await cliOrBuild();
   const stack = prepare(args, env);
-  const child = spawn(cli.command, args, {
-    cwd: project,
-    env: cliEnvironment(stack, cli, env),
-    stdio: "inherit",
-  });
+  const folder = mkdtempSync(join(tmpdir(), "cht-backup-events-"));
+  try {
+    const events = join(folder, "events.json");
+    const watched = withEvents(args, events);
+    const code = await runInherited(cli.command, watched?.args ?? args, {
+      ...cliEnvironment(stack, cli, env),
+      ...watched?.env,
+    });
+    if (code !== 0) adviseOnPlugins(events);
+    return code;
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+async function runInherited(command: string, args: readonly string[], env: NodeJS.ProcessEnv): Promise<number> {
+  const child = spawn(command, args, { cwd: project, env, stdio: "inherit" });
   // On a terminal Ctrl-C reaches the CLI by itself; a second signal would make it give up at once instead of
   // finishing what it is doing. Elsewhere it is passed on.
   const passOn = (signal: NodeJS.Signals) => {

@@ -1,8 +1,11 @@
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { describe, it } from "mocha";
 import { lastLines } from "../../toolchain/command";
 import { distribution, plan, type Situation } from "../../toolchain/engine";
-import { cacheFolder } from "../../toolchain/paths";
+import { missingPlugins, pluginAdvice, withEvents } from "../../toolchain/missing-plugin";
+import { cacheFolder, project } from "../../toolchain/paths";
 import { duration, Progress, plain } from "../../toolchain/progress";
 import { cliEnvironment, namedStack } from "../../toolchain/pulumi";
 import { goPlan, isAtLeast } from "../../toolchain/pulumi-cli";
@@ -126,6 +129,89 @@ describe("the Pulumi CLI", () => {
   it("is kept in the user's cache", () => {
     assert.equal(cacheFolder({ XDG_CACHE_HOME: "/c" }), "/c/cht-backup");
     assert.match(cacheFolder({}), /\/\.cache\/cht-backup$/);
+  });
+});
+
+describe("a plugin that is missing", () => {
+  const event = (severity: string, message: string) => JSON.stringify({ diagnosticEvent: { severity, message } });
+
+  it("is recognised by what Pulumi says of it, once", () => {
+    const events = [
+      JSON.stringify({ preludeEvent: {} }),
+      event("warning", "error downloading provider: Get https://…/pulumi-resource-docker-v5.2.0-linux-amd64.tar.gz"),
+      event(
+        "error",
+        "no resource plugin 'pulumi-resource-aws' found in the workspace at version v7.48.0 or on your $PATH",
+      ),
+      event(
+        "error",
+        "Could not automatically download and install resource plugin 'pulumi-resource-command' at version v1.2.1, …",
+      ),
+      event(
+        "error",
+        "Could not automatically download and install resource plugin 'pulumi-resource-aws' at version v7.48.0",
+      ),
+      '{"diagnosticEvent": {"severity": "err',
+    ];
+    assert.deepEqual(missingPlugins(events.join("\n")), ["aws", "command"]);
+    const others = [
+      event("error", "host:machines.cht: can't be reached"),
+      event("error", "no resource plugin 'pulumi-resource-gcp' found in the workspace"),
+      event("error", "the plugin pulumi-resource-aws exited"),
+      "",
+    ];
+    assert.deepEqual(missingPlugins(others.join("\n")), []);
+  });
+
+  it("is looked for in commands that load plugins, whose arguments and output stay as they are", () => {
+    const events = ["--event-log", "/tmp/e"];
+    for (const [given, expected] of [
+      [["preview"], ["preview", ...events]],
+      [
+        ["up", "--stack", "prod", "--yes"],
+        ["up", ...events, "--stack", "prod", "--yes"],
+      ],
+      [
+        ["--stack", "prod", "destroy"],
+        ["--stack", "prod", "destroy", ...events],
+      ],
+      [
+        ["-s=prod", "refresh"],
+        ["-s=prod", "refresh", ...events],
+      ],
+      [["config", "set", "x", "up"], undefined],
+      [["stack", "ls"], undefined],
+      [["preview", "--event-log", "mine"], undefined],
+      [["--help"], undefined],
+      [[], undefined],
+    ] as const) {
+      assert.deepEqual(withEvents(given, "/tmp/e")?.args, expected, given.join(" "));
+    }
+  });
+
+  it("is named with its version, what needs it, how it is installed, and how to do without", () => {
+    const words = pluginAdvice("aws", "7.48.0", { os: "linux", arch: "x64" });
+    assert.match(words, /`aws`, version 7\.48\.0/);
+    assert.match(words, /`cht-backup:server\.aws` and `cht-backup:bucket\.aws`/);
+    assert.match(words, /^ +- with .*: npm run pulumi -- plugin install resource aws 7\.48\.0\n.*HTTPS_PROXY/m);
+    assert.match(words, /aws 7\.48\.0 --file pulumi-resource-aws-v7\.48\.0-linux-amd64\.tar\.gz$/m);
+    assert.match(words, /without it: name a server and a bucket/);
+    const mac = pluginAdvice("docker", "5.2.0", { os: "darwin", arch: "arm64" });
+    assert.match(mac, /pulumi-resource-docker-v5\.2\.0-darwin-arm64\.tar\.gz/);
+    assert.match(mac, /manageDocker: false/);
+  });
+
+  it("of every SDK in package.json that loads one is known", () => {
+    const { dependencies } = JSON.parse(readFileSync(join(project, "package.json"), "utf8"));
+    const names = Object.keys(dependencies).flatMap((name) => /^@pulumi\/(?!pulumi$)(.*)$/.exec(name)?.[1] ?? []);
+    assert.ok(names.length > 0);
+    for (const name of names) {
+      const said = event("error", `no resource plugin 'pulumi-resource-${name}' found in the workspace`);
+      assert.deepEqual(missingPlugins(said), [name]);
+      // The engine asks for the version of the plugin that the SDK names.
+      const sdk = require(`@pulumi/${name}/package.json`);
+      assert.equal(sdk.pulumi.version, dependencies[`@pulumi/${name}`]);
+    }
   });
 });
 
