@@ -2,6 +2,7 @@
  * The small languages that occur in the settings: does a text belong to one? Each function follows the manual
  * or the source of the program that reads the text in the end.
  */
+import { isIP } from "node:net";
 
 const calendarWords = [
   "minutely",
@@ -172,4 +173,33 @@ export function isPinnedImage(text: string): boolean {
 /** Whether a text is the address of an S3 storage: `http(s)://HOST[:PORT]`, without user, path or query. */
 export function isEndpoint(text: string): boolean {
   return /^https?:\/\/(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?$/.test(text);
+}
+
+/**
+ * Whether a text is a network in CIDR notation that isn't half of the internet: IPv4 from /8 on, IPv6 from /16 on, without
+ * bits set beyond its length (AWS refuses those).
+ */
+export function isNetwork(text: string): boolean {
+  const [address = "", length = "", ...rest] = text.split("/");
+  const version = isIP(address);
+  if (version === 0 || rest.length > 0 || !/^\d{1,3}$/.test(length)) return false;
+  const bits = Number(length);
+  if (version === 4 ? bits < 8 || bits > 32 : bits < 16 || bits > 128) return false;
+  return /^0*$/.test(bitsOf(address).slice(bits));
+}
+
+/** An IP address as zeros and ones. */
+function bitsOf(address: string): string {
+  if (isIP(address) === 4)
+    return address
+      .split(".")
+      .map((byte) => Number(byte).toString(2).padStart(8, "0"))
+      .join("");
+  // The parser of URLs turns an IPv4 address at the end into groups.
+  const [head = "", tail] = new URL(`http://[${address}]`).hostname.slice(1, -1).split("::");
+  const groups = (text: string) => text.split(":").filter((group) => group !== "");
+  const [first, last] = [groups(head), groups(tail ?? "")];
+  return [...first, ...Array<string>(8 - first.length - last.length).fill("0"), ...last]
+    .map((group) => Number.parseInt(group, 16).toString(2).padStart(16, "0"))
+    .join("");
 }

@@ -6,6 +6,15 @@ import * as pulumi from "@pulumi/pulumi";
 import { z } from "zod";
 import { chtNames } from "./components/names";
 import {
+  awsMistakes,
+  type BucketAws,
+  bucketAwsSchema,
+  chtNetworks,
+  SERVER_ADMIN,
+  type ServerAws,
+  serverAwsSchema,
+} from "./config-aws";
+import {
   isAlertAddress,
   isCalendar,
   isChunker,
@@ -38,7 +47,8 @@ export const settingsSchema = z.strictObject({
   "host:machines": machinesSchema.meta({
     description:
       "The machines and how your computer reaches them over SSH. `cht` is the machine that runs the CHT, `server` " +
-      "the one that keeps the backups: another machine, for whoever takes over the first must not reach both.",
+      "the one that keeps the backups: another machine, for whoever takes over the first must not reach both. With " +
+      "`cht-backup:server.aws` the stack makes `server`; then it has at most `identityFile`, `jump` or `configFile`.",
     allowed: "a mapping that has `cht` and `server`, each with at least `address`",
     example: "{ cht: { address: cht.example.org, user: ubuntu }, server: { address: backup.example.org } }",
   }),
@@ -123,11 +133,12 @@ export const settingsSchema = z.strictObject({
           allowed: "a whole number of MiB from 1 to 1048576",
           example: "1024",
         }),
+      aws: serverAwsSchema.optional(),
     })
     .prefault({})
     .meta({
       description: "The offsite server.",
-      allowed: "a mapping of `dataDirectory`, `address`, `port`, `reserveMebibytes`",
+      allowed: "a mapping of `dataDirectory`, `address`, `port`, `reserveMebibytes`, `aws`",
       example: "{ dataDirectory: /mnt/backup }",
     }),
   "cht-backup:schedule": z
@@ -332,7 +343,8 @@ export const settingsSchema = z.strictObject({
         .string()
         .regex(/^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$/)
         .meta({
-          description: "The bucket's name. It exists already, with versioning and object lock (docs/bucket.md).",
+          description:
+            "The bucket's name. It exists already, with versioning and object lock (docs/bucket.md), or `aws` makes it.",
           allowed: "3 to 63 lower-case letters, digits, dots and dashes, a letter or digit at both ends",
           example: "moh-backup-copy",
         }),
@@ -455,13 +467,15 @@ export const settingsSchema = z.strictObject({
         allowed: "a whole number of hours from 1 to 87600",
         example: "30",
       }),
-      accessKeyId: accessKeyId().meta({
-        description:
-          "Access key of the writer, who may put, get, list and lengthen locks, and nothing else " +
-          "(components/bucket-writer-policy.json). It lies on the server.",
-        allowed: accessKeyIdRule,
-        example: "AKIAIOSFODNN7EXAMPLE",
-      }),
+      accessKeyId: accessKeyId()
+        .optional()
+        .meta({
+          description:
+            "Access key of the writer, who may put, get, list and lengthen locks, and nothing else " +
+            "(components/bucket-writer-policy.json). It lies on the server.",
+          allowed: accessKeyIdRule,
+          example: "AKIAIOSFODNN7EXAMPLE",
+        }),
       secretAccessKey: secretAccessKey().meta({
         description:
           "The writer's secret: `npm run pulumi -- config set --secret --path 'cht-backup:bucket.secretAccessKey'`.",
@@ -488,13 +502,14 @@ export const settingsSchema = z.strictObject({
           allowed: "a mapping of `accessKeyId` and `secretAccessKey`",
           fallback: "the writer's, which can read, too",
         }),
+      aws: bucketAwsSchema.optional(),
     })
     .optional()
     .meta({
       description:
         "The third copy: an S3 bucket, to which the server copies the repository after every backup, and where copies are " +
         "locked. `none`, or leaving it out, is allowed: then every `up` says that 3-2-1 isn't met.",
-      allowed: "`none`, or a mapping of `name`, `mode`, `accessKeyId`, `secretAccessKey` and others",
+      allowed: "`none`, or a mapping of `name`, `mode`, `accessKeyId`, `secretAccessKey` (or `aws`) and others",
       example: "none",
       fallback: "`none`",
     }),
@@ -536,12 +551,15 @@ type Values = z.output<typeof settingsSchema>;
 
 /** The settings of one stack, every default filled in. */
 export interface Settings {
-  /** Every machine of `host:machines`. */
+  /** Every machine of `host:machines`. The address of one that the stack makes is empty. */
   machines: Machines & Record<"cht" | "server", Machine>;
   /** Name of the deployment. */
   deployment: string;
   cht: Values["cht-backup:cht"];
-  server: Required<Values["cht-backup:server"]>;
+  server: Required<Omit<Values["cht-backup:server"], "aws">> & {
+    /** Undefined where the server exists already; else `address` may be empty until `withMade`. */
+    aws?: (Omit<ServerAws, "chtNetworks"> & { chtNetworks: readonly string[] }) | undefined;
+  };
   /** A calendar expression of systemd.time(7). */
   schedule: string;
   /** A time span of systemd.time(7). */
@@ -575,7 +593,7 @@ export interface AccessKey {
 export interface Bucket
   extends Omit<
     Values["cht-backup:bucket"] & object,
-    "endpoint" | "pathStyle" | "prefix" | "storageClass" | "accessKeyId" | "secretAccessKey" | "reader"
+    "endpoint" | "pathStyle" | "prefix" | "storageClass" | "accessKeyId" | "secretAccessKey" | "reader" | "aws"
   > {
   /** Null: AWS. */
   endpoint: string | null;
@@ -584,9 +602,12 @@ export interface Bucket
   prefix: string;
   /** Null: the standard one. */
   storageClass: "STANDARD_IA" | "GLACIER_IR" | null;
-  writer: AccessKey;
-  /** May be the writer's. */
-  reader: AccessKey;
+  /** Undefined where the stack makes the bucket. */
+  writer: AccessKey | undefined;
+  /** May be the writer's. Undefined until `withMade` where the stack makes the bucket. */
+  reader: AccessKey | undefined;
+  /** Undefined where the bucket exists already. */
+  aws?: BucketAws | undefined;
 }
 
 /** The drill's settings: see `cht-backup:drill`. */
@@ -608,8 +629,32 @@ export interface StackSettings extends Omit<Settings, "alerts" | "passphrase" | 
 }
 
 export interface StackBucket extends Omit<Bucket, "writer" | "reader"> {
-  writer: pulumi.Output<AccessKey>;
-  reader: Pick<AccessKey, "accessKeyId">;
+  /** Undefined where the stack makes the bucket, or the machine's role writes. */
+  writer: pulumi.Output<AccessKey> | undefined;
+  reader: Pick<AccessKey, "accessKeyId"> | undefined;
+}
+
+/** What only the stack knows, of what it has made itself. */
+export interface Made {
+  /** Where the server is. */
+  serverAddress?: string | undefined;
+  /** The key for reading the bucket. */
+  bucketReader?: AccessKey | undefined;
+}
+
+/** Settings with what the stack has made put where it would be if it had existed already. Pure. */
+export function withMade<
+  P extends Pick<Settings, "machines" | "server"> & {
+    bucket: { reader: { accessKeyId: string } | undefined } | undefined;
+  },
+>(settings: P, { serverAddress, bucketReader }: Made): P {
+  const { machines, server, bucket } = settings;
+  return {
+    ...settings,
+    machines: { ...machines, server: { ...machines.server, address: machines.server.address || serverAddress || "" } },
+    server: { ...server, address: server.address || serverAddress || "" },
+    bucket: bucket && { ...bucket, reader: bucket.reader ?? bucketReader },
+  };
 }
 
 /** Reads this stack's settings. Throws all mistakes at once, as a `RunError`: Pulumi prints it without a stack trace. */
@@ -627,8 +672,12 @@ export function loadSettings(): StackSettings {
 }
 
 /** The reader's secret is no business of a stack: only restores and the recovery kit use it. */
-function withoutSecrets({ writer, reader: { accessKeyId }, ...bucket }: Bucket): StackBucket {
-  return { ...bucket, reader: { accessKeyId }, writer: pulumi.secret(writer) };
+function withoutSecrets({ writer, reader, ...bucket }: Bucket): StackBucket {
+  return {
+    ...bucket,
+    reader: reader && { accessKeyId: reader.accessKeyId },
+    writer: writer && pulumi.secret(writer),
+  };
 }
 
 /**
@@ -656,10 +705,13 @@ export function readSettings(all: Record<string, string>, stack: string, secretK
   const values = settingsSchema.parse(given);
   const machines = values["host:machines"] as Settings["machines"];
   const deployment = values["cht-backup:deployment"] ?? stack;
+  const { aws, ...place } = values["cht-backup:server"];
+  if (aws !== undefined) machines.server = { ...machines.server, address: "", user: SERVER_ADMIN, sudo: true };
   const server = {
-    ...values["cht-backup:server"],
-    address: values["cht-backup:server"].address ?? machines.server.address,
-    port: values["cht-backup:server"].port ?? machines.server.port ?? 22,
+    ...place,
+    address: place.address ?? machines.server.address,
+    port: place.port ?? machines.server.port ?? 22,
+    ...(aws && { aws: { ...aws, chtNetworks: chtNetworks(aws.chtNetworks, machines.cht.address) ?? [] } }),
   };
   const { enabled, manageDocker, serverAddress, serverPort, ...drill } = values["cht-backup:drill"];
   const near = drill.machine === "server" ? { address: "127.0.0.1", port: machines.server.port ?? 22 } : server;
@@ -697,7 +749,8 @@ function scratchOf(given: string | undefined, deployment: string): string {
 function bucketOf(given: Values["cht-backup:bucket"], deployment: string): Bucket | undefined {
   if (given === undefined) return undefined;
   const { accessKeyId, secretAccessKey, reader, ...bucket } = given;
-  const writer = { accessKeyId, secretAccessKey };
+  const writer =
+    accessKeyId === undefined || secretAccessKey === undefined ? undefined : { accessKeyId, secretAccessKey };
   return {
     ...bucket,
     endpoint: bucket.endpoint ?? null,
@@ -736,7 +789,7 @@ function furtherMistakes(given: Record<string, unknown>, stack: string, secret: 
         `${deploymentRule}, for instance moh`,
     );
   }
-  lines.push(...machineMistakes(given["host:machines"]));
+  lines.push(...machineMistakes(given["host:machines"], asMapping(given["cht-backup:server"])?.aws !== undefined));
   const alerts = given["cht-backup:alerts"];
   if (Array.isArray(alerts) && alerts.length > 0 && !secret.has("cht-backup:alerts")) {
     lines.push(
@@ -749,7 +802,7 @@ function furtherMistakes(given: Record<string, unknown>, stack: string, secret: 
       "cht-backup:passphrase: found in clear; must be secret, for instance `npm run pulumi -- config set --secret cht-backup:passphrase`",
     );
   }
-  lines.push(...bucketMistakes(given, secret));
+  lines.push(...bucketMistakes(given, secret), ...awsMistakes(given));
   const directories = (given["cht-backup:cht"] as { couchdbData?: unknown } | undefined)?.couchdbData;
   if (Array.isArray(directories)) {
     directories.forEach((directory, index) => {
@@ -765,15 +818,25 @@ function furtherMistakes(given: Record<string, unknown>, stack: string, secret: 
   return lines;
 }
 
-function machineMistakes(given: unknown): string[] {
-  const { cht, server } = asMapping(given) ?? {};
-  if (asMapping(given) === undefined) return [];
+function machineMistakes(given: unknown, makesServer: boolean): string[] {
+  const machines = asMapping(given);
+  if (machines === undefined) return [];
   const schema = machinesSchema.valueType;
   const lines: string[] = [];
-  if (cht === undefined) lines.push(`host:machines.cht: missing; ${mustBe(schema)}`);
-  if (server === undefined) lines.push(`host:machines.server: missing; ${mustBe(schema)}`);
-  const [one, other] = [cht, server].map((machine) => machinesSchema.valueType.safeParse(machine).data);
-  if (one !== undefined && one.address === other?.address && (one.port ?? 22) === (other.port ?? 22)) {
+  for (const name of ["cht", "server"]) {
+    if (machines[name] !== undefined || (makesServer && name === "server")) continue;
+    lines.push(`host:machines.${name}: missing; ${mustBe(schema)}`);
+  }
+  for (const [name, machine] of Object.entries(machines)) {
+    const of = asMapping(machine);
+    const { shape } = core(schema) as z.ZodObject;
+    // A name that isn't known may be `address` misspelt, and is a mistake already.
+    if (of === undefined || !Object.keys(of).every((key) => key in shape)) continue;
+    if (of.address !== undefined || (makesServer && name === "server")) continue;
+    lines.push(`host:machines.${name}.address: missing; ${mustBe(shape.address as z.ZodType)}`);
+  }
+  const [one, other] = [machines.cht, machines.server].map((machine) => schema.safeParse(machine).data);
+  if (one?.address && one.address === other?.address && (one.port ?? 22) === (other.port ?? 22)) {
     lines.push(
       `host:machines.server.address: ${found(one.address)}, which is the machine cht; must be another machine: ` +
         "whoever takes over or loses the first must not have the backups, too",
@@ -835,6 +898,12 @@ function bucketMistakes(given: Record<string, unknown>, secret: Set<string>): st
     lines.push(
       `cht-backup:bucket.${at}: found in clear; must be secret, for instance ` +
         `\`npm run pulumi -- config set --secret --path 'cht-backup:bucket.${at}'\``,
+    );
+  }
+  for (const name of ["accessKeyId", "secretAccessKey"] as const) {
+    if (bucket[name] !== undefined || asMapping(bucket.aws) !== undefined) continue;
+    lines.push(
+      `cht-backup:bucket.${name}: missing; ${mustBe(settingsSchema.shape["cht-backup:bucket"].unwrap().shape[name])}`,
     );
   }
   const { keepDays, lockDays } = settingsSchema.shape["cht-backup:bucket"].unwrap().shape;

@@ -82,5 +82,5 @@ export const recovery = pulumi.secret({
   formerKeys: backups.formerKeys,
   hostKey: server.hostKey,
 });
-remindOfRecoveryKit(settings, backups.exportedKey, server.hostKey);
+remindOfRecoveryKit(settings, backups.exportedKey, server.hostKey, {});
 export const kept = keptByDestroy(deployment, dataDirectory, drillMachine && drill?.machine, bucket);

@@ -99,7 +99,8 @@ export class BucketCopy extends pulumi.ComponentResource {
               bucket: bucket.name,
               prefix: bucket.prefix,
               pathStyle: bucket.pathStyle,
-              credentials: `${settings}/credentials`,
+              // Null: the machine's role.
+              credentials: bucket.writer === undefined ? null : `${settings}/credentials`,
               mode: bucket.mode.toUpperCase(),
               keepDays: bucket.keepDays,
               lockDays: bucket.lockDays,
@@ -115,21 +116,17 @@ export class BucketCopy extends pulumi.ComponentResource {
         },
         inside,
       ),
-      new host.File(
-        "bucket-credentials",
-        {
-          machine,
-          path: `${settings}/credentials`,
-          mode: "0600",
-          content: bucket.writer.apply(
-            ({ accessKeyId, secretAccessKey }) =>
-              `[default]\naws_access_key_id = ${accessKeyId}\naws_secret_access_key = ${secretAccessKey}\n`,
-          ),
-        },
-        inside,
-      ),
       alertAddresses("bucket-alert-addresses", machine, settings, args.alerts, inside),
     ];
+
+    if (bucket.writer !== undefined) {
+      const content = bucket.writer.apply(
+        ({ accessKeyId, secretAccessKey }) =>
+          `[default]\naws_access_key_id = ${accessKeyId}\naws_secret_access_key = ${secretAccessKey}\n`,
+      );
+      const path = `${settings}/credentials`;
+      needed.push(new host.File("bucket-credentials", { machine, path, mode: "0600", content }, inside));
+    }
 
     const failure = new host.Unit(
       "bucket-alert-service",

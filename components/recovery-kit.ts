@@ -1,7 +1,7 @@
 /** Whether the recovery kit on paper still opens the archives, and the reminder to make a new one. */
 import { createHash } from "node:crypto";
 import * as pulumi from "@pulumi/pulumi";
-import type { StackBucket, StackSettings } from "../config";
+import { type Made, type StackBucket, type StackSettings, withMade } from "../config";
 import { serverNames } from "./names";
 
 type Place = Pick<StackSettings, "deployment" | "server" | "cht" | "machines"> & {
@@ -20,7 +20,7 @@ export function kitDigest({ deployment, server, bucket, cht, machines }: Place, 
   place.push(home, composeProject, couchdbData);
   if (bucket) {
     const { name, region, endpoint, pathStyle, prefix, reader } = bucket;
-    place.push(name, region, endpoint, pathStyle, prefix, reader.accessKeyId);
+    place.push(name, region, endpoint, pathStyle, prefix, reader?.accessKeyId);
   }
   return createHash("sha256").update(JSON.stringify(place)).digest("hex");
 }
@@ -43,11 +43,12 @@ export function remindOfRecoveryKit(
   settings: Place & Pick<StackSettings, "recoveryKit">,
   key: pulumi.Output<string>,
   hostKey: pulumi.Output<string>,
+  made: pulumi.Input<Made>,
 ): void {
   // A preview would say the same a second time.
   if (pulumi.runtime.isDryRun()) return;
-  pulumi.all([key, hostKey]).apply(async ([knownKey, knownHostKey]) => {
-    const digest = kitDigest(settings, knownKey, knownHostKey);
+  pulumi.all([key, hostKey, made]).apply(async ([knownKey, knownHostKey, knownMade]) => {
+    const digest = kitDigest(withMade(settings, knownMade), knownKey, knownHostKey);
     const reminder = kitReminder(settings.recoveryKit, digest, pulumi.getStack());
     if (reminder !== undefined) await pulumi.log.warn(reminder);
   });

@@ -51,7 +51,9 @@ function inside(name: string, object: z.ZodObject): string {
   return Object.entries(object.shape)
     .map(([key, schema]) => {
       const lines = facts(schema as z.ZodType).map(([title, value]) => `  - ${title}: ${value}\n`);
-      return `- **\`${name}.${key}\`**: ${textsOf(schema as z.ZodType).description}\n${lines.join("")}`;
+      const inner = core(schema as z.ZodType);
+      const further = inner instanceof z.ZodObject ? inside(`${name}.${key}`, inner) : "";
+      return `- **\`${name}.${key}\`**: ${textsOf(schema as z.ZodType).description}\n${lines.join("")}${further}`;
     })
     .join("");
 }
@@ -69,7 +71,7 @@ function facts(schema: z.ZodType): [string, string][] {
 function defaultOf(schema: z.ZodType): string {
   const value = schema instanceof z.ZodDefault ? schema.def.defaultValue : undefined;
   if (value === undefined) return "none, it must be given";
-  if (Array.isArray(value)) return "none";
+  if (Array.isArray(value) || (typeof value === "object" && Object.keys(value ?? {}).length === 0)) return "none";
   return `\`${String(value)}\``;
 }
 

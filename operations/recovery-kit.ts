@@ -69,7 +69,7 @@ function secretsOf({ settings, passphrase, key, formerKeys = {} }: Deployment): 
   const bucket = settings.bucket && {
     title: "The secret of the bucket's key",
     about: "For step 4, only where the bucket is used.",
-    text: settings.bucket.reader.secretAccessKey,
+    text: settings.bucket.reader?.secretAccessKey ?? "",
   };
   return [
     {
@@ -108,7 +108,7 @@ function valuesOf({ stack, deployment, made, version }: Kit): Record<string, str
       BUCKET_REGION: bucket.region,
       BUCKET_PREFIX: bucket.prefix,
       BUCKET_STYLE: bucket.pathStyle ? "path" : "auto",
-      BUCKET_KEY_ID: bucket.reader.accessKeyId,
+      BUCKET_KEY_ID: bucket.reader?.accessKeyId ?? "",
     }),
     OTHER_COPY: bucket
       ? `A copy of it is in the bucket ${bucket.name}: see "4, from the bucket".`

@@ -1,7 +1,7 @@
 /** A machine's way to the repository for as long as an operation takes: scripts and, where it has none, a key. */
 import { readHostFile, renderHostFile } from "../components/host-files";
 import { chtNames, serveCommand, serverNames } from "../components/names";
-import type { Bucket, Settings } from "../config";
+import type { AccessKey, Bucket, Settings } from "../config";
 import { Problem } from "../toolchain/progress";
 import { Refused } from "./main";
 import type { Remote } from "./remote";
@@ -104,9 +104,17 @@ function prepare(remote: Remote, directory: string, from: "server" | "bucket", c
   return remote.script(readHostFile("restore/prepare.sh"), words, { signal, onError: say });
 }
 
-/** The bucket of a stack. @throws Refused where there is none */
-export function bucketOf({ bucket }: Settings, stack: string): Bucket {
-  if (bucket !== undefined) return bucket;
+/** A bucket that can be read. */
+export type ReadableBucket = Bucket & { reader: AccessKey };
+
+/** The bucket of a stack. @throws Refused where there is none, or none yet */
+export function bucketOf({ bucket }: Settings, stack: string): ReadableBucket {
+  if (bucket?.reader !== undefined) return { ...bucket, reader: bucket.reader };
+  if (bucket !== undefined) {
+    throw new Refused(
+      `the stack ${stack} hasn't made its bucket yet: run \`npm run pulumi -- up --stack ${stack}\` first`,
+    );
+  }
   throw new Refused(`the stack ${stack} has no copy in a bucket (cht-backup:bucket): restore with --from server`);
 }
 
@@ -115,7 +123,11 @@ export function bucketOf({ bucket }: Settings, stack: string): Bucket {
  * may have (another one's copy would be forged, or of another deployment). Pure.
  * @param copyAsOf the newest copy finished by this time, UTC; undefined: the newest
  */
-export function bucketRequest(bucket: Bucket, { key, formerKeys = {} }: Recovery, copyAsOf: string | undefined) {
+export function bucketRequest(
+  bucket: ReadableBucket,
+  { key, formerKeys = {} }: Recovery,
+  copyAsOf: string | undefined,
+) {
   const { name, region, endpoint, pathStyle, prefix, reader } = bucket;
   const repositories = [repositoryId(key), ...Object.keys(formerKeys)];
   return { bucket: name, region, endpoint, pathStyle, prefix, ...reader, asOf: copyAsOf, repositories };
@@ -135,7 +147,7 @@ export function repositoryId(key: string): string {
  */
 export async function throughBucket<T>(
   remote: Remote,
-  bucket: Bucket,
+  bucket: ReadableBucket,
   deployment: Deployment,
   options: Course & { copyAsOf?: string | undefined; into?: string | undefined },
   work: (way: Way) => Promise<T>,

@@ -1,5 +1,5 @@
 /** What an operation has to know of a deployment: the stack's settings, and what opens its archives. */
-import { readSettings, type Settings } from "../config";
+import { type AccessKey, readSettings, type Settings, withMade } from "../config";
 import { lastLines, type Result } from "../toolchain/command";
 import { Problem } from "../toolchain/progress";
 import { pulumi } from "../toolchain/pulumi";
@@ -14,6 +14,10 @@ export interface Recovery {
   formerKeys?: Record<string, string>;
   /** The server's host key in OpenSSH's form; missing until the next `pulumi up` of a stack from before it was kept. */
   hostKey?: string;
+  /** Where the server is, if the stack made it. */
+  serverAddress?: string;
+  /** The key for reading the bucket, if the stack made it. It may go where the passphrase may. */
+  bucketReader?: AccessKey;
 }
 
 export interface Deployment extends Recovery {
@@ -42,7 +46,7 @@ function checked(stack: string, what: string, result: Result): string {
 }
 
 /**
- * Reads a stack's settings.
+ * Reads a stack's settings, without what the stack made itself.
  * @throws Problem, or RunError with a line for every wrong setting
  */
 export async function readStackSettings(stack: string): Promise<Settings> {
@@ -65,5 +69,10 @@ export async function readDeployment(stack: string): Promise<Deployment> {
     pulumi(["stack", "output", "recovery", "--json", "--show-secrets", "--stack", stack]),
   ]);
   const recovery = JSON.parse(checked(stack, "output `recovery`", output)) as Recovery;
-  return { settings, ...recovery };
+  const { serverAddress, bucketReader, hostKey } = recovery;
+  const complete = withMade(settings, { serverAddress, bucketReader });
+  const { server } = complete.machines;
+  // The stack gave the server that it made its host key.
+  if (serverAddress !== undefined && hostKey !== undefined) complete.machines.server = { ...server, hostKey };
+  return { settings: complete, ...recovery };
 }

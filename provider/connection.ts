@@ -30,10 +30,11 @@ const localPath = z.string().regex(/^[^\s-][^\0\r\n]*$/);
 /** The settings of one machine. */
 export const machineSchema = z
   .strictObject({
-    address: z.string().regex(hostPattern).meta({
+    address: z.string().regex(hostPattern).optional().meta({
       description: "Where your computer reaches the machine.",
       allowed: "a host name, an IP address or an alias of your ssh configuration",
       example: "cht.example.org",
+      fallback: "none: it must be given, but for a machine that the stack makes",
     }),
     user: z
       .string()
@@ -92,7 +93,12 @@ export const machineSchema = z
       fallback: "true for every user but `root`",
     }),
   })
-  .transform((machine) => ({ ...machine, sudo: machine.sudo ?? machine.user !== "root" }))
+  // An empty address: the stack makes the machine, and its resources say where it is.
+  .transform((machine) => ({
+    ...machine,
+    address: machine.address ?? "",
+    sudo: machine.sudo ?? machine.user !== "root",
+  }))
   .meta({
     description: "How one machine is reached.",
     allowed: "a mapping with at least `address`",

@@ -91,6 +91,8 @@ describe("a part of an archive", () => {
       [{ path, into: "out" }, /--into out: it must be an absolute path/],
       [{ path: ["/x/.."] }, /that is the whole CHT/],
       [{ database: [""] }, /--database is empty/],
+      [{ database: ["medic"], "repository-only": true }, /--database is for what is in an archive/],
+      [{ start: true, "repository-only": true }, /--start is for what is in an archive: it can't go with --rep/],
     ] as const) {
       assert.throws(() => partOf(options as Parameters<typeof partOf>[0]), reason);
     }
@@ -113,6 +115,7 @@ describe("the copy to restore from", () => {
       [{ from: "tape" }, /--from tape: it must be/],
       [{ from: "server", "copy-as-of": "2026-11-21" }, /--copy-as-of goes with --from bucket only/],
       [{ from: "server", "fetch-into": "/mnt/x" }, /--fetch-into goes with --from bucket only/],
+      [{ from: "server", "repository-only": true }, /--repository-only goes with --from bucket only/],
       [{ from: "bucket", "fetch-into": "x" }, /--fetch-into x: it must be an absolute path/],
       [{ from: "bucket", "fetch-into": "/x/.." }, /it must be an absolute path/],
       [{ from: "bucket", "copy-as-of": "yesterday" }, /--copy-as-of yesterday: it must be a time/],
@@ -122,7 +125,7 @@ describe("the copy to restore from", () => {
   });
 
   it("is read with the reader's key, and only a copy of this deployment's repositories counts", () => {
-    const bucket = readSettings(
+    const settings = readSettings(
       {
         "host:machines": JSON.stringify({ cht: { address: "a" }, server: { address: "b" } }),
         "cht-backup:bucket": JSON.stringify({
@@ -135,8 +138,8 @@ describe("the copy to restore from", () => {
       },
       "moh",
       ["cht-backup:bucket"],
-    ).bucket;
-    assert.ok(bucket);
+    );
+    const bucket = bucketOf(settings, "moh");
     const recovery = { passphrase: "", key: `BORG_KEY ${"5a".repeat(32)}\nx\n`, formerKeys: { b6: "y" } };
     assert.deepEqual(bucketRequest(bucket, recovery, undefined), {
       bucket: "moh-backup",

@@ -1,0 +1,297 @@
+/** The settings of what a stack makes at AWS: `cht-backup:server.aws` and `cht-backup:bucket.aws`. */
+import { isIP } from "node:net";
+import { z } from "zod";
+import { awsRegions } from "./components/aws-regions";
+import { isNetwork } from "./config-formats";
+import { isPublicKey } from "./provider/connection";
+import { core, found, mustBe } from "./provider/mistakes";
+
+const profile = () =>
+  z
+    .string()
+    .regex(/^[A-Za-z0-9_.@+-]{1,100}$/)
+    .optional()
+    .meta({
+      description: "The profile of your AWS configuration (`~/.aws/config`) that this is made with.",
+      allowed: "the name of a profile",
+      example: "moh-backup",
+      fallback: "what AWS' tools take by themselves: the environment, or the profile `default`",
+    });
+
+const tags = () =>
+  z
+    .record(
+      z
+        .string()
+        .regex(/^(?!aws:)[A-Za-z0-9_.:/=+@ -]{1,128}$/)
+        .meta({
+          description: "A tag's name.",
+          allowed: "1 to 128 letters, digits, spaces and the characters `_.:/=+@-`, not beginning with `aws:`",
+        }),
+      z
+        .string()
+        .max(256)
+        .meta({ description: "A tag's value.", allowed: "a text of at most 256 characters", example: "moh" }),
+    )
+    .default({})
+    .meta({
+      description: "Tags for everything that is made, besides `cht-backup:deployment` and `Name`.",
+      allowed: "a mapping of names to texts",
+      example: "{ owner: moh, project: cht }",
+    });
+
+const networks = (description: string, fallback?: string) =>
+  z
+    .array(
+      z.string().refine(isNetwork).meta({
+        description: "One network.",
+        allowed: "a network in CIDR notation, IPv4 from /8 or IPv6 from /16 on",
+        example: "203.0.113.7/32",
+      }),
+    )
+    .min(1)
+    .meta({
+      description,
+      allowed: "a list of networks in CIDR notation, one at least",
+      example: "[203.0.113.7/32, 2001:db8:1::/48]",
+      ...(fallback === undefined ? {} : { fallback }),
+    });
+
+const id = (prefix: string, description: string, fallback?: string) =>
+  z
+    .string()
+    .regex(new RegExp(`^${prefix}-[0-9a-f]{8,17}$`))
+    .meta({
+      description,
+      allowed: `\`${prefix}-\` and its id`,
+      example: `${prefix}-0123456789abcdef0`,
+      ...(fallback === undefined ? {} : { fallback }),
+    });
+
+/** `cht-backup:server.aws`. */
+export const serverAwsSchema = z
+  .strictObject({
+    region: z
+      .string()
+      .refine((name) => awsRegions.includes(name))
+      .meta({
+        description:
+          "The region. Another country than the CHT's, where the law allows it: the backup is for the day on which the " +
+          "first place is gone.",
+        allowed: "a region of AWS",
+        example: "eu-west-1",
+      }),
+    availabilityZone: z
+      .string()
+      .regex(/^[a-z0-9-]+[a-z]$/)
+      .optional()
+      .meta({
+        description: "The availability zone, which can't be changed later: the data volume stays in it.",
+        allowed: "a zone of the region",
+        example: "eu-west-1b",
+        fallback: "the region's zone `a`; with `vpc` the subnet's must be given, if it is another one",
+      }),
+    profile: profile(),
+    instanceType: z
+      .string()
+      .regex(/^[a-z][a-z0-9-]*\.[a-z0-9-]+$/)
+      .default("t4g.small")
+      .meta({
+        description:
+          "The instance's type, of the Nitro system. Its processor decides which image is taken: arm64 for types of Graviton " +
+          "processors. A change stops the server for a few minutes.",
+        allowed: "a type of EC2",
+        example: "t4g.micro",
+      }),
+    image: z
+      .enum(["debian-13", "ubuntu-24.04"])
+      .default("debian-13")
+      .meta({
+        description:
+          "The distribution; its newest image at the time of the first `up` is taken and kept. Security updates come by " +
+          "themselves.",
+        allowed: "`debian-13` or `ubuntu-24.04`",
+        example: "ubuntu-24.04",
+      }),
+    dataGibibytes: z
+      .int()
+      .min(1)
+      .max(16_384)
+      .default(100)
+      .meta({
+        description:
+          "The size of the volume that holds the repositories. It can be made larger later, never smaller; reckon with " +
+          "twice what the CHT has on its disk for the first year (docs/costs.md).",
+        allowed: "a whole number of GiB from 1 to 16384",
+        example: "200",
+      }),
+    volumeId: id(
+      "vol",
+      "A data volume that exists, in the same zone, instead of a new one: for instance what a stack left that was destroyed. " +
+        "It isn't formatted when it has a file system.",
+      "a new volume",
+    ).optional(),
+    operatorKeys: z
+      .array(
+        z.string().refine(isPublicKey).meta({
+          description: "One public key.",
+          allowed: "a public key on one line, its type and the key, without a comment",
+          example: "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI…",
+        }),
+      )
+      .min(1)
+      .meta({
+        description:
+          "The SSH keys of those who may log in, as `cht-admin`. They are laid down at the first boot: later changes are made " +
+          "on the server, in `~cht-admin/.ssh/authorized_keys`.",
+        allowed: "a list of public keys, one at least",
+        example: "[ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI…]",
+      }),
+    operatorNetworks: networks(
+      "From where operators log in over SSH. Nobody else reaches the server but the CHT machine.",
+    ),
+    chtNetworks: networks(
+      "From where the CHT machine sends its backups: its address as the internet sees it.",
+      "`host:machines.cht.address`, where that is an IP address",
+    ).optional(),
+    vpc: z
+      .strictObject({
+        id: id("vpc", "The VPC."),
+        subnetId: id("subnet", "A public subnet of it, in the server's availability zone."),
+      })
+      .optional()
+      .meta({
+        description: "The network to put the server in.",
+        allowed: "a mapping of `id` and `subnetId`",
+        example: "{ id: vpc-0123456789abcdef0, subnetId: subnet-0123456789abcdef0 }",
+        fallback: "a small one of its own, with IPv4 and IPv6",
+      }),
+    tags: tags(),
+  })
+  .meta({
+    description:
+      "Makes the server at AWS (docs/production.md): an EC2 instance, and a volume for the data that outlives it. Left out, the " +
+      "server is the machine `host:machines.server`, which exists already.",
+    allowed: "a mapping with at least `region`, `operatorKeys` and `operatorNetworks`",
+    example: "{ region: eu-west-1, operatorKeys: [ssh-ed25519 AAAA…], operatorNetworks: [203.0.113.7/32] }",
+    fallback: "the server exists already",
+  });
+
+/** `cht-backup:bucket.aws`. */
+export const bucketAwsSchema = z
+  .strictObject({
+    profile: profile(),
+    noncurrentDays: z
+      .int()
+      .min(2)
+      .max(7300)
+      .default(180)
+      .meta({
+        description:
+          "For how many days a version is kept after it was overwritten or deleted, once its lock has ended: the time in " +
+          "which an attack must be noticed.",
+        allowed: "a whole number of days from 2 to 7300, not less than `lockDays`",
+        example: "365",
+      }),
+    tags: tags(),
+  })
+  .meta({
+    description:
+      "Makes the bucket at AWS, in `region`, with object lock, versioning, encryption and no public access, and users for " +
+      "writing and reading; a server that is made at AWS, too, writes with its role. `{}` is enough. Left out, the bucket exists " +
+      "already.",
+    allowed: "a mapping of `profile`, `noncurrentDays`, `tags`",
+    example: "{}",
+    fallback: "the bucket exists already",
+  });
+
+export type ServerAws = z.output<typeof serverAwsSchema>;
+export type BucketAws = z.output<typeof bucketAwsSchema>;
+
+/** Who Pulumi, and every operator, logs in as on a server that the stack makes. */
+export const SERVER_ADMIN = "cht-admin";
+
+type Mapping = Record<string, unknown>;
+const asMapping = (given: unknown) =>
+  typeof given === "object" && given !== null && !Array.isArray(given) ? (given as Mapping) : undefined;
+
+/**
+ * The networks from which the CHT machine sends its backups.
+ * @param address `host:machines.cht.address`
+ * @returns undefined where neither the setting nor the address says it
+ */
+export function chtNetworks(given: readonly string[] | undefined, address: string): readonly string[] | undefined {
+  if (given !== undefined) return given;
+  const version = isIP(address);
+  return version === 0 ? undefined : [`${address}/${version === 4 ? 32 : 128}`];
+}
+
+/** The mistakes in settings for AWS that a schema can't find. */
+export function awsMistakes(given: Mapping): string[] {
+  return [...serverMistakes(given), ...bucketMistakes(asMapping(given["cht-backup:bucket"]))];
+}
+
+function serverMistakes(given: Mapping): string[] {
+  const aws = asMapping(asMapping(given["cht-backup:server"])?.aws);
+  if (aws === undefined) return [];
+  const machines = asMapping(given["host:machines"]);
+  const lines: string[] = [];
+  const ours = ["address", "user", "port", "hostKey", "sudo"].filter(
+    (name) => asMapping(machines?.server)?.[name] !== undefined,
+  );
+  for (const name of ours) {
+    const value = asMapping(machines?.server)?.[name];
+    lines.push(
+      `host:machines.server.${name}: ${found(value)} with cht-backup:server.aws; must be left out: the stack makes that ` +
+        "machine and knows it",
+    );
+  }
+  const { region, availabilityZone: zone } = aws;
+  if (typeof region === "string" && typeof zone === "string" && !zone.startsWith(region)) {
+    lines.push(
+      `cht-backup:server.aws.availabilityZone: ${found(zone)} in the region ${region}; must be one of that region, for ` +
+        `instance ${region}a`,
+    );
+  }
+  const address = asMapping(machines?.cht)?.address;
+  if (aws.chtNetworks === undefined && typeof address === "string" && chtNetworks(undefined, address) === undefined) {
+    lines.push(
+      `cht-backup:server.aws.chtNetworks: missing, and host:machines.cht.address is no IP address; ` +
+        `${mustBe(serverAwsSchema.shape.chtNetworks)}`,
+    );
+  }
+  const drill = asMapping(given["cht-backup:drill"]) ?? {};
+  if (drill.machine === "server" && drill.enabled !== false && drill.manageDocker !== false) {
+    lines.push(
+      "cht-backup:drill.manageDocker: must be false for the machine server with cht-backup:server.aws: the Docker plugin " +
+        "needs an address before there is one",
+    );
+  }
+  return lines;
+}
+
+function bucketMistakes(bucket: Mapping | undefined): string[] {
+  if (bucket === undefined) return [];
+  const aws = asMapping(bucket.aws);
+  if (aws === undefined) return [];
+  const lines: string[] = [];
+  const { region } = bucket;
+  const allowed = core(serverAwsSchema.shape.region);
+  if (region === undefined) lines.push(`cht-backup:bucket.region: missing with aws; ${mustBe(allowed)}`);
+  else if (typeof region === "string" && !awsRegions.includes(region)) {
+    lines.push(`cht-backup:bucket.region: ${found(region)}; ${mustBe(allowed)}`);
+  }
+  for (const name of ["endpoint", "pathStyle", "accessKeyId", "secretAccessKey", "reader"]) {
+    if (bucket[name] === undefined) continue;
+    lines.push(
+      `cht-backup:bucket.${name}: ${found(bucket[name], name !== "endpoint" && name !== "pathStyle")} with aws; must be left ` +
+        "out: the stack makes the bucket and its users",
+    );
+  }
+  const noncurrent = bucketAwsSchema.shape.noncurrentDays.safeParse(aws.noncurrentDays).data;
+  const lock = typeof bucket.lockDays === "number" ? bucket.lockDays : 60;
+  if (noncurrent !== undefined && noncurrent < lock) {
+    lines.push(`cht-backup:bucket.aws.noncurrentDays: ${found(noncurrent)} with lockDays ${lock}; must not be less`);
+  }
+  return lines;
+}
