@@ -1,0 +1,485 @@
+/**
+ * Who may do what at AWS, and what happens to old versions in the bucket: documents made from settings alone.
+ *
+ * The rights of the bucket's writer and reader are the files `bucket-writer-policy.json` and `bucket-reader-policy.json`,
+ * which whoever has a bucket already fills in by hand (docs/bucket.md). The bucket's own policy is made from the same
+ * files, so that the two can't come apart.
+ */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { render } from "./host-files";
+
+export interface Statement {
+  Sid: string;
+  Effect: "Allow" | "Deny";
+  Principal?: "*" | { AWS: string } | { Service: string };
+  Action?: string | string[];
+  NotAction?: string[];
+  Resource?: string | string[];
+  NotResource?: string[];
+  /** By operator and key. */
+  Condition?: Record<string, Record<string, string | string[]>>;
+}
+
+/** What IAM and S3 take as JSON. */
+export interface PolicyDocument {
+  Version: "2012-10-17";
+  Statement: Statement[];
+}
+
+/** The tag that everything made at AWS has, with the deployment's name. */
+export const deploymentTag = "cht-backup:deployment";
+
+/** The path of the users, the role and the instance profile of a deployment, for which its operator has rights. */
+export function iamPath(deployment: string): string {
+  return `/cht-backup/${deployment}/`;
+}
+
+export interface BucketRights {
+  /** `arn:aws:s3:::NAME`. */
+  bucketArn: string;
+  /** What the names of all objects begin with; empty, or ending in `/`. */
+  prefix: string;
+  /** ARN of the key that the bucket encrypts with, or of its alias; undefined: S3's own. */
+  kmsKeyArn?: string;
+}
+
+export interface WriterRights extends BucketRights {
+  /** The most days that a lock may be set to from today: `lockDays` + 1, for clocks that differ. */
+  longestLockDays: number;
+}
+
+/** What the bucket's writer may do: put, get, list, lengthen locks. */
+export function writerPolicy({ longestLockDays, ...rights }: WriterRights): PolicyDocument {
+  return withKey(rights, ["kms:Decrypt", "kms:GenerateDataKey"], fromFile("writer", rights, longestLockDays));
+}
+
+/** What the bucket's reader may do: get and list. */
+export function readerPolicy(rights: BucketRights): PolicyDocument {
+  return withKey(rights, ["kms:Decrypt"], fromFile("reader", rights));
+}
+
+function fromFile(name: "writer" | "reader", { bucketArn, prefix }: BucketRights, longest?: number): PolicyDocument {
+  const text = readFileSync(join(__dirname, `bucket-${name}-policy.json`), "utf8");
+  const days: Record<string, number> = longest === undefined ? {} : { LONGEST_LOCK_DAYS: longest };
+  return JSON.parse(render(text, { BUCKET_ARN: bucketArn, PREFIX: prefix, ...days }));
+}
+
+/** The policy, with the use of the bucket's key for what is in this bucket. */
+function withKey({ bucketArn, kmsKeyArn }: BucketRights, actions: string[], policy: PolicyDocument): PolicyDocument {
+  if (kmsKeyArn === undefined) return policy;
+  const { resource, condition } = keyOf(kmsKeyArn);
+  const key: Statement = {
+    Sid: "UseTheBucketsKey",
+    Effect: "Allow",
+    Action: actions,
+    Resource: resource,
+    Condition: {
+      // Named by S3: the object, or the bucket where that has a key of its own for a while (bucket key).
+      StringLike: { "kms:EncryptionContext:aws:s3:arn": [bucketArn, `${bucketArn}/*`] },
+      ...condition,
+    },
+  };
+  return { ...policy, Statement: [...policy.Statement, key] };
+}
+
+/** A key in a policy. Rights belong to keys, so that an alias stands for the keys that have it. */
+function keyOf(arn: string): { resource: string; condition: Statement["Condition"] } {
+  const [scope, alias] = arn.split(":alias/");
+  if (alias === undefined) return { resource: arn, condition: {} };
+  return {
+    resource: `${scope}:key/*`,
+    condition: { "ForAnyValue:StringEquals": { "kms:ResourceAliases": `alias/${alias}` } },
+  };
+}
+
+export interface BucketPolicyArgs extends WriterRights {
+  /** Number of the account that has the bucket. */
+  account: string;
+  /** ARN of the role or user that writes. */
+  writerArn: string;
+  /** ARN of the user that reads; undefined where there is none. */
+  readerArn?: string;
+}
+
+/**
+ * The bucket's own policy: what nobody may, and what writer and reader may not, whatever rights they are given elsewhere.
+ * It gives rights to nobody but a writer or reader of another account, and none to the public.
+ */
+export function bucketPolicy({ account, writerArn, readerArn, ...rights }: BucketPolicyArgs): PolicyDocument {
+  const { bucketArn } = rights;
+  const everything = [bucketArn, `${bucketArn}/*`];
+  // Without the key's statement: that isn't the bucket's.
+  const writer = fromFile("writer", rights, rights.longestLockDays);
+  const reader = fromFile("reader", rights);
+  return {
+    Version: "2012-10-17",
+    Statement: [
+      {
+        Sid: "NothingWithoutTls",
+        Effect: "Deny",
+        Principal: "*",
+        Action: "s3:*",
+        Resource: everything,
+        Condition: { Bool: { "aws:SecureTransport": "false" } },
+      },
+      {
+        // In governance mode it would be allowed to whoever may do everything in the account. This has to be taken out
+        // first, which is seen.
+        Sid: "NobodyGetsAroundALock",
+        Effect: "Deny",
+        Principal: "*",
+        Action: "s3:BypassGovernanceRetention",
+        Resource: `${bucketArn}/*`,
+      },
+      ...confined("Writer", writerArn, writer, rights, account),
+      ...(readerArn === undefined ? [] : confined("Reader", readerArn, reader, rights, account)),
+    ],
+  };
+}
+
+/** What keeps somebody to a policy's rights, whatever others they have. */
+function confined(
+  name: "Writer" | "Reader",
+  arn: string,
+  policy: PolicyDocument,
+  { bucketArn, prefix }: BucketRights,
+  account: string,
+): Statement[] {
+  const theirs = policy.Statement.filter(({ Effect }) => Effect === "Allow");
+  // By a condition: as principals they would become identifiers of these very ones, and the rule would no longer hold for
+  // a user or role that is made again with the same name.
+  const them = { ArnEquals: { "aws:PrincipalArn": arn } };
+  const everything = [bucketArn, `${bucketArn}/*`];
+  const statements: Statement[] = [
+    {
+      Sid: `${name}NothingElse`,
+      Effect: "Deny",
+      Principal: "*",
+      NotAction: [...new Set(theirs.flatMap(({ Action }) => Action ?? []))].sort(),
+      Resource: everything,
+      Condition: them,
+    },
+    {
+      Sid: `${name}NothingElsewhere`,
+      Effect: "Deny",
+      Principal: "*",
+      Action: "s3:*",
+      NotResource: [bucketArn, `${bucketArn}/${prefix}*`],
+      Condition: them,
+    },
+    {
+      Sid: `${name}NoListOfTheRest`,
+      Effect: "Deny",
+      Principal: "*",
+      Action: ["s3:ListBucket", "s3:ListBucketVersions"],
+      Resource: bucketArn,
+      Condition: { ...them, StringNotLike: { "s3:prefix": `${prefix}*` } },
+    },
+    ...policy.Statement.filter(({ Effect }) => Effect === "Deny").map(
+      ({ Sid, Condition, ...rest }): Statement => ({
+        Sid: `${name}${Sid}`,
+        ...rest,
+        Principal: "*",
+        Condition: { ...Condition, ...them },
+      }),
+    ),
+  ];
+  const [, partition, , , home] = arn.split(":");
+  if (home === account) return statements;
+  // Rights of another account need both policies. The account stands for its users, as above.
+  const principal = { AWS: `arn:${partition}:iam::${home}:root` };
+  return [
+    ...statements,
+    ...theirs.map(
+      ({ Sid, Condition, ...rest }): Statement => ({
+        Sid: `${name}${Sid}`,
+        ...rest,
+        Principal: principal,
+        Condition: { ...Condition, ...them },
+      }),
+    ),
+  ];
+}
+
+/** A rule of a bucket's lifecycle, as `aws.s3.BucketLifecycleConfiguration` takes it. */
+export interface LifecycleRule {
+  id: string;
+  status: "Enabled";
+  /** Empty: for every object. */
+  filter: Record<string, never>;
+  noncurrentVersionExpiration?: { noncurrentDays: number; newerNoncurrentVersions: number };
+  abortIncompleteMultipartUpload?: { daysAfterInitiation: number };
+}
+
+/**
+ * What is removed from the bucket by itself. Current versions never are. Of those that were overwritten the newest stays
+ * for good: it may be the only one, hidden by a delete marker, which stays for the same reason. A lock comes first in
+ * any case.
+ * @param noncurrentDays how long the others stay after they were overwritten
+ */
+export function lifecycleRules({ noncurrentDays }: { noncurrentDays: number }): LifecycleRule[] {
+  const every = { status: "Enabled", filter: {} } as const;
+  return [
+    {
+      id: "overwritten-versions",
+      ...every,
+      noncurrentVersionExpiration: { noncurrentDays, newerNoncurrentVersions: 1 },
+    },
+    // More than the upload of one file takes. No list of the bucket shows the parts, but they are paid for.
+    { id: "unfinished-uploads", ...every, abortIncompleteMultipartUpload: { daysAfterInitiation: 7 } },
+  ];
+}
+
+/** Who may take the server's role: instances, on which it is the machine's. */
+export function instanceTrustPolicy(): PolicyDocument {
+  const Principal = { Service: "ec2.amazonaws.com" };
+  return {
+    Version: "2012-10-17",
+    Statement: [{ Sid: "Instances", Effect: "Allow", Principal, Action: "sts:AssumeRole" }],
+  };
+}
+
+export interface OperatorRights {
+  /** Number of the account. */
+  account: string;
+  deployment: string;
+  /** Where the stack makes the server. */
+  server?: { region: string; kmsKeyArn?: string };
+  /** The bucket that the stack makes. */
+  bucket?: { name: string; kmsKeyArn?: string };
+}
+
+/**
+ * What the operator may who runs `up`, `preview` and `destroy` for a deployment. Not to remove the data volume, the
+ * bucket, or anything in it.
+ *
+ * Whoever may write policies of users can give such a user any right. It is a guard against mistakes and against
+ * whoever steals the operator's key for something else, not against an operator with bad intentions.
+ */
+export function operatorPolicy({ account, deployment, server, bucket }: OperatorRights): PolicyDocument {
+  return {
+    Version: "2012-10-17",
+    Statement: [
+      ...(server === undefined ? [] : serverMaking(server, account, deployment)),
+      ...(bucket === undefined ? [] : bucketMaking(bucket)),
+      ...(server === undefined && bucket === undefined ? [] : identityMaking(account, deployment)),
+    ],
+  };
+}
+
+const allow = (Sid: string, Action: string[], Resource: string | string[], Condition?: Statement["Condition"]) =>
+  ({ Sid, Effect: "Allow", Action, Resource, ...(Condition && { Condition }) }) satisfies Statement;
+
+function serverMaking(
+  { region, kmsKeyArn }: OperatorRights["server"] & object,
+  account: string,
+  deployment: string,
+): Statement[] {
+  const here = { StringEquals: { "aws:RequestedRegion": region } };
+  const ours = { StringEquals: { [`aws:ResourceTag/${deploymentTag}`]: deployment } };
+  const ec2 = (...kinds: string[]) => kinds.map((kind) => `arn:aws:ec2:${region}:${account}:${kind}/*`);
+  const statements = [
+    allow("Look", ["ec2:Describe*"], "*", here),
+    allow(
+      "MakeAndChange",
+      [
+        "ec2:AllocateAddress",
+        "ec2:AssociateAddress",
+        "ec2:AssociateIamInstanceProfile",
+        "ec2:AssociateRouteTable",
+        "ec2:AttachInternetGateway",
+        "ec2:AuthorizeSecurityGroupEgress",
+        "ec2:AuthorizeSecurityGroupIngress",
+        "ec2:CreateInternetGateway",
+        "ec2:CreateRoute",
+        "ec2:CreateRouteTable",
+        "ec2:CreateSecurityGroup",
+        "ec2:CreateSubnet",
+        "ec2:CreateVolume",
+        "ec2:CreateVpc",
+        "ec2:DisassociateAddress",
+        "ec2:DisassociateIamInstanceProfile",
+        "ec2:DisassociateRouteTable",
+        "ec2:ModifyInstanceAttribute",
+        "ec2:ModifyInstanceCreditSpecification",
+        "ec2:ModifyInstanceMaintenanceOptions",
+        "ec2:ModifyInstanceMetadataOptions",
+        "ec2:ModifySecurityGroupRules",
+        "ec2:ModifySubnetAttribute",
+        "ec2:ModifyVolume",
+        "ec2:ModifyVpcAttribute",
+        "ec2:ReplaceIamInstanceProfileAssociation",
+        "ec2:ReplaceRoute",
+        "ec2:RevokeSecurityGroupEgress",
+        "ec2:RevokeSecurityGroupIngress",
+        "ec2:RunInstances",
+        "ec2:UpdateSecurityGroupRuleDescriptionsEgress",
+        "ec2:UpdateSecurityGroupRuleDescriptionsIngress",
+      ],
+      "*",
+      here,
+    ),
+    allow("TagWhatIsMade", ["ec2:CreateTags"], ec2("*"), { Null: { "ec2:CreateAction": "false" } }),
+    allow("TagOurs", ["ec2:CreateTags", "ec2:DeleteTags"], ec2("*"), ours),
+    // Not the data volume: whatever a stack does, it stays.
+    allow(
+      "RemoveOurs",
+      [
+        "ec2:DeleteInternetGateway",
+        "ec2:DeleteRoute",
+        "ec2:DeleteRouteTable",
+        "ec2:DeleteSecurityGroup",
+        "ec2:DeleteSubnet",
+        "ec2:DeleteVpc",
+        "ec2:DetachInternetGateway",
+        "ec2:ReleaseAddress",
+        "ec2:StartInstances",
+        "ec2:StopInstances",
+        "ec2:TerminateInstances",
+      ],
+      ec2("elastic-ip", "instance", "internet-gateway", "route-table", "security-group", "subnet", "vpc"),
+      ours,
+    ),
+    allow("VolumesOnOurs", ["ec2:AttachVolume", "ec2:DetachVolume"], ec2("instance"), ours),
+    // One that is there already has no tag of ours.
+    allow("VolumesOfAny", ["ec2:AttachVolume", "ec2:DetachVolume"], ec2("volume")),
+    allow(
+      "FindTheImage",
+      ["ssm:GetParameter", "ssm:GetParameters"],
+      [
+        `arn:aws:ssm:${region}::parameter/aws/service/canonical/*`,
+        `arn:aws:ssm:${region}::parameter/aws/service/debian/*`,
+      ],
+    ),
+  ];
+  if (kmsKeyArn === undefined) return statements;
+  const { resource, condition } = keyOf(kmsKeyArn);
+  return [
+    ...statements,
+    allow(
+      "EncryptVolumes",
+      ["kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKeyWithoutPlaintext", "kms:ReEncryptFrom", "kms:ReEncryptTo"],
+      resource,
+      { StringEquals: { "kms:ViaService": `ec2.${region}.amazonaws.com` }, ...condition },
+    ),
+    allow("LendTheKeyToVolumes", ["kms:CreateGrant"], resource, {
+      Bool: { "kms:GrantIsForAWSResource": "true" },
+      ...condition,
+    }),
+  ];
+}
+
+function bucketMaking({ name, kmsKeyArn }: OperatorRights["bucket"] & object): Statement[] {
+  const statements = [
+    allow(
+      "MakeTheBucket",
+      [
+        "s3:CreateBucket",
+        "s3:GetAccelerateConfiguration",
+        "s3:GetBucket*",
+        "s3:GetEncryptionConfiguration",
+        "s3:GetLifecycleConfiguration",
+        "s3:GetReplicationConfiguration",
+        "s3:ListBucket",
+        "s3:ListTagsForResource",
+        "s3:PutBucketObjectLockConfiguration",
+        "s3:PutBucketOwnershipControls",
+        "s3:PutBucketPolicy",
+        "s3:PutBucketPublicAccessBlock",
+        "s3:PutBucketTagging",
+        "s3:PutBucketVersioning",
+        "s3:PutEncryptionConfiguration",
+        "s3:PutLifecycleConfiguration",
+        "s3:TagResource",
+        "s3:UntagResource",
+      ],
+      `arn:aws:s3:::${name}`,
+    ),
+  ];
+  if (kmsKeyArn === undefined) return statements;
+  const { resource, condition } = keyOf(kmsKeyArn);
+  return [...statements, allow("SeeTheBucketsKey", ["kms:DescribeKey"], resource, condition)];
+}
+
+function identityMaking(account: string, deployment: string): Statement[] {
+  const iam = (kind: string) => `arn:aws:iam::${account}:${kind}${iamPath(deployment)}*`;
+  return [
+    allow(
+      "TheServersRole",
+      [
+        "iam:CreateRole",
+        "iam:DeleteRole",
+        "iam:DeleteRolePolicy",
+        "iam:GetRole",
+        "iam:GetRolePolicy",
+        "iam:ListAttachedRolePolicies",
+        "iam:ListInstanceProfilesForRole",
+        "iam:ListRolePolicies",
+        "iam:ListRoleTags",
+        "iam:PutRolePolicy",
+        "iam:TagRole",
+        "iam:UntagRole",
+        "iam:UpdateAssumeRolePolicy",
+        "iam:UpdateRole",
+      ],
+      iam("role"),
+    ),
+    allow("GiveItToTheServer", ["iam:PassRole"], iam("role"), {
+      StringEquals: { "iam:PassedToService": "ec2.amazonaws.com" },
+    }),
+    allow(
+      "TheServersProfile",
+      [
+        "iam:AddRoleToInstanceProfile",
+        "iam:CreateInstanceProfile",
+        "iam:DeleteInstanceProfile",
+        "iam:GetInstanceProfile",
+        "iam:ListInstanceProfileTags",
+        "iam:RemoveRoleFromInstanceProfile",
+        "iam:TagInstanceProfile",
+        "iam:UntagInstanceProfile",
+      ],
+      iam("instance-profile"),
+    ),
+    allow(
+      "TheBucketsUsers",
+      [
+        "iam:CreateAccessKey",
+        "iam:CreateUser",
+        "iam:DeleteAccessKey",
+        "iam:DeleteUser",
+        "iam:DeleteUserPolicy",
+        "iam:GetUser",
+        "iam:GetUserPolicy",
+        "iam:ListAccessKeys",
+        "iam:ListAttachedUserPolicies",
+        "iam:ListGroupsForUser",
+        "iam:ListUserPolicies",
+        "iam:ListUserTags",
+        "iam:PutUserPolicy",
+        "iam:TagUser",
+        "iam:UntagUser",
+        "iam:UpdateAccessKey",
+      ],
+      iam("user"),
+    ),
+  ];
+}
+
+/**
+ * What an operator may beside it whose stacks' states are in a bucket.
+ * @param bucket name of the bucket with the states, which is another than the one with the backups
+ * @param kmsKeyArn ARN of the key that encrypts the secrets in the states, or of its alias
+ */
+export function statePolicy({ bucket, kmsKeyArn }: { bucket: string; kmsKeyArn: string }): PolicyDocument {
+  const { resource, condition } = keyOf(kmsKeyArn);
+  return {
+    Version: "2012-10-17",
+    Statement: [
+      allow("ListStates", ["s3:ListBucket"], `arn:aws:s3:::${bucket}`),
+      allow("KeepStates", ["s3:DeleteObject", "s3:GetObject", "s3:PutObject"], `arn:aws:s3:::${bucket}/*`),
+      allow("KeepSecrets", ["kms:Decrypt", "kms:Encrypt"], resource, condition),
+    ],
+  };
+}
