@@ -13,11 +13,32 @@ function inPlace(opts: pulumi.CustomResourceOptions = {}): pulumi.CustomResource
   return { deleteBeforeReplace: true, ...opts };
 }
 
+/**
+ * Where a machine is that the stack makes itself, so that `host:machines` can't say it. Its `identityFile`, `jump` and
+ * `configFile` still come from there.
+ */
+export interface Place {
+  /** Name of the machine. */
+  machine: string;
+  address: string;
+  /** Who logs in. Anybody but `root` needs `sudo` without a password. */
+  user: string;
+  /** The only host key that is accepted, in OpenSSH's form without a comment. */
+  hostKey: string;
+  /** Identity of what is there now. When it changes, everything on the machine is looked at and made anew. */
+  instance: string;
+}
+
 /** What every resource of the plugin has in common. */
 export interface OnMachine {
   /** Name of the machine, a key of the setting `host:machines`. */
   machine: pulumi.Input<string>;
+  /** Where the machine is, if the stack makes it. Default: `host:machines` says it. */
+  at?: pulumi.Input<Place>;
 }
+
+/** The type of every resource of the plugin begins with this. */
+export const namespace = "host:index:";
 
 /** Who owns a path and who may do what with it. */
 export interface Ownership {
@@ -131,6 +152,25 @@ export class SshHostKey extends pulumi.CustomResource {
   declare readonly publicKey: pulumi.Output<string>;
   constructor(name: string, args: OnMachine, opts?: pulumi.CustomResourceOptions) {
     super("host:index:SshHostKey", name, { ...args, publicKey: undefined }, inPlace(opts));
+  }
+}
+
+/**
+ * The Ed25519 host key of a machine that the stack makes, made before the machine: whoever connects for the first time knows
+ * it already. It is in the stack's state alone, encrypted, and on the machine.
+ */
+export class HostKeyPair extends pulumi.CustomResource {
+  /** The host key in OpenSSH's form without a comment: `ssh-ed25519 AAAA…`. */
+  declare readonly publicKey: pulumi.Output<string>;
+  /** The private key as OpenSSH writes it; a secret. */
+  declare readonly privateKey: pulumi.Output<string>;
+  constructor(name: string, args: Pick<OnMachine, "machine">, opts?: pulumi.CustomResourceOptions) {
+    super(
+      "host:index:HostKeyPair",
+      name,
+      { ...args, publicKey: undefined, privateKey: undefined },
+      { ...opts, additionalSecretOutputs: ["privateKey"] },
+    );
   }
 }
 

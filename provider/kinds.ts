@@ -4,6 +4,7 @@ import { borgRepository } from "./borg-repository";
 import { bucketProtection } from "./bucket-protection";
 import { directory } from "./directory";
 import { file } from "./file";
+import { hostKeyPair } from "./host-key-pair";
 import { packages } from "./packages";
 import { passphrase } from "./passphrase";
 import { pythonEnvironment } from "./python-environment";
@@ -20,6 +21,7 @@ export const kinds: Record<string, Kind> = {
   BucketProtection: bucketProtection,
   Directory: directory,
   File: file,
+  HostKeyPair: hostKeyPair,
   Packages: packages,
   Passphrase: passphrase,
   PythonEnvironment: pythonEnvironment,

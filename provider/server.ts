@@ -10,7 +10,13 @@ import * as messages from "@pulumi/pulumi/proto/provider_pb";
 import * as empty from "google-protobuf/google/protobuf/empty_pb";
 import { Struct } from "google-protobuf/google/protobuf/struct_pb";
 import { z } from "zod";
-import { type Machines as MachinesSettings, machinesSchema } from "./connection";
+import {
+  hostPattern,
+  isPublicKey,
+  type Machines as MachinesSettings,
+  machineSchema,
+  machinesSchema,
+} from "./connection";
 import { kinds } from "./kinds";
 import { mistakesIn } from "./mistakes";
 import { type Properties, scrub, unwrap, wrap } from "./properties";
@@ -46,21 +52,51 @@ export function readMachines(config: string | undefined): MachinesSettings {
   return machinesSchema.parse(given);
 }
 
+/** Where a machine is that the stack makes itself: the input `at` of the resources on it (`Place` in `index.ts`). */
+const placeSchema = z.strictObject({
+  machine: z.string().min(1),
+  address: z.string().regex(hostPattern),
+  user: z.string().min(1),
+  hostKey: z.string().refine(isPublicKey),
+  instance: z.string(),
+});
+type Place = z.output<typeof placeSchema>;
+
+/**
+ * How a machine is reached. Pure.
+ * @param settings its entry in `host:machines`
+ * @param place where the resource says it is
+ */
+export function connectionTo(
+  name: string,
+  settings: MachinesSettings[string] | undefined,
+  place: Place | undefined,
+): MachinesSettings[string] {
+  if (place?.machine === name) {
+    const { address, user, hostKey } = place;
+    return { ...(settings ?? machineSchema.parse({})), address, user, hostKey, sudo: user !== "root" };
+  }
+  if (settings === undefined) {
+    throw new Refused(`host:machines.${name} is not set, but a resource lives on that machine`);
+  }
+  if (settings.address === "")
+    throw new Refused(`host:machines.${name}.address is not set, and the stack doesn't make it`);
+  return settings;
+}
+
 /**
  * The machines of today's stack settings. The engine hands the plugin the settings of its own namespace
- * in `PULUMI_CONFIG`; a stack's state is never asked for an address (pulumi#9085).
+ * in `PULUMI_CONFIG`; a stack's state is asked for no address (pulumi#9085), but for that of a machine which it made.
  */
-function machinesFromSettings(environment: NodeJS.ProcessEnv): { get: Machines; close: () => void } {
+function machinesFromSettings(environment: NodeJS.ProcessEnv): { get: MachinesAt; close: () => void } {
   const open = new Map<string, Machine>();
   let settings: MachinesSettings | undefined;
-  const get = (name: string): Machine => {
+  const get: MachinesAt = (place) => (name) => {
     settings ??= readMachines(environment.PULUMI_CONFIG);
-    const machine = settings[name];
-    if (machine === undefined) {
-      throw new Refused(`host:machines.${name} is not set, but a resource lives on that machine`);
-    }
-    const known = open.get(name) ?? new Machine(name, machine);
-    open.set(name, known);
+    const connection = connectionTo(name, settings[name], place);
+    const key = `${name} ${connection.address}`;
+    const known = open.get(key) ?? new Machine(name, connection);
+    open.set(key, known);
     return known;
   };
   return {
@@ -94,12 +130,25 @@ function split(kind: Kind, state: Record<string, unknown>): { inputs: Inputs; ou
   };
 }
 
-function handlers(machines: Machines) {
+type MachinesAt = (place: Place | undefined) => Machines;
+
+/** Takes a resource's place from its properties, which are its kind's business. */
+function withoutPlace<V extends Record<string, unknown>>({ at, ...values }: V): { at: Place | undefined; values: V } {
+  return { at: at as Place | undefined, values: values as unknown as V };
+}
+
+function handlers(machinesAt: MachinesAt) {
   return {
     async check(request: messages.CheckRequest) {
       const kind = kindOf(request.getUrn());
       const news = properties(request.getNews());
-      const { inputs, failures } = checkInputs(kind, news.values, news.unknown);
+      const { at, values } = withoutPlace(news.values);
+      const checked = checkInputs(kind, values, new Set([...news.unknown].filter((key) => key !== "at")));
+      const inputs = at === undefined ? checked.inputs : { ...checked.inputs, at };
+      const failures = [...checked.failures];
+      if (at !== undefined && !news.unknown.has("at") && !placeSchema.safeParse(at).success) {
+        failures.push({ property: "at", reason: "must say machine, address, user, hostKey and instance" });
+      }
       const response = new messages.CheckResponse();
       response.setInputs(toStruct(inputs, secrets(kind, news)));
       response.setFailuresList(
@@ -136,11 +185,11 @@ function handlers(machines: Machines) {
       const kind = kindOf(request.getUrn());
       const news = properties(request.getProperties());
       return withSecretsHidden([news], async () => {
-        const inputs = news.values as Inputs;
-        const outputs = await kind.apply(machines, inputs, undefined);
+        const { at, values } = withoutPlace(news.values as Inputs);
+        const outputs = await kind.apply(machinesAt(at), values, undefined);
         const response = new messages.CreateResponse();
-        response.setId(kind.id(inputs));
-        response.setProperties(toStruct({ ...inputs, ...outputs }, secrets(kind, news)));
+        response.setId(kind.id(values));
+        response.setProperties(toStruct({ ...values, at, ...outputs }, secrets(kind, news)));
         return response;
       });
     },
@@ -150,14 +199,16 @@ function handlers(machines: Machines) {
       const state = properties(request.getProperties());
       const recorded = properties(request.getInputs());
       return withSecretsHidden([state, recorded], async () => {
-        const before = split(kind, state.values);
-        const observed = await kind.read(machines, { ...before.inputs, ...recorded.values } as Inputs, before.outputs);
+        const { at, values } = withoutPlace(state.values);
+        const before = split(kind, values);
+        const inputs = { ...before.inputs, ...withoutPlace(recorded.values).values } as Inputs;
+        const observed = await kind.read(machinesAt(at), inputs, before.outputs);
         const response = new messages.ReadResponse();
         if (observed === undefined) return response;
         const hidden = secrets(kind, state, recorded);
         response.setId(request.getId());
-        response.setProperties(toStruct({ ...observed.inputs, ...observed.outputs }, hidden));
-        response.setInputs(toStruct(observed.inputs, hidden));
+        response.setProperties(toStruct({ ...observed.inputs, at, ...observed.outputs }, hidden));
+        response.setInputs(toStruct({ ...observed.inputs, at }, hidden));
         return response;
       });
     },
@@ -167,10 +218,11 @@ function handlers(machines: Machines) {
       const olds = properties(request.getOlds());
       const news = properties(request.getNews());
       return withSecretsHidden([olds, news], async () => {
-        const inputs = news.values as Inputs;
-        const outputs = await kind.apply(machines, inputs, split(kind, olds.values));
+        const { at, values } = withoutPlace(news.values as Inputs);
+        const before = split(kind, withoutPlace(olds.values).values);
+        const outputs = await kind.apply(machinesAt(at), values, before);
         const response = new messages.UpdateResponse();
-        response.setProperties(toStruct({ ...inputs, ...outputs }, secrets(kind, news)));
+        response.setProperties(toStruct({ ...values, at, ...outputs }, secrets(kind, news)));
         return response;
       });
     },
@@ -179,7 +231,8 @@ function handlers(machines: Machines) {
       const kind = kindOf(request.getUrn());
       const state = properties(request.getProperties());
       return withSecretsHidden([state], async () => {
-        await kind.remove(machines, split(kind, state.values).inputs);
+        const { at, values } = withoutPlace(state.values);
+        await kind.remove(machinesAt(at), split(kind, values).inputs);
         return new empty.Empty();
       });
     },

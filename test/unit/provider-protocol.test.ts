@@ -1,9 +1,13 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { newKeyPair } from "../../provider/host-key-pair";
 import { kinds } from "../../provider/kinds";
 import { scrub, unwrap, wrap } from "../../provider/properties";
 import { changedProperties, checkInputs, type Kind } from "../../provider/resource";
-import { readMachines } from "../../provider/server";
+import { connectionTo, readMachines } from "../../provider/server";
 import { actionScript, batchScript, parseBatch, quote } from "../../provider/shell";
 import { connectionArguments, explainConnectionFailure } from "../../provider/ssh";
 
@@ -165,5 +169,52 @@ describe("the machines in the plugin's settings", () => {
     );
     assert.throws(() => read("not a mapping"), /^Error: host:machines/);
     assert.throws(() => readMachines(undefined), /host:machines/);
+  });
+});
+
+describe("a machine that the stack makes", () => {
+  const hostKey = `ssh-ed25519 ${Buffer.concat([Buffer.from("\0\0\0\x0bssh-ed25519\0\0\0 "), Buffer.alloc(32)]).toString("base64")}`;
+  const place = { machine: "server", address: "192.0.2.9", user: "cht-admin", hostKey, instance: "i-1" };
+
+  it("is reached where its resource says, by the pinned key, with the login's file from the settings", () => {
+    const settings = { address: "", user: "root", sudo: false, identityFile: "~/.ssh/backup" };
+    assert.deepEqual(connectionTo("server", settings, place), {
+      address: "192.0.2.9",
+      user: "cht-admin",
+      sudo: true,
+      hostKey,
+      identityFile: "~/.ssh/backup",
+    });
+    assert.equal(connectionTo("server", undefined, place).address, "192.0.2.9");
+  });
+
+  it("is not asked for in the name of another one", () => {
+    assert.deepEqual(connectionTo("cht", MACHINE, place), MACHINE);
+    assert.throws(() => connectionTo("cht", undefined, place), /host:machines\.cht is not set/);
+    assert.throws(() => connectionTo("server", { ...MACHINE, address: "" }, undefined), /server\.address is not set/);
+  });
+
+  it("has a host key of its own each time, which OpenSSH reads", () => {
+    const [one, other] = [newKeyPair(), newKeyPair()];
+    assert.notEqual(one.publicKey, other.publicKey);
+    const directory = mkdtempSync(join(tmpdir(), "host-key-"));
+    try {
+      const file = join(directory, "key");
+      writeFileSync(file, one.privateKey, { mode: 0o600 });
+      const { stdout } = spawnSync("ssh-keygen", ["-y", "-f", file], { encoding: "utf8" });
+      assert.equal(stdout.trim(), one.publicKey);
+    } finally {
+      rmSync(directory, { recursive: true });
+    }
+  });
+
+  it("keeps its host key for as long as the stack knows it", async () => {
+    const known = newKeyPair();
+    const kind = kinds.HostKeyPair as Kind;
+    const nobody = () => assert.fail("no machine is asked");
+    const inputs = { machine: "server" };
+    assert.deepEqual(await kind.apply(nobody, inputs, { inputs, outputs: { ...known } }), known);
+    assert.deepEqual(await kind.read(nobody, inputs, { ...known }), { inputs, outputs: known });
+    assert.deepEqual(kind.secret, ["privateKey"]);
   });
 });
