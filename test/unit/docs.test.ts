@@ -1,8 +1,11 @@
 import assert from "node:assert/strict";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { costs, month, prices, restore, stored } from "../../docs/costs";
+import type { z } from "zod";
+import { settingsSchema } from "../../config";
+import { costs, month, monthlyCost, prices, restore, stored } from "../../docs/costs";
 import { costsFile } from "../../docs/generate";
+import { core } from "../../provider/mistakes";
 import { project } from "../../toolchain/paths";
 
 const pages = [
@@ -39,6 +42,47 @@ describe("docs/costs.md", () => {
     assert.ok(Math.abs(restore(700, infrequent) - (7 + 54 + 0.0014)) < 1e-9);
     assert.equal(stored(20, { name: "", plain: 0, compactions: 0 }, 12), 20);
     assert.ok(Math.abs(stored(100, { name: "", plain: 0.01, compactions: 0 }, 1) - 130) < 1e-9);
+  });
+
+  it("has the sum that a stack's output names, part by part", () => {
+    const { text, ...parts } = monthlyCost({
+      instanceType: "t4g.small",
+      dataGibibytes: 100,
+      bucket: { storageClass: null },
+    });
+    // 730 hours at 1.84 cents; 108 GB at 8.8 cents; 730 hours at half a cent; 100 GB at 2.3 cents and some requests.
+    assert.deepEqual(parts, { server: 13.43, volume: 9.5, address: 3.65, bucket: 2.3, total: 28.88 });
+    assert.match(
+      text,
+      /^about 28\.88 US dollars a month \(t4g\.small 13\.43, .* bucket with 100 GB in Standard 2\.30\)/,
+    );
+    assert.ok(text.includes(`by the prices of ${prices.date} in eu-west-1 (Ireland)`), text);
+    assert.match(readFileSync(costsFile, "utf8"), /^\| t4g\.small \| {2}\| 13\.43 \| 19\.54 \| 26\.58 \|/m);
+  });
+
+  it("leaves out what isn't made", () => {
+    const copy = monthlyCost({ dataGibibytes: 100, bucket: { storageClass: "GLACIER_IR" } });
+    assert.deepEqual(Object.keys(copy), ["bucket", "total", "text"]);
+    assert.equal(copy.total, copy.bucket);
+    assert.equal(monthlyCost({ instanceType: "t3.nano", dataGibibytes: 20 }).bucket, undefined);
+  });
+
+  it("invents no price that it doesn't have", () => {
+    const { total, server, volume, text } = monthlyCost({ instanceType: "m9g.small", dataGibibytes: 20 });
+    assert.deepEqual([total, server], [undefined, undefined]);
+    assert.equal(volume, 2.46);
+    assert.match(text, /m9g\.small, which docs\/costs\.ts has no price for: look at https:/);
+    const cold = monthlyCost({ dataGibibytes: 20, bucket: { storageClass: "DEEP_ARCHIVE" } });
+    assert.deepEqual([cold.total, cold.bucket], [undefined, undefined]);
+  });
+
+  it("knows every storage class that the settings allow", () => {
+    const { storageClass } = (core(settingsSchema.shape["cht-backup:bucket"]) as z.ZodObject).shape;
+    const { options } = core(storageClass) as z.ZodEnum;
+    assert.deepEqual(
+      prices.classes.map(({ id }) => id),
+      [null, ...options],
+    );
   });
 });
 
