@@ -12,6 +12,7 @@ Lists the archives of a deployment, the newest first: when each was begun, files
   --stack STACK          the stack
   --from server|bucket   which copy of the repository (default server). From the bucket it is fetched to DESTINATION
                          first, whole, and stays there in /var/lib/cht-restore for a restore --from bucket
+  --copy-as-of TIME      from the bucket: what the newest copy held that was finished by this time. Default: the newest
   --via DESTINATION      ask from this machine ([user@]host[:port], or a name in host:machines) instead of the CHT
                          machine; it gets borg and, for this time, a key. For the day when the CHT machine is gone
   --last N               how many archives to look into (default 10; 0 is all): a second each, more for large files
@@ -78,6 +79,7 @@ async function archives(signal: AbortSignal): Promise<number> {
     {
       stack: { type: "string" },
       from: { type: "string" },
+      "copy-as-of": { type: "string" },
       via: { type: "string" },
       last: { type: "string" },
       "identity-file": { type: "string" },
@@ -94,7 +96,7 @@ async function archives(signal: AbortSignal): Promise<number> {
   const stack = stackOf(options);
   const last = options.last ?? "10";
   if (!/^[0-9]{1,6}$/.test(last)) throw new Refused(`--last ${last}: it must be a whole number, 0 for all`);
-  const { from } = sourceOf({ from: options.from ?? "server" });
+  const { from, copyAsOf } = sourceOf({ ...options, from: options.from ?? "server" });
   if (from === "bucket" && options.via === undefined) {
     throw new Refused("--from bucket needs --via: the machine that the repository is fetched to, and restored on");
   }
@@ -130,7 +132,7 @@ async function archives(signal: AbortSignal): Promise<number> {
         ? connect(options.via, known)
         : connect(options.via, parseDestination(options.via, { identityFile, configFile }), "--via");
       const say = (text: string) => void process.stderr.write(`  ${text}\n`);
-      const course = { installDocker: false, say, signal };
+      const course = { installDocker: false, say, signal, copyAsOf };
       found = bucket
         ? await throughBucket(via, bucket, deployment, course, (way) => list(via, way))
         : await throughTemporaryKey(via, connect("server", machines.server), deployment, course, (way) =>

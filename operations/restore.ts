@@ -27,6 +27,8 @@ on the machine of a CHT that runs (\`--to cht\`).
                          harmed later. Default: the newest copy, which holds all archives
   --fetch-into DIRECTORY from the bucket: where on DESTINATION the repository goes until the restore has succeeded: a
                          directory that is empty or not there yet. Default: /var/lib/cht-restore/DEPLOYMENT/repository
+  --repository-only      from the bucket: fetch the repository and leave it there, for a new server that is to go on with
+                         it; the passphrase isn't sent
   --start                start the containers (docker compose up --detach) and ask CouchDB and nginx
   --install-docker       install the distribution's Docker engine and Compose where they are missing
   --dry-run              say what would be done, how much room it takes and how long; change nothing but install borg
@@ -76,8 +78,18 @@ export function partOf(options: {
   start?: boolean;
   replace?: boolean;
   "install-docker"?: boolean;
+  archive?: string;
+  "as-of"?: string;
+  "despite-problems"?: boolean;
+  "repository-only"?: boolean;
 }): Part | undefined {
   const { database: databases = [], path: paths = [], into } = options;
+  if (options["repository-only"]) {
+    const archives = ["archive", "as-of", "database", "path", "into", "start", "replace", "install-docker"] as const;
+    const wrong = [...archives, "despite-problems" as const].find((name) => options[name] !== undefined);
+    if (wrong === undefined) return undefined;
+    throw new Refused(`--${wrong} is for what is in an archive: it can't go with --repository-only`);
+  }
   if (databases.length === 0 && paths.length === 0) {
     if (into === undefined) return undefined;
     throw new Refused("--into goes with --database or --path only: a whole CHT is put where it was");
@@ -101,7 +113,12 @@ export function partOf(options: {
  * Which copy of the repository the options ask for. Pure.
  * @throws Refused
  */
-export function sourceOf(options: { from?: string; "copy-as-of"?: string; "fetch-into"?: string }) {
+export function sourceOf(options: {
+  from?: string;
+  "copy-as-of"?: string;
+  "fetch-into"?: string;
+  "repository-only"?: boolean;
+}) {
   const { from, "copy-as-of": copyAsOf, "fetch-into": into } = options;
   if (from !== "server" && from !== "bucket") {
     throw new Refused(
@@ -111,6 +128,7 @@ export function sourceOf(options: { from?: string; "copy-as-of"?: string; "fetch
   for (const [name, value] of [
     ["--copy-as-of", copyAsOf],
     ["--fetch-into", into],
+    ["--repository-only", options["repository-only"]],
   ]) {
     if (from === "server" && value !== undefined) throw new Refused(`${name} goes with --from bucket only`);
   }
@@ -138,6 +156,7 @@ async function restore(signal: AbortSignal): Promise<number> {
       database: { type: "string", multiple: true },
       path: { type: "string", multiple: true },
       into: { type: "string" },
+      "repository-only": { type: "boolean" },
       "identity-file": { type: "string" },
       "ssh-config": { type: "string" },
       help: { type: "boolean", short: "h" },
@@ -165,6 +184,9 @@ async function restore(signal: AbortSignal): Promise<number> {
     dryRun: options["dry-run"],
     replace: options.replace,
     despiteProblems: options["despite-problems"],
+    repositoryOnly: options["repository-only"],
+    // Whoever holds a server has no need of it.
+    ...(options["repository-only"] ? { passphrase: "" } : {}),
   };
   const begin = Date.now();
   const say = (text: string) => void process.stdout.write(`${text}\n`);

@@ -160,7 +160,8 @@ export const borgRepository: Kind = {
       formerKeys[known.repositoryId] = known.exportedKey;
       await warn(
         `${server}: ${path} is another repository than before (${repositoryId.slice(0, 16)}… instead of ` +
-          `${known.repositoryId.slice(0, 16)}…). Archives of the earlier one are where it is now; its key is kept in the stack`,
+          `${known.repositoryId.slice(0, 16)}…). Archives of the earlier one are where it is now, and in its ` +
+          "copies in a bucket (docs/restore.md, 8); its key is kept in the stack",
       );
     }
     return { repositoryId, exportedKey: decode(exportedKey), formerKeys, storedKey, mountPoint };

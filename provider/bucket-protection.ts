@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { warn } from "./engine";
 import { Refused } from "./refused";
 import { absolutePath, type Inputs, type Kind, type Machines, machineName, oneLine } from "./resource";
 import type { Answer } from "./shell";
@@ -100,8 +101,12 @@ export const bucketProtection: Kind = {
         "not change that, so do it with an administrator's (docs/bucket.md); everything else is in place",
     );
   },
-  async remove() {
-    // The bucket's settings are its owner's.
+  async remove(_machines, { bucket }) {
+    // The bucket and its settings are its owner's.
+    await warn(
+      `the copies in the bucket ${bucket} stay where they are, and can be restored. Nothing lengthens their locks any ` +
+        "more: when those have ended, whoever may delete in the bucket can delete them",
+    );
   },
   id: ({ machine, bucket }) => `${machine}:${bucket}`,
 };

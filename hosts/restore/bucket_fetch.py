@@ -145,13 +145,20 @@ def choose(
     for of, index, problem in examined:
         if index is not None and problem is None:
             if key is None:
-                earlier = [
+                before = [
                     (other, its)
                     for other, its, wrong in itertools.islice(examined, AT_ONCE - 1)
-                    if its is not None and wrong is None and its.repository == index.repository
+                    if its is not None and wrong is None
                 ]
-                for doubt in doubts(of, index, earlier):
+                for doubt in doubts(of, index, [each for each in before if each[1].repository == index.repository]):
                     say(f"WARNING: {doubt}")
+                former = next((other for other, its in before if its.repository != index.repository), None)
+                if former is not None:
+                    say(
+                        "note: a repository was begun anew: earlier copies are of the one that was there before, and"
+                        f" archives of it are only in those. To take the last of them: --copy-as-of"
+                        f" {moment(former.modified)}"
+                    )
             return of, index
         say(f"note: index/{of.path} of {moment(of.modified)} is passed over, {problem}")
     raise Refused("no copy that was asked for is whole")

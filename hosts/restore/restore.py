@@ -51,6 +51,10 @@ class Damaged(Refused):
     """What the repository holds isn't what was stored."""
 
 
+class Empty(Refused):
+    """The repository holds nothing that can be restored."""
+
+
 def duration(seconds: float) -> str:
     if seconds < 10:
         return f"{seconds:.1f} s"
@@ -89,12 +93,12 @@ def candidates(names: list[str], archive: str | None, as_of: str | None, now: fl
         reverse=True,
     )
     chosen = [name for time, name in known if as_of is None or time <= as_of]
+    if not known and not later:
+        raise Empty("the repository holds no archive")
     if not chosen:
         raise Refused(
             f"every archive is dated in the future, {later[0]} for one: is this machine's clock right? --archive takes"
             " one all the same"
-            if later and not known
-            else "the repository holds no archive"
             if not known
             else f"no archive is as old as {as_of}: the oldest is {known[-1][1]}"
         )
@@ -264,6 +268,21 @@ def unreadable(before: Any, after: Any, kinds: dict[str, str]) -> str | None:
     return None
 
 
+def end(child: subprocess.Popen[str]) -> None:
+    """End a program and all that it started: those of the session that it leads. Gently first."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        deadline = time.monotonic() + 20
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, number)
+            os.killpg(child.pid, signal.SIGCONT)  # one that was suspended must hear it, too
+            while time.monotonic() < deadline:
+                child.poll()
+                os.killpg(child.pid, 0)  # fails when none of the group is left
+                time.sleep(0.05)
+            continue
+        return
+
+
 # ---- borg -----------------------------------------------------------------------------------------------
 
 
@@ -357,20 +376,8 @@ class Borg:
 
     def stop(self) -> None:
         """End borg and its ssh, gently first so that it gives its lock back."""
-        child = self.child
-        if child is None:
-            return
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            deadline = time.monotonic() + 20
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, number)
-                os.killpg(child.pid, signal.SIGCONT)  # one that was suspended must hear it, too
-                while time.monotonic() < deadline:
-                    child.poll()
-                    os.killpg(child.pid, 0)  # fails when none of the group is left
-                    time.sleep(0.05)
-                continue
-            return
+        if self.child is not None:
+            end(self.child)
 
     def names(self) -> list[str]:
         listed = json.loads(self.run("list", "--json", self.repository))
@@ -549,7 +556,7 @@ class Restore:
                 break
             self.remark(f"{name} is unfinished: the backup was interrupted (no manifest at its end)")
         else:
-            raise Refused("there is no finished archive; an unfinished one may lack anything")
+            raise Empty("there is no finished archive; an unfinished one may lack anything")
         places = self.before["places"]
         paths = [path for path, of in self.before["files"].items() if of["kind"] != "vanished"]
         self.places = places_of(targets_of(places), paths, mount_points())
@@ -1081,13 +1088,14 @@ def from_bucket(
     action: Callable[[dict[str, Any], str], int], request: dict[str, Any], work: str, tell: Callable[[str], None]
 ) -> int:
     """Fetch the repository from the bucket, and do what is asked with it. It stays for a next run, and goes when a
-    restore has succeeded. Raises Refused."""
+    restore has succeeded; where only the repository is asked for, that is all. Raises Refused."""
     # Only here: elsewhere these files aren't beside this one.
     import bucket
     import bucket_fetch
 
     place, directory = request["bucket"], request["repository"]
     dry_run, only_list = bool(request.get("dryRun")), "last" in request
+    only_fetch = bool(request.get("repositoryOnly"))
     Borg(request).check_version()  # before hours of fetching
     try:
         there = bucket_fetch.fetch(place, directory, tell, dry_run)
@@ -1095,15 +1103,21 @@ def from_bucket(
         raise Refused(str(error)) from error
     except bucket.BucketError as error:
         raise Refused(f"{error}. What was fetched stays, and the next run goes on from there") from error
-    if not there:
-        tell("dry run: nothing was fetched. Which archive it is, and its size, is known once the repository is here")
+    if dry_run and (only_fetch or not there):
+        known = "" if only_fetch else ". Which archive it is, and its size, is known once the repository is here"
+        tell(f"dry run: nothing was fetched{known}")
+        return RIGHT
+    if only_fetch:
+        # What borg writes there from now on must not be taken for something that another run may change.
+        os.remove(f"{directory}.fetched.json")
+        tell(f"the repository is in {directory}")
         return RIGHT
     done = False
     try:
         code = action(request, work)
         done = code == RIGHT and not dry_run and not only_list
         return code
-    except Damaged as error:
+    except (Damaged, Empty) as error:
         raise Refused(f"{error}. For an earlier copy in the bucket: --copy-as-of") from error
     finally:
         # The operator may be gone; what the action said or raised counts all the same.
@@ -1159,7 +1173,7 @@ def main(arguments: list[str] | None = None) -> int:
         description="Restore a CHT deployment onto this machine from its borg repository, or list the archives."
         " Reads one line of JSON from standard input: repository, passphrase, baseDirectory, sshConfig or bucket (what"
         " bucket_fetch.py reads; the repository is fetched first), and optionally archive, asOf (UTC), last, dryRun,"
-        " replace, start, despiteProblems. It stops when standard input ends.",
+        " replace, start, despiteProblems, repositoryOnly. It stops when standard input ends.",
         epilog="Exit codes: 0 done, and everything checked is right; 1 a check failed, which is named, and what"
         " was extracted is in place only when that is said; 2 refused or not possible, the reason is named;"
         " 143 or 130 stopped: run it again, it goes on from there.",

@@ -86,7 +86,10 @@ def megabytes(size: int) -> str:
 
 
 def credentials_path(settings: dict[str, Any]) -> str | None:
-    """The file with the access key: systemd's copy of it where the unit has one (LoadCredential=)."""
+    """The file with the access key: systemd's copy of it where the unit has one (LoadCredential=). None: the machine's
+    role is what counts."""
+    if settings["credentials"] is None:
+        return None
     given = os.path.join(os.environ.get("CREDENTIALS_DIRECTORY", ""), "bucket")
     return given if os.path.isabs(given) and os.path.exists(given) else settings["credentials"]
 
@@ -131,8 +134,8 @@ def run(command: list[str], environment: dict[str, str], on_line: Callable[[str]
 
 
 class Rclone:
-    """rclone, set up by its environment alone: everything comes from bucket.json, and the credentials from their
-    file, so that none is in an argument or a variable."""
+    """rclone, set up by its environment alone: everything comes from bucket.json, and the credentials from their file
+    or the machine's role, so that none is in an argument or a variable."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         path = credentials_path(settings)
@@ -149,7 +152,8 @@ class Rclone:
             "UPLOAD_CUTOFF": f"{WHOLE}B",
             "UPLOAD_CONCURRENCY": "4",
             **({"ENDPOINT": settings["endpoint"]} if settings["endpoint"] else {}),
-            **({"SHARED_CREDENTIALS_FILE": path} if path else {}),
+            # Without a file: the machine's role, and not what lies in a home.
+            "SHARED_CREDENTIALS_FILE": path or os.devnull,
         }
         self.environment = {
             "HOME": settings["state"],
@@ -610,6 +614,22 @@ class Copy:
             return self.memory.copy["number"] + 1
         return 1 + sum(len(of) for of in there.versions("index/").versions.values())
 
+    def of_another(self, there: Bucket, repository: str) -> None:
+        """Tell when the copies so far are of another repository: nobody lengthens their locks any more."""
+        if self.memory.copy is not None:
+            before = self.memory.copy["repository"]
+        else:
+            before = repository
+            with contextlib.suppress(ValueError, ObjectRefused):
+                for newest in bucket.copies_in(there)[:1]:
+                    before = bucket.read_index(there, newest).repository
+        if before != repository:
+            self.problems.append(
+                f"the copies in the bucket so far are of another repository ({before[:16]}…), this one was begun anew."
+                " They stay, but their locks aren't lengthened any more, and the first of them end in"
+                f" {self.settings['keepDays']} days. To go on with that one: docs/restore.md"
+            )
+
     def write_index(self, there: Bucket, held: dict[str, Held], taken: dict[str, Any]) -> None:
         now = time.time()
         index = Index(
@@ -620,6 +640,7 @@ class Copy:
             moment(now),
             {path: Stored(of.version, of.size, of.sha256) for path, of in held.items()},
         )
+        self.of_another(there, index.repository)
         key = bucket.index_key(index.made, index.transaction)
         version = there.put(key, bucket.pack_index(index))
         lock = there.head(key, version)

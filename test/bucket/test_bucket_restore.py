@@ -183,6 +183,35 @@ class FromBucket(hosts.CopyOfADeployment):
         done = self.restore({"asOf": earlier})
         self.assertEqual(done.code, 0, done)
 
+    def test_a_repository_that_was_begun_anew_is_told_of_with_the_copy_of_the_one_before(self):
+        earlier = self.made.copies()[-1]["finished"]
+        self.lose_server()
+        for folder in (self.made.repository, self.made.snapshot):
+            folder.mkdir(parents=True)
+        self.made.borg("init", "--encryption", "repokey-blake2", self.made.location)
+        self.assertEqual(self.made.run().report["outcome"], "copied")
+        new = self.made.borg("config", self.made.repository, "id").stdout.strip()
+        ours = {"repositories": [new, self.id]}
+        empty = self.restore(ours)
+        self.assertEqual(empty.code, 2, empty)
+        self.assertIn(f"To take the last of them: --copy-as-of {earlier}\n", empty.output)
+        self.assertIn("holds no archive. For an earlier copy in the bucket: --copy-as-of", empty.errors)
+        done = self.restore({**ours, "asOf": earlier})
+        self.assertEqual(done.code, 0, done)
+
+    def test_the_repository_alone_is_left_for_a_new_server_without_the_passphrase(self):
+        self.lose_server()
+        wanted = {"repositoryOnly": True, "passphrase": ""}
+        dry = self.end(self.start(self.request(**wanted, dryRun=True), "restore", "restore"))
+        self.assertEqual((dry.code, dry.output.splitlines()[-1]), (0, "dry run: nothing was fetched"), dry)
+        done = self.end(self.start(self.request(**wanted), "restore", "restore"))
+        self.assertEqual((done.code, done.output.splitlines()[-1]), (0, f"the repository is in {self.fetched}"), done)
+        self.made.borg("check", "--verify-data", self.fetched)
+        # It is somebody else's from now on: another run must not set it back.
+        again = self.end(self.start(self.request(**wanted), "restore", "restore"))
+        self.assertEqual(again.code, 2, again)
+        self.assertIn("repository isn't empty; nothing was changed", again.errors)
+
     def test_a_forged_copy_of_another_repository_is_passed_over(self):
         self.lose_server()
         self.forge({**self.true_index(), "repository": "66" * 32, "number": 9})

@@ -10,6 +10,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -309,6 +310,29 @@ class Adversity(Case):
         self.assertEqual(made.restore("one", copy=copies[0]["copy"]), one)
         self.assertEqual(made.restore("two"), two)
         self.assertNotIn("one", made.restore("two"))
+
+    def test_a_repository_begun_anew_in_its_place_is_told_of_once_and_harms_no_copy_of_the_former_one(self):
+        made = self.make()
+        one = made.backup("one", 1)
+        self.succeeds(made.run())
+        for remembers in (True, False):
+            with self.subTest(remembers=remembers):
+                shutil.rmtree(made.repository)
+                made.repository.mkdir()
+                if not remembers:  # as on a new server
+                    shutil.rmtree(made.state)
+                    made.state.mkdir()
+                made.borg("init", "--encryption", "repokey-blake2", made.location)
+                two = made.backup("two", 1)
+                run = made.run()
+                self.assertEqual((run.code, run.report["outcome"]), (1, "copied"), run)
+                self.assertRegex(run.report["problems"][0], "are of another repository .*locks aren't lengthened")
+                made.backup("three", 1)
+                self.succeeds(made.run())
+        copies = made.copies()
+        self.assertEqual([of["whole"] for of in copies], [True] * 5)
+        self.assertEqual(made.restore("one", copy=copies[0]["copy"]), one)
+        self.assertEqual(made.restore("two", copy=copies[3]["copy"]), two)
 
     def test_a_bucket_that_asks_to_slow_down_now_and_then_gets_its_copy(self):
         made = self.make(proxy=True)
