@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { awsCredentialProblem, type CredentialSources, credentialProblem } from "../../components/aws-credentials";
@@ -8,9 +8,11 @@ import { awsRegions, regionMistake } from "../../components/aws-regions";
 
 describe("AWS' regions", () => {
   it("are those that the plugin knows", () => {
-    // The enumerations alone: the whole SDK takes seconds.
-    const { Region } = require("@pulumi/aws/types/enums");
-    assert.deepEqual([...awsRegions].sort(), Object.values(Region).sort());
+    // Read and not loaded: another test looks at what the program alone has loaded.
+    const [, text = ""] =
+      /exports\.Region = \{(.*?)\}/s.exec(readFileSync(require.resolve("@pulumi/aws/types/enums"), "utf8")) ?? [];
+    const known = [...text.matchAll(/: "(.*?)"/g)].map(([, region = ""]) => region);
+    assert.deepEqual([...awsRegions].sort(), known.sort());
   });
 
   it("that don't exist are refused with the nearest that do", () => {
