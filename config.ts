@@ -230,6 +230,22 @@ export const settingsSchema = z.strictObject({
           allowed: "the name of a machine in `host:machines`",
           example: "server",
         }),
+      from: z
+        .enum(["server", "bucket", "alternating"])
+        .default("server")
+        .meta({
+          description:
+            "Where a drill takes the repository from. `bucket`: the newest copy is fetched whole, compared with its " +
+            "checksums and opened, and the server isn't asked, so that the third copy is proven, too. A copy that isn't " +
+            "in order, is older than `cht-backup:bucket.maxAgeHours` and a day, or holds no archive younger than that, " +
+            "makes the drill fail, and between the drills it is looked at every day: that alarm comes even from a server " +
+            "that somebody has taken over. The machine gets the key for reading (`cht-backup:bucket.reader`, mode 0600); " +
+            "one that isn't `cht` gets no key of the server's then. It takes scratch space for the repository, too, and " +
+            "most providers charge for what leaves the bucket. `alternating`: every second drill.",
+          allowed:
+            "`server`, `bucket` or `alternating`; the others than `server` with `cht-backup:bucket` and its `reader`",
+          example: "bucket",
+        }),
       schedule: z
         .string()
         .refine(isCalendar)
@@ -461,12 +477,19 @@ export const settingsSchema = z.strictObject({
           allowed: "a whole number from 0 to 1000000, or `all`",
           example: "5",
         }),
-      maxAgeHours: z.int().min(1).max(87_600).default(48).meta({
-        description:
-          "How old the newest copy may be, while there is something new to copy, before the alarm is raised.",
-        allowed: "a whole number of hours from 1 to 87600",
-        example: "30",
-      }),
+      maxAgeHours: z
+        .int()
+        .min(1)
+        .max(87_600)
+        .default(48)
+        .meta({
+          description:
+            "How old the newest copy may be, while there is something new to copy, before the alarm is raised. Where drills " +
+            "are made from the bucket, their machine raises one of its own a day later, whether there is something new or " +
+            "not: it must be more than there are hours from one backup to the next.",
+          allowed: "a whole number of hours from 1 to 87600",
+          example: "30",
+        }),
       accessKeyId: accessKeyId()
         .optional()
         .meta({
@@ -498,7 +521,8 @@ export const settingsSchema = z.strictObject({
         .meta({
           description:
             "The key for reading, which a restore from the bucket uses and the recovery kit shows " +
-            "(components/bucket-reader-policy.json). It never lies on a machine.",
+            "(components/bucket-reader-policy.json). It lies on no machine, but on the one that drills from the bucket " +
+            "(`cht-backup:drill.from`).",
           allowed: "a mapping of `accessKeyId` and `secretAccessKey`",
           fallback: "the writer's, which can read, too",
         }),
@@ -632,6 +656,8 @@ export interface StackBucket extends Omit<Bucket, "writer" | "reader"> {
   /** Undefined where the stack makes the bucket, or the machine's role writes. */
   writer: pulumi.Output<AccessKey> | undefined;
   reader: Pick<AccessKey, "accessKeyId"> | undefined;
+  /** The whole key for reading, where drills are made from the bucket; undefined elsewhere, too. */
+  readerKey: pulumi.Output<AccessKey> | undefined;
 }
 
 /** What only the stack knows, of what it has made itself. */
@@ -663,19 +689,21 @@ export function loadSettings(): StackSettings {
   const secretKeys: string[] = JSON.parse(process.env.PULUMI_CONFIG_SECRET_KEYS || "[]");
   const all = readSettings(pulumi.runtime.allConfig(), pulumi.getStack(), secretKeys);
   const { alerts, passphrase, bucket, ...settings } = all;
+  const drillReads = (settings.drill?.from ?? "server") !== "server";
   return {
     ...settings,
     alerts: pulumi.secret(alerts),
     passphrase: passphrase === undefined ? undefined : pulumi.secret(passphrase),
-    bucket: bucket === undefined ? undefined : withoutSecrets(bucket),
+    bucket: bucket === undefined ? undefined : withoutSecrets(bucket, drillReads),
   };
 }
 
-/** The reader's secret is no business of a stack: only restores and the recovery kit use it. */
-function withoutSecrets({ writer, reader, ...bucket }: Bucket): StackBucket {
+/** The reader's secret is no business of a stack, unless drills read: else only restores and the recovery kit use it. */
+function withoutSecrets({ writer, reader, ...bucket }: Bucket, drillReads: boolean): StackBucket {
   return {
     ...bucket,
     reader: reader && { accessKeyId: reader.accessKeyId },
+    readerKey: drillReads && reader ? pulumi.secret(reader) : undefined,
     writer: writer && pulumi.secret(writer),
   };
 }
@@ -872,6 +900,7 @@ function drillMistakes(given: Record<string, unknown>, stack: string): string[] 
       );
     }
   }
+  lines.push(...drillFromBucketMistakes(drill, asMapping(given["cht-backup:bucket"])));
   if (typeof scratch !== "string") return lines;
   const own = scratchOf(scratch, String(given["cht-backup:deployment"] ?? stack));
   const inside = (inner: string, outer: string) => `${inner}/`.startsWith(`${outer}/`);
@@ -883,6 +912,24 @@ function drillMistakes(given: Record<string, unknown>, stack: string): string[] 
     );
   }
   return lines;
+}
+
+function drillFromBucketMistakes(
+  { enabled, from }: Record<string, unknown>,
+  bucket?: Record<string, unknown>,
+): string[] {
+  if (enabled === false || (from !== "bucket" && from !== "alternating")) return [];
+  if (bucket === undefined) {
+    return [
+      `cht-backup:drill.from: ${found(from)} without a bucket; must be server, or cht-backup:bucket must say where the ` +
+        "copies are (docs/bucket.md)",
+    ];
+  }
+  if (bucket.reader !== undefined || bucket.aws !== undefined) return [];
+  return [
+    `cht-backup:bucket.reader: missing with cht-backup:drill.from ${from}; must be a key for reading alone: the writer's ` +
+      "stays on the server",
+  ];
 }
 
 function bucketMistakes(given: Record<string, unknown>, secret: Set<string>): string[] {

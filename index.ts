@@ -28,6 +28,7 @@ const drillMachine =
         server,
         dataDirectory,
         ...drill.server,
+        fromServer: drill.from !== "bucket",
         alerts,
       });
 
@@ -39,7 +40,7 @@ const backups = new BorgRepository("backup-repository", {
   dataDirectory,
   address,
   port,
-  otherKeys: drillMachine === undefined ? [] : [drillMachine.publicKey],
+  otherKeys: drillMachine?.publicKeys ?? [],
   passphrase: settings.passphrase,
 });
 
@@ -64,7 +65,14 @@ if (drill === undefined) {
   void pulumi.log.warn("cht-backup:drill is switched off: nothing proves that the backups can be restored.");
 } else {
   const { programs } = drillMachine ?? chtBackup;
-  new RestoreDrill("restore-drill", { ...drill, deployment, repository: backups, other: drillMachine, programs });
+  new RestoreDrill("restore-drill", {
+    ...drill,
+    deployment,
+    repository: backups,
+    other: drillMachine,
+    programs,
+    bucket: bucket?.readerKey && { place: bucket, reader: bucket.readerKey },
+  });
 }
 
 // A third copy, locked, that nobody can take away who takes over both machines.

@@ -1,5 +1,6 @@
 /** What a machine gets that works with a deployment's archives: the CHT machine, and another one that drills. */
 import * as pulumi from "@pulumi/pulumi";
+import type { AccessKey } from "../config";
 import * as host from "../provider";
 import { readHostFile, renderHostFile } from "./host-files";
 import { chtNames, serverNames } from "./names";
@@ -23,11 +24,12 @@ export interface WayArgs extends ArchiveClient {
   port: number;
 }
 
-/** A way to the repository: borg, an SSH key made there, whom to trust and where. The server has to let the key in. */
-export function wayToRepository(args: WayArgs, child: pulumi.CustomResourceOptions) {
-  const { machine, deployment, server, rename = (name) => name } = args;
+/** What opens a repository wherever it is: borg, and directories for settings and for what borg remembers. */
+export function foundations(
+  { machine, deployment, rename = (name) => name }: ArchiveClient,
+  child: pulumi.CustomResourceOptions,
+) {
   const { settings, state } = chtNames(deployment);
-
   const borg = new host.Packages(
     rename("cht-borg"),
     { machine, packages: ["borgbackup"], minimum: { borgbackup: "1.2.8" } },
@@ -43,6 +45,13 @@ export function wayToRepository(args: WayArgs, child: pulumi.CustomResourceOptio
     { machine, path: state, mode: "0700" },
     child,
   );
+  return { borg, directory, stateDirectory };
+}
+
+/** The way to the repository on the server: an SSH key made there, whom to trust and where. The server has to let the key in. */
+export function wayToRepository(args: WayArgs, directory: pulumi.Resource, child: pulumi.CustomResourceOptions) {
+  const { machine, deployment, server, rename = (name) => name } = args;
+  const { settings } = chtNames(deployment);
   const inside = { ...child, dependsOn: directory };
   const key = new host.SshKey(
     rename("cht-ssh-key"),
@@ -68,7 +77,7 @@ export function wayToRepository(args: WayArgs, child: pulumi.CustomResourceOptio
     },
     inside,
   );
-  return { borg, directory, stateDirectory, key, knownHosts, sshConfig };
+  return { key, knownHosts, sshConfig };
 }
 
 /** The files of `hosts/cht/` that every client of the archives runs. */
@@ -144,6 +153,21 @@ export function alertAddresses(
 ): pulumi.Resource {
   const content = alerts.apply((addresses) => addresses.map((address) => `${address}\n`).join(""));
   return new host.File(name, { machine, path: `${settings}/alerts`, mode: "0600", content }, opts);
+}
+
+/** A key of a bucket, in a file as the AWS command line tool has it, that root alone reads. */
+export function bucketCredentials(
+  name: string,
+  machine: string,
+  path: string,
+  key: pulumi.Output<AccessKey>,
+  opts: pulumi.CustomResourceOptions,
+): pulumi.Resource {
+  const content = key.apply(
+    ({ accessKeyId, secretAccessKey }) =>
+      `[default]\naws_access_key_id = ${accessKeyId}\naws_secret_access_key = ${secretAccessKey}\n`,
+  );
+  return new host.File(name, { machine, path, mode: "0600", content }, opts);
 }
 
 /**

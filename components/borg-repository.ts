@@ -1,6 +1,6 @@
 import * as pulumi from "@pulumi/pulumi";
 import * as host from "../provider";
-import { type WayArgs, wayToRepository } from "./archive-client";
+import { foundations, type WayArgs, wayToRepository } from "./archive-client";
 import { chtNames, serveCommand, serverNames } from "./names";
 
 export interface BorgRepositoryArgs extends Omit<WayArgs, "rename"> {
@@ -35,7 +35,8 @@ export class BorgRepository extends pulumi.ComponentResource {
     const { user, repository } = serverNames(deployment, args.dataDirectory);
     const child = { parent: this };
 
-    const { borg, directory, stateDirectory, key, knownHosts, sshConfig } = wayToRepository(args, child);
+    const { borg, directory, stateDirectory } = foundations(args, child);
+    const { key, knownHosts, sshConfig } = wayToRepository(args, directory, child);
     const passphrase = new host.Passphrase(
       "backup-passphrase",
       { machine, path: `${settings}/passphrase`, value: args.passphrase },

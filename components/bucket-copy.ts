@@ -1,7 +1,7 @@
 import * as pulumi from "@pulumi/pulumi";
 import type { StackBucket } from "../config";
 import * as host from "../provider";
-import { alertAddresses } from "./archive-client";
+import { alertAddresses, bucketCredentials } from "./archive-client";
 import { readHostFile, renderHostFile } from "./host-files";
 import { bucketNames, serverNames } from "./names";
 import type { OffsiteServer } from "./offsite-server";
@@ -120,12 +120,8 @@ export class BucketCopy extends pulumi.ComponentResource {
     ];
 
     if (bucket.writer !== undefined) {
-      const content = bucket.writer.apply(
-        ({ accessKeyId, secretAccessKey }) =>
-          `[default]\naws_access_key_id = ${accessKeyId}\naws_secret_access_key = ${secretAccessKey}\n`,
-      );
       const path = `${settings}/credentials`;
-      needed.push(new host.File("bucket-credentials", { machine, path, mode: "0600", content }, inside));
+      needed.push(bucketCredentials("bucket-credentials", machine, path, bucket.writer, inside));
     }
 
     const failure = new host.Unit(

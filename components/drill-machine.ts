@@ -1,17 +1,27 @@
 import * as pulumi from "@pulumi/pulumi";
 import * as host from "../provider";
-import { type Programs, type ProgramsArgs, programs, type WayArgs, wayToRepository } from "./archive-client";
+import {
+  foundations,
+  type Programs,
+  type ProgramsArgs,
+  programs,
+  type WayArgs,
+  wayToRepository,
+} from "./archive-client";
 
-export type DrillMachineArgs = Omit<WayArgs & ProgramsArgs, "rename">;
+export interface DrillMachineArgs extends Omit<WayArgs & ProgramsArgs, "rename"> {
+  /** Whether drills ask the server at all: without, the machine gets no key for it. */
+  fromServer: boolean;
+}
 
 /**
- * What a machine other than the CHT machine needs to drill: a way to the repository with a key of its own, a Docker
- * engine, the programs. Its resources carry the machine's name, so that another machine gets new ones and this one is
+ * What a machine other than the CHT machine needs to drill: borg, a way to the repository with a key of its own where
+ * drills take it from the server, a Docker engine, the programs. Its resources carry the machine's name, so that another machine gets new ones and this one is
  * cleared after that.
  */
 export class DrillMachine extends pulumi.ComponentResource {
-  /** For the server, to let in. */
-  readonly publicKey: pulumi.Output<string>;
+  /** For the server, to let in; none where drills don't ask it. */
+  readonly publicKeys: pulumi.Output<string>[];
   readonly programs: Programs;
   /** Where settings are. */
   readonly directory: pulumi.Resource;
@@ -24,7 +34,8 @@ export class DrillMachine extends pulumi.ComponentResource {
     const rename = (part: string) => `drill-${machine}-${part.replace(/^cht-/, "")}`;
     const child = { parent: this };
 
-    const { borg, directory, key } = wayToRepository({ ...args, rename }, child);
+    const { borg, directory } = foundations({ ...args, rename }, child);
+    this.publicKeys = args.fromServer ? [wayToRepository({ ...args, rename }, directory, child).key.publicKey] : [];
     // The distribution's, where there is none: Debian has the client in a package of its own, Ubuntu hasn't, and each has
     // Compose under another name than docker.com.
     const engine = new host.Packages(
@@ -42,8 +53,7 @@ export class DrillMachine extends pulumi.ComponentResource {
       { ...child, dependsOn: engine },
     );
     this.programs = programs({ ...args, rename }, { ...child, dependsOn: [borg, directory] });
-    this.publicKey = key.publicKey;
     this.directory = directory;
-    this.registerOutputs({ publicKey: this.publicKey });
+    this.registerOutputs({ publicKeys: this.publicKeys });
   }
 }

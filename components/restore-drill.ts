@@ -1,10 +1,10 @@
 import * as pulumi from "@pulumi/pulumi";
-import type { Drill } from "../config";
+import type { AccessKey, Drill, StackBucket } from "../config";
 import * as host from "../provider";
-import { type Programs, scriptFile } from "./archive-client";
+import { bucketCredentials, type Programs, scriptFile } from "./archive-client";
 import type { BorgRepository } from "./borg-repository";
 import type { DrillMachine } from "./drill-machine";
-import { renderHostFile } from "./host-files";
+import { readHostFile, renderHostFile } from "./host-files";
 import { chtNames, drillNames } from "./names";
 
 export interface RestoreDrillArgs extends Omit<Drill, "server"> {
@@ -15,7 +15,22 @@ export interface RestoreDrillArgs extends Omit<Drill, "server"> {
   other?: DrillMachine;
   /** What runs on the machine: its own, or the backup's. */
   programs: Programs;
+  /** Where drills take the repository from, at least every second one; undefined: from the server alone. */
+  bucket: DrillBucket | undefined;
 }
+
+export interface DrillBucket {
+  place: Omit<StackBucket, "writer" | "reader" | "readerKey">;
+  /** The key for reading, a secret. */
+  reader: pulumi.Output<AccessKey>;
+}
+
+/**
+ * How many hours old the newest copy may be, seen from elsewhere than the server: a day more than the server itself
+ * allows while it knows of something new to copy. From elsewhere it can't be seen whether there is, but a backup that
+ * comes daily always brings something.
+ */
+export const oldestCopy = (maxAgeHours: number) => maxAgeHours + 24;
 
 /**
  * The drill: a timer that restores the newest archive into a scratch directory, proves it and reports; another that
@@ -24,44 +39,69 @@ export interface RestoreDrillArgs extends Omit<Drill, "server"> {
 export class RestoreDrill extends pulumi.ComponentResource {
   constructor(name: string, args: RestoreDrillArgs, opts?: pulumi.ComponentResourceOptions) {
     super("cht-backup:index:RestoreDrill", name, {}, opts);
-    const { machine, deployment, repository, other, scratch } = args;
-    const { settings, state } = chtNames(deployment);
+    const { machine, deployment, repository, other, scratch, bucket } = args;
+    const { settings, programs, state } = chtNames(deployment);
     const names = drillNames(deployment);
     const DEPLOYMENT = deployment;
     const child = { parent: this };
+    if (args.from !== "server" && bucket === undefined) {
+      throw new pulumi.RunError(`cht-backup:drill.from is ${args.from}, and there is no key for reading the bucket`);
+    }
     const inside = { ...child, dependsOn: other?.directory ?? repository.foundations };
     const needed: pulumi.Resource[] = [args.programs.environment, args.programs.alerts, ...args.programs.scripts];
 
     for (const script of ["restore", "verify"]) needed.push(this.script(script, `restore/${script}.py`, args));
-    needed.push(this.script("drill", "drill/drill.py", args));
-    needed.push(
-      new host.File(
-        "drill-settings",
-        {
-          machine,
-          path: `${settings}/drill.json`,
-          content: `${JSON.stringify(
-            {
-              deployment,
-              repository: repository.location,
-              scratch,
-              scratchGibibytes: args.scratchGibibytes,
-              keep: args.keep,
-              overdueAfterDays: args.overdueAfterDays,
-              network: names.network,
-              image: args.couchdbImage ?? null,
-              // Elsewhere than on the CHT machine an archive doesn't choose what is fetched and run.
-              pull: machine === "cht" || args.couchdbImage !== undefined,
-              memoryMebibytes: args.memoryMebibytes,
-              cpus: args.cpus,
-            },
-            null,
-            2,
-          )}\n`,
-        },
-        inside,
-      ),
-    );
+    for (const script of ["drill", "reports"]) needed.push(this.script(script, `drill/${script}.py`, args));
+    const drillSettings = {
+      deployment,
+      repository: repository.location,
+      scratch,
+      scratchGibibytes: args.scratchGibibytes,
+      keep: args.keep,
+      overdueAfterDays: args.overdueAfterDays,
+      network: names.network,
+      image: args.couchdbImage ?? null,
+      // Elsewhere than on the CHT machine an archive doesn't choose what is fetched and run.
+      pull: machine === "cht" || args.couchdbImage !== undefined,
+      memoryMebibytes: args.memoryMebibytes,
+      cpus: args.cpus,
+    };
+    const lines = (value: object) => `${JSON.stringify(value, null, 2)}\n`;
+    let content: pulumi.Input<string> = lines(drillSettings);
+    if (bucket !== undefined) {
+      const { place } = bucket;
+      const [credentials, environment] = [`${settings}/bucket-credentials`, `${programs}/bucket-venv`];
+      const settingsOf = (repositoryId: string) => ({
+        bucket: place.name,
+        prefix: place.prefix,
+        region: place.region,
+        endpoint: place.endpoint,
+        pathStyle: place.pathStyle,
+        credentials,
+        repositories: [repositoryId],
+        maxAgeHours: oldestCopy(place.maxAgeHours),
+        python: `${environment}/bin/python`,
+      });
+      content = repository.repositoryId.apply((id) =>
+        lines({ ...drillSettings, from: args.from, bucket: settingsOf(id) }),
+      );
+      for (const [script, file] of Object.entries({
+        bucket: "server/bucket.py",
+        "bucket-fetch": "restore/bucket_fetch.py",
+        "bucket-source": "drill/bucket_source.py",
+      })) {
+        needed.push(this.script(script, file, args));
+      }
+      needed.push(
+        new host.PythonEnvironment(
+          `drill-${machine}-bucket-environment`,
+          { machine, path: environment, requirements: readHostFile("server/requirements.txt") },
+          { ...child, dependsOn: args.programs.environment },
+        ),
+        bucketCredentials(`drill-${machine}-bucket-credentials`, machine, credentials, bucket.reader, inside),
+      );
+    }
+    needed.push(new host.File("drill-settings", { machine, path: `${settings}/drill.json`, content }, inside));
     // Below the state directory the drill makes it itself.
     if (!scratch.startsWith(`${state}/`)) {
       needed.push(new host.Directory("drill-scratch-directory", { machine, path: scratch, mode: "0700" }, child));
@@ -132,7 +172,12 @@ export class RestoreDrill extends pulumi.ComponentResource {
       {
         machine,
         unit: names.overdueService,
-        content: renderHostFile("drill/cht-drill-overdue.service", { DEPLOYMENT }),
+        content: renderHostFile("drill/cht-drill-overdue.service", {
+          DEPLOYMENT,
+          // It asks the bucket, where drills do.
+          PRIVATE_NETWORK: bucket === undefined ? "yes" : "no",
+          ADDRESS_FAMILIES: bucket === undefined ? "AF_UNIX" : "AF_UNIX AF_INET AF_INET6 AF_NETLINK",
+        }),
       },
       after,
     );

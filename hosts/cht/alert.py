@@ -67,10 +67,16 @@ def ended(unit: dict[str, str], name: str) -> str:
 
 
 def describe_drill(
-    deployment: str, host: str, latest: dict[str, Any] | None, units: dict[str, dict[str, str]], booted: float
+    deployment: str,
+    host: str,
+    latest: dict[str, Any] | None,
+    units: dict[str, dict[str, str]],
+    booted: float,
+    seen: dict[str, Any] | None = None,
 ) -> tuple[str, str]:
     """Title and text of the message about a drill, from its latest report and from what systemd knows about
-    the drill's units, by name. `booted` is when the machine was started, in seconds since 1970.
+    the drill's units, by name. `booted` is when the machine was started, in seconds since 1970; `seen` is
+    what the latest look for what is overdue came to.
 
     It is about the unit that failed last. A report is only believed when it was written since that unit
     began: a script that could not start leaves the one of the drill before.
@@ -81,11 +87,14 @@ def describe_drill(
     past = f"The last good one ended at {moment(last)}." if last else "No drill has succeeded so far."
     problems = (latest or {}).get("problems") or []
     if unit == f"{name}-overdue.service":
+        doubts = seen["doubts"] if seen is not None and seen["finishedAt"] >= began - 5 else []
+        if doubts and seen is not None and not seen["late"]:
+            return f"CHT backup {deployment}: the copy in the bucket, as {host} sees it", some(doubts)
         title = f"CHT restore drill {deployment} is overdue on {host}"
         text = f"it is too long ago that a restore was proven. {past}"
         if latest is not None and problems:
             text += f" The latest drill failed ({latest['finished']}): {some(problems)}"
-        return title, text
+        return title, " ".join([text, *(f"The bucket: {of}." for of in doubts)])
     title = f"CHT restore drill {deployment} failed on {host}"
     # The clock may have been set a little meanwhile.
     if latest is not None and not latest["ok"] and problems and latest["finishedAt"] >= began - 5:
@@ -214,8 +223,8 @@ def main(arguments: list[str] | None = None) -> int:
             units = {name: unit_state(name) for name in names}
             booted = time.time() - time.clock_gettime(time.CLOCK_MONOTONIC)
             if options.about == "drill":
-                latest = read_report(f"{state}/drills/latest.json")
-                title, text = describe_drill(deployment, platform.node(), latest, units, booted)
+                latest, seen = (read_report(f"{state}/drills/{of}.json") for of in ("latest", "overdue"))
+                title, text = describe_drill(deployment, platform.node(), latest, units, booted, seen)
             else:
                 state = f"/var/lib/cht-backup-bucket/{deployment}"
                 reports = {what: read_report(f"{state}/last-{what}.json") for what in ("copy", "check")}

@@ -9,11 +9,9 @@ Run by the unit `cht-drill-<deployment>.service`. See `--help` for exit codes.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import fcntl
 import json
 import os
-import platform
 import re
 import shutil
 import signal
@@ -31,6 +29,7 @@ import plan
 import restore
 import verify
 from backup import Stopped, megabytes, moment, say
+from reports import Reports, new_report, origin
 from restore import Refused, duration, scrub
 
 RIGHT, WRONG, IMPOSSIBLE = 0, 1, 2
@@ -323,53 +322,12 @@ def overdue(latest: dict[str, Any] | None, since: float, now: float, days: float
     return text
 
 
-MEANING = {
-    "right": "A restore from this archive works: everything below was tried.",
-    "wrong": "A restore from this archive would NOT bring back what it should. Find the cause, and drill again.",
-    "impossible": "The drill couldn't be made to its end, so it is NOT known whether a restore works.",
-    "interrupted": "The drill was interrupted, so it is NOT known whether a restore works. Start it again.",
-}
-
-
-def page(report: dict[str, Any]) -> str:
-    """A report for people, on one page."""
-    counts, sizes = report["counts"], report["sizes"]
-    verdict = {"right": "RIGHT", "wrong": "WRONG"}.get(report["outcome"], f"FAILED ({report['outcome']})")
-    lines = [
-        f"Restore drill of the CHT deployment {report['deployment']}: {verdict}",
-        f"{report['began']} on {report['host']}, took {duration(report['seconds'])}",
-        "",
-        MEANING[report["outcome"]],
-    ]
-
-    def part(title: str, texts: list[str], sign: str = "- ") -> None:
-        if texts:
-            lines.extend(["", title, *(f"  {sign}{text}" for text in texts)])
-
-    part("What is wrong", report["problems"])
-    if report["outcome"] != "right":
-        part("How far it came", [report["stage"]], "")
-    archive = []
-    if report["archive"]:
-        old = duration(report["archiveAgeSeconds"])
-        archive.append(f"archive   {report['archive']}, {old} old when the drill began")
-    if sizes["files"]:
-        archive.append(f"size      {sizes['files']} files, {megabytes(sizes['bytes'])}")
-    if report["fetchSeconds"] is not None:
-        archive.append(f"fetched   in {duration(report['fetchSeconds'])}")
-    if report["image"]:
-        archive.append(f"database  {report['image']}, in a network that leads no further than this machine")
-    part("What was restored", archive, "")
-    part("What was checked and is right", report["checked"])
-    if counts:
-        width = max(len(name) for name in [*counts, "all together"])
-        numbers = {**counts, "all together": sum(counts.values())}
-        part("Documents by database", [f"{name:<{width}} {number:>13,}" for name, number in numbers.items()], "")
-    part("Worth knowing", report["notes"])
-    part("The last lines of CouchDB's log", report["log"], "| ")
-    last = report["lastSuccessAt"]
-    lines += ["", f"The last drill that succeeded ended at {moment(last)}." if last else "No drill has succeeded yet."]
-    return "\n".join(backup.plain(line) for line in lines) + "\n"
+def source_of(wanted: str, latest: dict[str, Any] | None) -> str:
+    """`server` or `bucket`: where a drill takes the repository from. `wanted` may also be `alternating`: then it is the
+    one that the `latest` report (None: there is none) isn't about."""
+    if wanted != "alternating":
+        return wanted
+    return "bucket" if (latest or {}).get("from", "server") == "server" else "server"
 
 
 def read_settings(path: str) -> dict[str, Any]:
@@ -386,6 +344,11 @@ def read_settings(path: str) -> dict[str, Any]:
     def text(pattern: str) -> Any:
         return lambda value: isinstance(value, str) and re.fullmatch(pattern, value)
 
+    def in_order(bucket: Any) -> bool:
+        of = bucket if isinstance(bucket, dict) else {}
+        texts = all(text(".+")(of.get(name)) for name in ("bucket", "region", "credentials", "python"))
+        return texts and isinstance(of.get("repositories"), list) and number(0)(of.get("maxAgeHours"))
+
     rules = {
         "deployment": (text(r"[a-z][a-z0-9-]{0,30}"), "a small letter, then up to 30 of a-z, 0-9 and -"),
         "repository": (text(r".+"), "a repository as borg names it"),
@@ -398,7 +361,12 @@ def read_settings(path: str) -> dict[str, Any]:
         "pull": (lambda value: type(value) is bool, "true or false"),
         "memoryMebibytes": (lambda value: type(value) is int and value >= 64, "a whole number from 64"),
         "cpus": (lambda value: number(0)(value) and value > 0, "a number above 0"),
+        "from": (text("server|bucket|alternating"), "server, bucket or alternating"),
     }
+    if isinstance(settings, dict):
+        settings.setdefault("from", "server")
+        if settings["from"] != "server":
+            rules["bucket"] = (in_order, "what says where the bucket is, with python, repositories and maxAgeHours")
     for name, (allows, what) in rules.items():
         if not isinstance(settings, dict) or not allows(settings.get(name)):
             raise Refused(f"{path}: {name} must be {what}")
@@ -406,92 +374,6 @@ def read_settings(path: str) -> dict[str, Any]:
         # The unit has a /tmp of its own, which Docker doesn't see.
         raise Refused(f"{path}: scratch must not be below /tmp or /var/tmp")
     return settings
-
-
-# ---- reports --------------------------------------------------------------------------------------------
-
-
-class Reports:
-    """What drills have said, and a mark while one runs."""
-
-    def __init__(self, directory: str, keep: int = 1) -> None:
-        self.directory = directory
-        self.keep = keep
-        os.makedirs(directory, mode=0o700, exist_ok=True)
-
-    def latest(self) -> dict[str, Any] | None:
-        return self._read("latest.json")
-
-    def running(self) -> dict[str, Any] | None:
-        """The mark of a drill that has begun and not ended: a report as far as it came."""
-        return self._read("running.json")
-
-    def _read(self, name: str) -> dict[str, Any] | None:
-        try:
-            with open(f"{self.directory}/{name}", encoding="utf-8") as file:
-                return json.load(file)
-        except (OSError, ValueError):
-            return None
-
-    def since(self) -> float:
-        """When drills were set up: the first time that anything asked."""
-        path = f"{self.directory}/since"
-        if not os.path.exists(path):
-            backup.write_atomically(path, f"{moment(time.time())}\n", 0o600)
-        return os.stat(path).st_mtime
-
-    def mark(self, report: dict[str, Any]) -> None:
-        backup.write_atomically(f"{self.directory}/running.json", json.dumps(report) + "\n", 0o600)
-
-    def unmark(self) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(f"{self.directory}/running.json")
-
-    def write(self, report: dict[str, Any]) -> None:
-        """Finish a report, write it as JSON and as a page, and forget the oldest."""
-        finished = time.time()
-        last = (self.latest() or {}).get("lastSuccessAt")
-        report.update(
-            ok=report["outcome"] == "right",
-            finished=moment(finished),
-            finishedAt=round(finished),
-            seconds=round(max(finished - report["beganAt"], 0), 1),
-            lastSuccessAt=round(finished) if report["outcome"] == "right" else last,
-        )
-        texts = {"json": json.dumps(report, indent=2) + "\n", "txt": page(report)}
-        for kind, text in texts.items():
-            backup.write_atomically(f"{self.directory}/{report['began']}.{kind}", text, 0o600)
-        for kind, text in texts.items():
-            backup.write_atomically(f"{self.directory}/latest.{kind}", text, 0o600)
-        kept = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\.(json|txt)")
-        names = sorted((name for name in os.listdir(self.directory) if kept.fullmatch(name)), reverse=True)
-        for name in names[2 * self.keep :]:
-            os.remove(f"{self.directory}/{name}")
-
-
-def new_report(deployment: str) -> dict[str, Any]:
-    """A report of a drill that begins now. Times are UTC, sizes bytes, `counts` documents by database."""
-    now = time.time()
-    return {
-        "deployment": deployment,
-        "host": platform.node(),
-        "outcome": "impossible",
-        "ok": False,
-        "began": moment(now),
-        "beganAt": now,
-        "stage": "getting ready",
-        "archive": None,
-        "archiveTime": None,
-        "archiveAgeSeconds": None,
-        "image": None,
-        "fetchSeconds": None,
-        "sizes": {"files": 0, "bytes": 0},
-        "counts": {},
-        "checked": [],
-        "notes": [],
-        "problems": [],
-        "log": [],
-    }
 
 
 # ---- the drill ------------------------------------------------------------------------------------------
@@ -540,6 +422,15 @@ class Drill(restore.Restore):
         self.reports = reports
         self.project = project(settings)
         self.scratch = Scratch(settings)
+        self.held = 0
+        """Bytes of the scratch space that the fetched repository takes."""
+        if report["from"] == "bucket":
+            # Not with what borg knows of the repository on the server: it would find that one moved.
+            request = {
+                "repository": f"{self.scratch.path}/repository",
+                "passphrase": passphrase,
+                "baseDirectory": f"{self.scratch.path}/borg",
+            }
         super().__init__(request, f"{self.scratch.path}/work")
         self.borg = Borg(request)
         self.secrets = [passphrase]
@@ -591,6 +482,8 @@ class Drill(restore.Restore):
         return WRONG if self.report["problems"] else RIGHT
 
     def work_through(self) -> None:
+        if self.report["from"] == "bucket":
+            self.fetch_repository()
         self.stage("choosing the archive")
         self.choose()
         self.check_images()
@@ -623,14 +516,51 @@ class Drill(restore.Restore):
             self.wrong(f"{self.archive} says that it was begun at {self.before['time']}, which is in the future")
         self.report.update(archive=self.archive, archiveTime=self.before["time"], archiveAgeSeconds=round(age))
         days = self.settings["overdueAfterDays"]
-        if age > days * 86400:
+        if age > days * restore.DAY:
             self.wrong(
                 f"the newest finished archive is {duration(age)} old, and {days:g} days are allowed: backups have"
                 " stopped, or don't come to their end"
             )
+        if self.report["from"] == "bucket":
+            import bucket_source
+
+            if why := bucket_source.archive_too_old(age, self.settings["bucket"]["maxAgeHours"]):
+                self.wrong(why)
         for root in verify.roots_of(self.before["places"]):
             if f"{self.settings['scratch']}/".startswith(f"{root}/") and os.path.isdir(root):
                 raise Refused(f"the scratch directory is inside {root}, which is backed up: choose another")
+
+    def fetch_repository(self) -> None:
+        """Take the repository as its newest copy in the bucket has it into the scratch directory. Raises Refused."""
+        # Only here: elsewhere this file isn't beside this one.
+        import bucket_source
+
+        self.stage("choosing the copy in the bucket")
+        place = self.settings["bucket"]
+        copy = bucket_source.newest(place)
+        self.report["copy"] = {
+            **{name: copy[name] for name in ("copy", "number", "finished", "files")},
+            "bucket": place["bucket"],
+            "bytes": copy["size"],
+            "ageSeconds": round(max(self.report["beganAt"] - copy["finishedAt"], 0)),
+        }
+        say(f"the repository is taken from {origin(self.report)}")
+        for text in bucket_source.doubts(copy, self.report["beganAt"], place["maxAgeHours"]):
+            self.wrong(text)
+        self.check_room(copy["size"])
+        self.stage("fetching the repository from the bucket")
+        bucket_source.fetch(place, copy, f"{self.scratch.path}/repository")
+        self.held = copy["size"]
+        self.right(f"copy: {copy['files']} files fetched from the bucket, each by its version and with its checksum")
+
+    def check_room(self, needed: float) -> None:
+        """See to it that there is room for so many bytes more. Raises Refused."""
+        of = os.statvfs(self.scratch.path)
+        free, size = of.f_bavail * of.f_frsize, of.f_blocks * of.f_frsize
+        say(f"{megabytes(needed)} of scratch space needed, {megabytes(free)} free")
+        limit = self.settings["scratchGibibytes"] * 1024**3
+        if why := too_little(needed + self.held, free + self.held, size, limit):
+            raise Refused(why)
 
     # ---- fetching and verifying -------------------------------------------------------------------------
 
@@ -639,12 +569,8 @@ class Drill(restore.Restore):
         total = sum(of["size"] for of in items)
         files = sum(1 for of in items if of["type"] == "-")
         self.report["sizes"] = {"files": files, "bytes": total}
-        of = os.statvfs(self.scratch.path)
-        free, size = of.f_bavail * of.f_frsize, of.f_blocks * of.f_frsize
-        say(f"{files} files; {megabytes(total * GROWTH)} of scratch space needed, {megabytes(free)} free")
-        if why := too_little(total * GROWTH, free, size, self.settings["scratchGibibytes"] * 1024**3):
-            raise Refused(why)
-        if why := too_many(len(items), of):
+        self.check_room(total * GROWTH)
+        if why := too_many(len(items), os.statvfs(self.scratch.path)):
             raise Refused(why)
         known, began, finished, longest = {of["path"]: of["size"] for of in items}, time.monotonic(), 0, 0.0
         fetched = portions(items, PORTION)
@@ -951,6 +877,7 @@ def settle(settings: dict[str, Any], reports: Reports) -> bool:
 def run(settings: dict[str, Any], reports: Reports) -> int:
     """Make a drill and report. Returns the exit code."""
     report = new_report(settings["deployment"])
+    report["from"] = source_of(settings["from"], reports.latest())
     reports.since()
     reports.mark(report)
     code = IMPOSSIBLE
@@ -984,6 +911,27 @@ def run(settings: dict[str, Any], reports: Reports) -> int:
     return code
 
 
+def look_back(settings: dict[str, Any], reports: Reports) -> int:
+    """See whether a drill has succeeded lately and, where drills are made from the bucket, whether its newest copy is
+    young and in order: the server, which may be silenced, isn't asked. What is wrong is kept for the alarm. Returns
+    the exit code."""
+    now = time.time()
+    late = overdue(reports.latest(), reports.since(), now, settings["overdueAfterDays"], settings["deployment"])
+    doubts: list[str] = []
+    if settings["from"] != "server":
+        import bucket_source
+
+        place = settings["bucket"]
+        try:
+            doubts = bucket_source.doubts(bucket_source.newest(place), now, place["maxAgeHours"])
+        except Refused as error:
+            doubts = [f"the newest copy in the bucket can't be found out: {error}"]
+    reports.keep_doubts(late, doubts)
+    for text in [*filter(None, [late]), *doubts]:
+        backup.complain(f"<3>{text}" if os.environ.get("JOURNAL_STREAM") else text)
+    return WRONG if late or doubts else RIGHT
+
+
 def short(_number: int, _frame: Any) -> None:
     raise TooLittle()
 
@@ -994,14 +942,14 @@ def main(arguments: list[str] | None = None) -> int:
         description="Restore the newest finished archive of a CHT deployment to scratch space, verify it, start"
         " CouchDB on it in a Docker network that leads no further than this machine, compare the counts, remove"
         " everything, and report in /var/lib/cht-backup/DEPLOYMENT/drills.",
-        epilog="Exit codes: 0 right; 1 the restored copy is wrong, the last success is too long ago (overdue), or a"
-        " drill was interrupted (cleanup); 2 not possible, the reason is named.",
+        epilog="Exit codes: 0 right; 1 the restored copy is wrong, the last success is too long ago or the newest copy"
+        " in the bucket too old (overdue), or a drill was interrupted (cleanup); 2 not possible, the reason is named.",
     )
     parser.add_argument(
         "action",
         choices=("run", "overdue", "cleanup"),
-        help="run: make a drill; overdue: fail when none has succeeded for too long; cleanup: remove what a killed"
-        " drill left",
+        help="run: make a drill; overdue: fail when none has succeeded for too long, or when drills are made from the"
+        " bucket and its newest copy is too old; cleanup: remove what a killed drill left",
     )
     parser.add_argument("settings", metavar="SETTINGS", help="/etc/cht-backup/DEPLOYMENT/drill.json")
     options = parser.parse_args(arguments)
@@ -1015,12 +963,7 @@ def main(arguments: list[str] | None = None) -> int:
         settings = read_settings(options.settings)
         reports = Reports(f"{STATE}/{settings['deployment']}/drills", settings["keep"])
         if options.action == "overdue":
-            text = overdue(
-                reports.latest(), reports.since(), time.time(), settings["overdueAfterDays"], settings["deployment"]
-            )
-            if text:
-                backup.complain(f"<3>{text}" if os.environ.get("JOURNAL_STREAM") else text)
-            return WRONG if text else RIGHT
+            return look_back(settings, reports)
         lock = os.open(f"{reports.directory}/lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Fetch a borg repository from its copy in a bucket, as one of the finished copies has it, or list the copies.
 
-`npm run restore -- --from bucket` does this by way of restore.py; this file is a program for itself, too. What is
-asked for comes as one line of JSON on standard input, because it holds the key for reading:
+`npm run restore -- --from bucket` does this by way of restore.py; this file is a program for itself, too, which a
+drill runs. What is asked for comes as one line of JSON on standard input, because it holds the key for reading:
 `bucket`, `prefix`, `region`, `endpoint` (null: AWS), `pathStyle`, `accessKeyId`, `secretAccessKey`, perhaps
-`sessionToken`; `asOf` (a time in UTC, `2026-11-21T02:00:00Z`) or `copy` (a key that `list` shows); and perhaps
-`repositories`, borg's ids of those that it may be.
+`sessionToken` (or, for these three, `credentials`: a file as the AWS command line tool has it); `asOf` (a time in UTC,
+`2026-11-21T02:00:00Z`) or `copy` (a key that `list` shows, perhaps with the `version` of it that `newest` shows); and
+perhaps `repositories`, borg's ids of those that it may be.
 
 Every file is fetched by the version that the copy's index names and compared with its size and checksum, so what was
 overwritten, deleted or half uploaded since doesn't matter. The bucket's clock says which copy is the newest: whoever
@@ -54,10 +55,14 @@ class Stopped(BaseException):
 def connect(request: dict[str, Any]) -> Bucket:
     """Raises Refused for a request that lacks something, BucketError for one that doesn't work."""
     place = {name: request.get(name) for name in ("bucket", "prefix", "region", "endpoint", "pathStyle")}
-    keys = [request.get("accessKeyId"), request.get("secretAccessKey")]
+    file = request.get("credentials")
+    keys = [file] if file else [request.get("accessKeyId"), request.get("secretAccessKey")]
     if not all(isinstance(of, str) and of for of in [place["bucket"], place["region"], *keys]):
         raise Refused("bucket, region, accessKeyId and secretAccessKey are needed to read a bucket")
-    credentials = {"aws_access_key_id": keys[0], "aws_secret_access_key": keys[1]}
+    if file:
+        credentials = bucket.read_credentials(file)
+    else:
+        credentials = {"aws_access_key_id": keys[0], "aws_secret_access_key": keys[1]}
     if request.get("sessionToken"):
         credentials["aws_session_token"] = request["sessionToken"]
     try:
@@ -66,12 +71,12 @@ def connect(request: dict[str, Any]) -> Bucket:
         raise Refused("boto3 is missing: apt-get install python3-boto3") from None
 
 
-def eligible(copies: list[Version], as_of: str | None, key: str | None) -> list[Version]:
+def eligible(copies: list[Version], as_of: str | None, key: str | None, version: str | None = None) -> list[Version]:
     """The indexes to try, of those given with the newest first. Raises Refused."""
     if not copies:
         raise Refused("the bucket holds no finished copy under this prefix")
     if key is not None:
-        chosen = [of for of in copies if f"index/{of.path}" == key]
+        chosen = [of for of in copies if f"index/{of.path}" == key and version in (None, of.id)]
         if not chosen:
             raise Refused(f"there is no copy {key}; `list` shows those that there are")
         # By this name whoever writes it over comes later: the first one is the copy's.
@@ -136,12 +141,10 @@ def doubts(of: Version, index: Index, earlier: list[tuple[Version, Index]]) -> l
     return found
 
 
-def choose(
-    there: Bucket, as_of: str | None, key: str | None, say: Callable[[str], None], repositories: list[str] | None = None
-) -> tuple[Version, Index]:
-    """The newest copy that is asked for and whole, of one of the `repositories` (None: of any). Raises Refused,
-    BucketError."""
-    examined = examine(there, eligible(bucket.copies_in(there), as_of, key), repositories)
+def choose(there: Bucket, request: dict[str, Any], say: Callable[[str], None]) -> tuple[Version, Index]:
+    """The newest copy that is asked for and whole. Raises Refused, BucketError."""
+    as_of, key, version, repositories = (request.get(name) for name in ("asOf", "copy", "version", "repositories"))
+    examined = examine(there, eligible(bucket.copies_in(there), as_of, key, version), repositories)
     for of, index, problem in examined:
         if index is not None and problem is None:
             if key is None:
@@ -328,13 +331,33 @@ def fetch(request: dict[str, Any], directory: str, say: Callable[[str], None], d
     """Fetch what the request asks for into a directory, which is then a repository. Returns whether it is one now:
     after a dry run it may not be. Raises Refused, BucketError and OSError; a run after that goes on from there."""
     there = connect(request)
-    repositories = request.get("repositories")
-    of, index = choose(there, request.get("asOf"), request.get("copy"), say, repositories)
+    of, index = choose(there, request, say)
     say(
         f"copy {index.number}, index/{of.path}, finished {moment(of.modified)}: deployment {index.deployment},"
         f" repository {index.repository}, transaction {index.transaction}"
     )
     return Fetch(there, index, os.path.abspath(directory), say).run(dry_run)
+
+
+def newest(request: dict[str, Any]) -> dict[str, Any]:
+    """The copy that `fetch` would take, and in `remarks` what there is to say against it or against newer ones, which
+    are passed over. Raises Refused, BucketError."""
+    remarks: list[str] = []
+    try:
+        of, index = choose(connect(request), request, remarks.append)
+    except Refused as error:
+        raise Refused("; ".join([str(error), *remarks[:1]])) from None
+    return {
+        "copy": f"index/{of.path}",
+        "version": of.id,
+        "finished": moment(of.modified),
+        "finishedAt": of.modified,
+        "number": index.number,
+        "transaction": index.transaction,
+        "files": len(index.objects),
+        "size": index.size,
+        "remarks": remarks,
+    }
 
 
 def list_copies(request: dict[str, Any]) -> list[dict[str, Any]]:
@@ -366,11 +389,15 @@ def main(arguments: list[str] | None = None) -> int:
         epilog="Exit codes: 0 fetched, and every file is what the copy's index says; 2 refused or not possible, the"
         " reason is named; 143 stopped: run it again, it goes on from there.",
     )
-    parser.add_argument("action", choices=("fetch", "list"))
+    parser.add_argument(
+        "action",
+        choices=("fetch", "list", "newest"),
+        help="newest: show which copy `fetch` would take, and fetch nothing",
+    )
     parser.add_argument("directory", metavar="DIRECTORY", nargs="?", help="fetch: where the repository goes")
     options = parser.parse_args(arguments)
     if (options.action == "fetch") != (options.directory is not None):
-        parser.error("fetch needs a DIRECTORY, list has none")
+        parser.error("fetch needs a DIRECTORY, the others have none")
     os.umask(0o077)
     for number in SIGNALS:
         signal.signal(number, stopped)
@@ -378,8 +405,8 @@ def main(arguments: list[str] | None = None) -> int:
         request = json.loads(sys.stdin.readline())
         if not isinstance(request, dict):
             raise Refused("the request must be a JSON object")
-        if options.action == "list":
-            for line in list_copies(request):
+        if options.action != "fetch":
+            for line in list_copies(request) if options.action == "list" else [newest(request)]:
                 print(json.dumps(line), flush=True)
             return FETCHED
         with only_one(os.path.abspath(options.directory)):

@@ -14,6 +14,7 @@ import alert
 import couch_files
 import drill
 import manifest
+import reports
 import restore
 import verify
 
@@ -35,7 +36,7 @@ NOW = 1_795_000_000
 
 
 def report(**changes):
-    made = {**drill.new_report("t"), "began": "2026-11-22T03:00:00Z", "beganAt": NOW - 60, "host": "cht"}
+    made = {**reports.new_report("t"), "began": "2026-11-22T03:00:00Z", "beganAt": NOW - 60, "host": "cht"}
     made.update(seconds=60, finished="2026-11-22T03:01:00Z", finishedAt=NOW, lastSuccessAt=None)
     return {**made, **changes}
 
@@ -431,7 +432,7 @@ class Reports(unittest.TestCase):
             sizes={"files": 109, "bytes": 2_800_000}, image="cht-couchdb:4", lastSuccessAt=NOW,
             counts={"medic": 419, "_users": 3}, checked=["files: all"], notes=["a note"],
         )  # fmt: skip
-        text = drill.page(made)
+        text = reports.page(made)
         self.assertTrue(text.startswith("Restore drill of the CHT deployment t: RIGHT\n"))
         for words in (
             "1 h 0 min old",
@@ -447,13 +448,15 @@ class Reports(unittest.TestCase):
         self.assertNotIn("What is wrong", text)
 
     def test_the_page_of_a_failure_begins_with_what_it_means(self):
-        text = drill.page(report(outcome="wrong", problems=["\x1b[2Jx\nWhat was checked and is right"]))
+        text = reports.page(report(outcome="wrong", problems=["\x1b[2Jx\nWhat was checked and is right"]))
         self.assertIn("  - \\x1b[2Jx\\nWhat was checked and is right\n", text)
-        text = drill.page(report(outcome="wrong", stage="verifying the files", problems=["x.couch: missing"]))
+        text = reports.page(
+            report(outcome="wrong", stage="verifying the files", problems=["x.couch: missing"])
+        )
         self.assertRegex(
             text, r"^Restore drill .*: WRONG\n.*\n\nA restore .* NOT .*\n\nWhat is wrong\n  - x.couch"
         )
-        text = drill.page(report(stage="getting ready", problems=["no disk"], log=["dying"]))
+        text = reports.page(report(stage="getting ready", problems=["no disk"], log=["dying"]))
         self.assertRegex(
             text, r"(?s)FAILED \(impossible\).*NOT known whether.*How far it came\n  getting ready"
         )

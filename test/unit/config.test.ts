@@ -411,6 +411,7 @@ describe("settings", () => {
       recoveryKit: undefined,
       drill: {
         machine: "cht",
+        from: "server",
         schedule: "Sun *-*-* 10:00:00",
         randomDelay: "1h",
         overdueAfterDays: 9,

@@ -178,6 +178,7 @@ describe("the program", function () {
     "drill-settings",
     "drill-timer",
     "script-drill",
+    "script-reports",
     "script-restore",
     "script-verify",
   ];
@@ -378,6 +379,7 @@ describe("the program", function () {
       "restore/restore.py",
       "restore/verify.py",
       "drill/drill.py",
+      "drill/reports.py",
     ];
     const laid = [...run.resources.values()].filter(
       ({ inputs }) => inputs.machine === "cht" && String(inputs.path).endsWith(".py"),
