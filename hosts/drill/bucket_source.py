@@ -72,17 +72,18 @@ def ask(place: dict[str, Any], words: list[str], request: dict[str, Any], heard:
         )  # fmt: skip
     except OSError as error:
         raise Refused(f"{place['python']} can't be run ({error.strerror}): `pulumi up` makes it") from None
-    try:
-        assert child.stdin is not None and child.stdout is not None and child.stderr is not None
-        with contextlib.suppress(BrokenPipeError), child.stdin:
-            child.stdin.write(json.dumps(request) + "\n")
-        for line in child.stdout:
-            heard(line.rstrip("\n"))
-        # A line or two: they wait in the pipe.
-        said = child.stderr.read().strip().splitlines()
-        code = child.wait()
-    except BaseException:
-        restore.end(child)
-        raise
+    with child:
+        try:
+            assert child.stdin is not None and child.stdout is not None and child.stderr is not None
+            with contextlib.suppress(BrokenPipeError), child.stdin:
+                child.stdin.write(json.dumps(request) + "\n")
+            for line in child.stdout:
+                heard(line.rstrip("\n"))
+            # A line or two: they wait in the pipe.
+            said = child.stderr.read().strip().splitlines()
+            code = child.wait()
+        except BaseException:
+            restore.end(child)
+            raise
     if code != 0:
         raise Refused(said[-1] if said else f"bucket_fetch.py ended with exit code {code}")
