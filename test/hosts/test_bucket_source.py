@@ -1,4 +1,4 @@
-"""A drill from the bucket: its decisions, and how it runs bucket_fetch.py, whose own tests are in test/bucket."""
+"""A drill from the bucket: its decisions, and how it runs bucket_fetch.py (which test/bucket tests)."""
 
 import contextlib
 import io
@@ -76,8 +76,8 @@ class WhereFrom(unittest.TestCase):
         self.assertRegex(reports.page(made), r"from      the bucket\n")
         made["copy"] = {"number": 7, "finished": COPY["finished"], "ageSeconds": 5400, "bytes": 3_000_000}
         self.assertIn(
-            "from      the bucket, copy 7, finished 2026-11-22T02:00:00Z, 1 h 30 min old when the drill began:"
-            " 3.0 MB\n",
+            "from      the bucket, copy 7, finished 2026-11-22T02:00:00Z, 1 h 30 min old when the drill"
+            " began: 3.0 MB\n",
             reports.page(made),
         )
 
