@@ -3,7 +3,7 @@ import * as host from "../provider";
 import type { Machine } from "../provider/connection";
 import { type Programs, type ProgramsArgs, programs } from "./archive-client";
 import type { BorgRepository } from "./borg-repository";
-import { startFirstBackup } from "./first-backup";
+import { makeFirstBackup } from "./first-backup";
 import { renderHostFile } from "./host-files";
 import { chtNames, serverNames } from "./names";
 
@@ -28,7 +28,7 @@ export interface ChtBackupArgs extends Omit<ProgramsArgs, "rename"> {
   chunker: string;
   /** KiB a second; 0 is no limit. */
   uploadRate: number;
-  /** The machine's connection, where the first backup is to be started. Default: the schedule starts it. */
+  /** The machine's connection, where the first backup is to be made at once. Default: the schedule starts it. */
   firstBackup?: Machine;
 }
 
@@ -112,7 +112,7 @@ export class ChtBackup extends pulumi.ComponentResource {
     );
 
     if (args.firstBackup !== undefined) {
-      startFirstBackup(args.firstBackup, service, repository.repositoryId, { parent: this, dependsOn: clock });
+      makeFirstBackup(args.firstBackup, service, repository.repositoryId, { parent: this, dependsOn: clock });
     }
     this.registerOutputs({});
   }

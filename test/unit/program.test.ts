@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import * as pulumi from "@pulumi/pulumi";
 import { MockMonitor } from "@pulumi/pulumi/runtime/mocks";
+import { readHostFile } from "../../components/host-files";
 
 const passphrase = "hunter2 in a passphrase of many words";
 const alert = "tgram://hunter2-token/1";
@@ -33,6 +34,8 @@ interface Registered {
   /** Name of the explicit provider; empty: the default one. */
   provider: string;
   retained: boolean;
+  /** What the resource is replaced with, whenever it changes. */
+  replacementTrigger: unknown;
 }
 
 interface Run {
@@ -78,6 +81,7 @@ async function runProgram(settings: Record<string, string>, secretKeys: string[]
       dependencies: request.getDependenciesList().map(lastPart),
       provider: lastPart(request.getProvider().replace(/::[^:]*$/, "")),
       retained: request.getRetainondelete(),
+      replacementTrigger: request.getReplacementTrigger()?.toJavaScript(),
     });
     return registerResource.call(this, request, callback);
   };
@@ -633,7 +637,7 @@ describe("the program", function () {
 describe("the first backup", function () {
   this.timeout(30_000);
 
-  it("is started once everything is in place, where the settings say so", async () => {
+  it("is made once everything is in place, where the settings say so", async () => {
     const folder = mkdtempSync(join(tmpdir(), "cht-backup-key-"));
     try {
       const identityFile = join(folder, "key");
@@ -648,9 +652,13 @@ describe("the first backup", function () {
       assert.ok(command.dependencies.includes("nightly-backup-timer"));
       assert.doesNotMatch(JSON.stringify(replaceSecrets(command.raw, () => "")), /hunter2/);
       const { connection, ...others } = command.inputs;
+      // It runs once for each repository, and for nothing else.
+      assert.equal(command.replacementTrigger, "f".repeat(64));
       assert.deepEqual(others, {
-        create: "sudo -n systemctl start --no-block cht-backup-moh.service",
-        triggers: ["f".repeat(64)],
+        create: "sudo -n bash -s -- cht-backup-moh.service",
+        stdin: readHostFile("cht/first_backup.sh"),
+        update: "true",
+        addPreviousOutputInEnv: false,
       });
       const { host, port, user, privateKey } = connection as Record<string, unknown>;
       assert.deepEqual([host, port, user, privateKey], ["cht.example.org", 22, "ubuntu", "hunter2, a private key"]);
