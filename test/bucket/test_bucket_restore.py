@@ -325,6 +325,49 @@ class FromBucket(hosts.CopyOfADeployment):
         self.assertNotEqual(ended.code, 0, ended)
         self.assertRegex(ended.errors, "^STOP: .*InternalError")
 
+    def as_a_drill(self, action, *words, **asked):
+        """Runs bucket_fetch.py as a drill does: the key is in a file."""
+        place, credentials = self.request()["bucket"], self.work.parent / "credentials"
+        key, secret = place.pop("accessKeyId"), place.pop("secretAccessKey")
+        credentials.write_text(f"[default]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n")
+        place["credentials"] = str(credentials)
+        done = subprocess.run(
+            [sys.executable, str(RESTORE / "bucket_fetch.py"), action, *words], text=True, capture_output=True,
+            input=json.dumps({**place, **asked}) + "\n", env={**os.environ, "PYTHONPATH": str(SERVER)},
+        )  # fmt: skip
+        return Run(done.returncode, done.stdout, done.stderr, None)
+
+    def newest(self):
+        done = self.as_a_drill("newest")
+        self.assertEqual(done.code, 0, done)
+        return json.loads(done.output)
+
+    def test_a_drill_is_told_of_the_newest_whole_copy_and_what_speaks_against_it(self):
+        self.lose_server()
+        right = self.newest()
+        self.assertEqual((right["number"], right["remarks"]), (1, []))
+        true = self.true_index()
+        lost = {**true["objects"], "config": {**true["objects"]["config"], "version": "gone"}}
+        self.forge(b"no gzip", "20991122T020005Z-9")
+        self.forge({**true, "objects": lost}, "20991122T020005Z-8")
+        found = self.newest()
+        self.assertEqual({**right, "remarks": []}, {**found, "remarks": []})
+        self.assertRegex(
+            found["remarks"][0], "^note: index/2099.*-9.json.gz .* is passed over, it is no index of a copy"
+        )
+        self.assertRegex(found["remarks"][1], "-8.json.gz .* 1 of its files are not in the bucket, config for one$")
+        self.forge({**true, "made": "2020-01-01T00:00:00Z"}, "20991122T020005Z-7")
+        self.assertIn("somebody put an old index there again", self.newest()["remarks"][-1])
+        # What was looked at is what is fetched, whatever came meanwhile.
+        target = str(self.fetched)
+        fetched = self.as_a_drill("fetch", target, copy=right["copy"], version=right["version"])
+        self.assertEqual(fetched.code, 0, fetched)
+        self.assertNotIn("WARNING", fetched.output)
+        self.assertEqual(set(os.listdir(target)), {path.split("/")[0] for path in true["objects"]})
+        foreign = self.as_a_drill("newest", repositories=["0" * 64])
+        self.assertEqual(foreign.code, 2, foreign)
+        self.assertRegex(foreign.errors, "^no copy that was asked for is whole; .* is passed over, ")
+
     def test_the_recovery_kits_frame_says_when_an_old_copy_was_put_there_again(self):
         old = self.true_index()
         self.made.backup("more", 1)
