@@ -1,5 +1,6 @@
 /** What a CHT deployment gets, from top to bottom. */
 import * as pulumi from "@pulumi/pulumi";
+import { makeAtAws } from "./components/at-aws";
 import { BorgRepository } from "./components/borg-repository";
 import { BucketCopy, bucketWarning } from "./components/bucket-copy";
 import { ChtBackup } from "./components/cht-backup";
@@ -11,9 +12,12 @@ import { RestoreDrill } from "./components/restore-drill";
 import { loadSettings } from "./config";
 
 const settings = loadSettings();
-const { machines, drill, alerts, bucket } = settings;
+const { machines, drill, alerts } = settings;
 export const { deployment, schedule } = settings;
-const { dataDirectory, address, port, reserveMebibytes } = settings.server;
+const { dataDirectory, port, reserveMebibytes } = settings.server;
+
+// What doesn't exist yet, where the settings say that the stack makes it: a server, a bucket.
+const { serverAddress, bucket, before, made, volumeId, cost } = makeAtAws("server", settings);
 
 // A place on another machine that can only receive.
 const server = new OffsiteServer("offsite-server", { machine: "server", deployment, dataDirectory, reserveMebibytes });
@@ -27,7 +31,8 @@ const drillMachine =
         deployment,
         server,
         dataDirectory,
-        ...drill.server,
+        address: drill.server.address || serverAddress,
+        port: drill.server.port,
         fromServer: drill.from !== "bucket",
         alerts,
       });
@@ -38,7 +43,7 @@ const backups = new BorgRepository("backup-repository", {
   deployment,
   server,
   dataDirectory,
-  address,
+  address: serverAddress,
   port,
   otherKeys: drillMachine?.publicKeys ?? [],
   passphrase: settings.passphrase,
@@ -78,7 +83,7 @@ if (drill === undefined) {
 // A third copy, locked, that nobody can take away who takes over both machines.
 const warning = bucketWarning(bucket);
 if (warning !== undefined) void pulumi.log.warn(warning);
-if (bucket !== undefined) new BucketCopy("bucket-copy", { deployment, server, dataDirectory, bucket, alerts });
+if (bucket !== undefined) new BucketCopy("bucket-copy", { deployment, server, dataDirectory, bucket, before, alerts });
 
 export const repository = backups.location;
 export const repositoryId = backups.repositoryId;
@@ -89,6 +94,8 @@ export const recovery = pulumi.secret({
   key: backups.exportedKey,
   formerKeys: backups.formerKeys,
   hostKey: server.hostKey,
+  ...made,
 });
-remindOfRecoveryKit(settings, backups.exportedKey, server.hostKey, {});
-export const kept = keptByDestroy(deployment, dataDirectory, drillMachine && drill?.machine, bucket);
+remindOfRecoveryKit(settings, backups.exportedKey, server.hostKey, made);
+export const kept = keptByDestroy(deployment, dataDirectory, drillMachine && drill?.machine, bucket, volumeId);
+export const monthlyCost = cost?.text;

@@ -20,7 +20,7 @@ export interface WayArgs extends ArchiveClient {
   /** Directory on the server that holds the repositories of all deployments. */
   dataDirectory: string;
   /** Where `machine` reaches the server's SSH. */
-  address: string;
+  address: pulumi.Input<string>;
   port: number;
 }
 
@@ -68,12 +68,14 @@ export function wayToRepository(args: WayArgs, directory: pulumi.Resource, child
     {
       machine,
       path: `${settings}/ssh_config`,
-      content: renderHostFile("cht/ssh_config", {
-        DEPLOYMENT: deployment,
-        SERVER_ADDRESS: args.address,
-        SERVER_PORT: args.port,
-        SERVER_USER: serverNames(deployment, args.dataDirectory).user,
-      }),
+      content: pulumi.output(args.address).apply((address) =>
+        renderHostFile("cht/ssh_config", {
+          DEPLOYMENT: deployment,
+          SERVER_ADDRESS: address,
+          SERVER_PORT: args.port,
+          SERVER_USER: serverNames(deployment, args.dataDirectory).user,
+        }),
+      ),
     },
     inside,
   );

@@ -13,6 +13,8 @@ export interface BucketCopyArgs {
   /** Directory on the server that holds the repositories of all deployments. */
   dataDirectory: string;
   bucket: StackBucket;
+  /** What has to be there before anything is copied. */
+  before: pulumi.Resource[];
   /** Addresses of apprise, a secret. */
   alerts: pulumi.Output<string[]>;
 }
@@ -43,7 +45,7 @@ export class BucketCopy extends pulumi.ComponentResource {
     const { settings, programs, state, ...units } = bucketNames(deployment);
     const [DEPLOYMENT, SERVER_USER, SERVER_HOME, REPOSITORY_PATH] = [deployment, user, home, repository];
     // The account comes first, and packages are installed under one lock.
-    const child = { parent: this, dependsOn: args.server };
+    const child = { parent: this, dependsOn: [args.server, ...args.before] };
 
     const rclone = new host.Packages(
       "bucket-rclone",

@@ -1,4 +1,5 @@
 /** Texts for the operator, among the stack's outputs. Pure. */
+import * as pulumi from "@pulumi/pulumi";
 import type { StackBucket } from "../config";
 import { type Machine, sshCommandLine } from "../provider/connection";
 import { bucketNames, chtNames, serverNames } from "./names";
@@ -18,16 +19,21 @@ export function commandsToKnow(deployment: string, cht: Machine): Record<string,
  * What `pulumi destroy` leaves, and where.
  * @param drillMachine the machine that drills, where it isn't the CHT machine
  * @param bucket the bucket, where there is one
+ * @param volumeId the data volume of a server that the stack makes, which takes nothing else with it
  */
 export function keptByDestroy(
   deployment: string,
   dataDirectory: string,
   drillMachine: string | undefined,
   bucket: Pick<StackBucket, "name" | "prefix"> | undefined,
-): Record<string, string> {
+  volumeId: pulumi.Output<string> | undefined,
+): Record<string, pulumi.Input<string>> {
   const { user, repository } = serverNames(deployment, dataDirectory);
   const { settings, state } = chtNames(deployment);
   return {
+    ...(volumeId && {
+      volume: pulumi.interpolate`AWS: the data volume ${volumeId}, with what is said of the server below, for cht-backup:server.aws.volumeId`,
+    }),
     repository: `server: ${repository}, with all archives`,
     account: `server: user ${user}, which owns the repository and can't log in any more`,
     passphrase: `cht: ${settings}/passphrase; without it and the repository's key, both in the recovery kit, no archive can be read`,

@@ -43,11 +43,11 @@ export function remindOfRecoveryKit(
   settings: Place & Pick<StackSettings, "recoveryKit">,
   key: pulumi.Output<string>,
   hostKey: pulumi.Output<string>,
-  made: pulumi.Input<Made>,
+  made: { [K in keyof Made]: pulumi.Input<Made[K]> },
 ): void {
   // A preview would say the same a second time.
   if (pulumi.runtime.isDryRun()) return;
-  pulumi.all([key, hostKey, made]).apply(async ([knownKey, knownHostKey, knownMade]) => {
+  pulumi.all([key, hostKey, pulumi.output(made)]).apply(async ([knownKey, knownHostKey, knownMade]) => {
     const digest = kitDigest(withMade(settings, knownMade), knownKey, knownHostKey);
     const reminder = kitReminder(settings.recoveryKit, digest, pulumi.getStack());
     if (reminder !== undefined) await pulumi.log.warn(reminder);

@@ -1,0 +1,78 @@
+/** What a stack makes at AWS before anything is put on machines: the server, the bucket, both or nothing. */
+import * as pulumi from "@pulumi/pulumi";
+import type { Made, StackBucket, StackSettings } from "../config";
+import { type MonthlyCost, monthlyCost } from "../docs/costs";
+import { awsCredentialProblem } from "./aws-credentials";
+
+export interface AtAws {
+  /** Where the CHT machine reaches the server. */
+  serverAddress: pulumi.Input<string>;
+  /** What operations and the recovery kit have to know. */
+  made: { [K in keyof Made]: pulumi.Output<NonNullable<Made[K]>> };
+  /** The bucket with its writer; undefined where there is none. */
+  bucket: StackBucket | undefined;
+  /** What has to be there before anything is copied to the bucket. */
+  before: pulumi.Resource[];
+  /** The data volume; undefined where the server exists already. */
+  volumeId: pulumi.Output<string> | undefined;
+  /** What AWS will bill for a month; undefined where nothing is made there. */
+  cost: MonthlyCost | undefined;
+}
+
+/**
+ * Makes what the settings say.
+ *
+ * @param machine name of the server for all that is put on it
+ * @throws pulumi.RunError when no credential can be found, before anything is made
+ */
+export function makeAtAws(machine: "server", settings: StackSettings): AtAws {
+  const { deployment, server, bucket, machines, drill } = settings;
+  const profiles = [server.aws, bucket?.aws].filter((aws) => aws !== undefined).map(({ profile }) => profile);
+  for (const profile of new Set(profiles)) {
+    const problem = awsCredentialProblem(profile);
+    if (problem !== undefined) throw new pulumi.RunError(problem);
+  }
+
+  // Loaded here and not above: the SDK takes time, which a stack that doesn't use it would pay at every preview.
+  const { AwsServer }: Partial<typeof import("./aws-server")> = server.aws === undefined ? {} : require("./aws-server");
+  const { AwsBucket }: Partial<typeof import("./aws-bucket")> =
+    bucket?.aws === undefined ? {} : require("./aws-bucket");
+  const madeServer =
+    AwsServer &&
+    server.aws &&
+    new AwsServer("aws-server", {
+      machine,
+      deployment,
+      dataDirectory: server.dataDirectory,
+      settings: server.aws,
+      identityFile: machines.server.identityFile,
+      writes: bucket?.aws !== undefined,
+    });
+  const madeBucket =
+    AwsBucket &&
+    bucket?.aws &&
+    new AwsBucket("aws-bucket", { deployment, bucket, settings: bucket.aws, role: madeServer?.role });
+  const cost =
+    profiles.length === 0
+      ? undefined
+      : monthlyCost({
+          instanceType: server.aws?.instanceType,
+          dataGibibytes: server.aws?.dataGibibytes ?? 100,
+          bucket: bucket?.aws && { storageClass: bucket.storageClass },
+        });
+  return {
+    serverAddress: server.address || (madeServer?.address ?? ""),
+    made: {
+      ...(madeServer && { serverAddress: madeServer.address }),
+      ...(madeBucket && { bucketReader: madeBucket.reader }),
+    },
+    bucket: bucket && {
+      ...bucket,
+      writer: bucket.writer ?? madeBucket?.writer,
+      readerKey: bucket.readerKey ?? (drill === undefined || drill.from === "server" ? undefined : madeBucket?.reader),
+    },
+    before: madeBucket?.parts ?? [],
+    volumeId: madeServer?.volumeId,
+    cost,
+  };
+}
