@@ -7,9 +7,9 @@ import { readStackSettings } from "./stack";
 
 const help = `Usage: npm run drill -- --stack STACK [OPTIONS]
 
-Rehearses a restore now, on the machine that the settings name (cht-backup:drill.machine): the newest archive is
-restored beside everything else, checked, opened by a CouchDB that can reach nobody but that machine itself, and removed
-again. Shows what is being done, then the report. A drill that is running already is followed.
+Rehearses a restore now, on the machine that the settings name (cht-backup:drill.machine): the newest archive, of the
+repository on the server or of its newest copy in the bucket (cht-backup:drill.from), is restored beside everything else,
+checked, opened by a CouchDB that can reach nobody but that machine itself, and removed again. Shows what is being done, then the report. A drill that is running already is followed.
 
   --stack STACK   the stack
   --report        only print the last report
