@@ -1,0 +1,102 @@
+import assert from "node:assert/strict";
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { readHostFile } from "../../components/host-files";
+import { run } from "../../toolchain/command";
+
+/** What cloud-init says, as 25.1 does; it answers by these files. */
+interface CloudInit {
+  /** Seconds that `--wait` takes. */
+  wait?: number;
+  status: string;
+  extended?: string;
+  errors?: string[];
+  recoverable?: Record<string, string[]>;
+}
+
+describe("a new server's first boot", function () {
+  this.timeout(20_000);
+
+  let folder: string;
+  before(() => {
+    folder = mkdtempSync(join(tmpdir(), "cht-backup-boot-"));
+  });
+  after(() => rmSync(folder, { recursive: true }));
+
+  /** Runs the script as it is run on the machine. */
+  function waited(says: CloudInit | undefined, limit = 10) {
+    const program = join(folder, "cloud-init");
+    rmSync(program, { force: true });
+    if (says !== undefined) {
+      const { status, extended = status, errors = [], recoverable = {} } = says;
+      const json = { status, extended_status: extended, errors, recoverable_errors: recoverable };
+      writeFileSync(
+        program,
+        `#!/bin/sh
+case $* in
+  "status --wait") exec sleep ${says.wait ?? 0} ;;
+  "status --long") printf 'status: ${status}\\nextended_status: ${extended}\\ndetail: x\\n' ;;
+  *) cat <<'END'
+${JSON.stringify(json)}
+END
+esac
+`,
+      );
+      chmodSync(program, 0o755);
+    }
+    return run("bash", ["-s", "--", String(limit)], {
+      stdin: readHostFile("aws/wait_for_boot.sh"),
+      env: { PATH: `${folder}:/usr/bin:/bin` },
+    });
+  }
+
+  it("that went well is said to have ended", async () => {
+    const done = await waited({ status: "done", wait: 1 });
+    assert.deepEqual([done.code, done.stdout, done.stderr], [0, "the first boot has ended\n", ""]);
+  });
+
+  it("with warnings goes on and names them", async () => {
+    const recoverable = { WARNING: ["no locale de_XX", "an old key"] };
+    const done = await waited({ status: "done", extended: "degraded done", recoverable });
+    assert.equal(done.code, 0, done.stderr);
+    assert.match(
+      done.stdout,
+      /^the first boot has ended, with warnings:\n {2}warning: no locale de_XX\n {2}warning: an old/,
+    );
+  });
+
+  it("that failed says why", async () => {
+    const done = await waited({ status: "error", extended: "error - done", errors: ["('runcmd', 'no volume')"] });
+    assert.deepEqual([done.code, done.stdout], [1, ""]);
+    assert.match(
+      done.stderr,
+      /^the first boot failed:\n {2}\('runcmd', 'no volume'\)\n {2}more: cloud-init status --long/,
+    );
+  });
+
+  it("that isn't done in time fails, and nothing of it goes on", async () => {
+    const began = Date.now();
+    const done = await waited({ status: "running", wait: 543 }, 1);
+    assert.equal(done.code, 1);
+    assert.match(done.stderr, /^the first boot isn't done after 1 s:\n/);
+    assert.ok(Date.now() - began < 8000);
+    assert.notEqual((await run("pgrep", ["-fx", "sleep 543"])).code, 0);
+  });
+
+  it("of a machine that sets nothing up fails", async () => {
+    const disabled = await waited({ status: "disabled" });
+    assert.deepEqual(
+      [disabled.code, disabled.stderr.split("\n")[0]],
+      [1, "the first boot set nothing up, for cloud-init is disabled:"],
+    );
+    const silent = await waited({ status: "not started" });
+    assert.deepEqual(
+      [silent.code, silent.stderr.split("\n")[0]],
+      [1, "cloud-init doesn't tell how the first boot went:"],
+    );
+    const none = await waited(undefined);
+    assert.equal(none.code, 1);
+    assert.match(none.stderr, /^there is no cloud-init on this machine/);
+  });
+});
