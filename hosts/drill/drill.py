@@ -822,9 +822,11 @@ class Scratch:
             except OSError:
                 raise Refused(f"{self.path} has no mark of a drill ({MARKER}); remove it yourself") from None
         # The mark goes last, so that an interrupted removal is finished by the next.
-        for name in os.listdir(self.path):
-            if name != MARKER:
-                shutil.rmtree(f"{self.path}/{name}")
+        for entry in list(os.scandir(self.path)):
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path)
+            elif entry.name != MARKER:
+                os.remove(entry.path)
         os.remove(f"{self.path}/{MARKER}")
         os.rmdir(self.path)
 

@@ -502,6 +502,7 @@ class ScratchDirectory(unittest.TestCase):
     def test_only_what_a_drill_made_is_removed(self):
         self.scratch.make()
         Path(self.scratch.copy).mkdir()
+        Path(self.scratch.path, "repository.fetched.json").touch()
         self.scratch.remove()
         self.assertEqual([path.name for path in self.top.iterdir()], ["precious"])
 
