@@ -87,8 +87,11 @@ def describe_drill(
     past = f"The last good one ended at {moment(last)}." if last else "No drill has succeeded so far."
     problems = (latest or {}).get("problems") or []
     if unit == f"{name}-overdue.service":
-        doubts = seen["doubts"] if seen is not None and seen["finishedAt"] >= began - 5 else []
-        if doubts and seen is not None and not seen["late"]:
+        if seen is None or seen["finishedAt"] < began - 5:
+            title = f"CHT restore drill {deployment}: whether it is overdue isn't known on {host}"
+            return title, ended(units.get(unit, {}), unit.removesuffix(".service"))
+        doubts = seen["doubts"]
+        if doubts and not seen["late"]:
             return f"CHT backup {deployment}: the copy in the bucket, as {host} sees it", some(doubts)
         title = f"CHT restore drill {deployment} is overdue on {host}"
         text = f"it is too long ago that a restore was proven. {past}"

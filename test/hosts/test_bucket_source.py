@@ -297,9 +297,10 @@ class LookingBack(unittest.TestCase):
         self.assertIn("The bucket: the newest copy is old. The bucket: another is forged.", text)
 
     def test_the_alarm_does_not_believe_what_was_seen_the_day_before(self):
-        title, text = self.alarm({"finishedAt": NOW - 86400, "late": False, "doubts": ["old"]})
-        self.assertEqual(title, "CHT restore drill t is overdue on d")
-        self.assertNotIn("The bucket", text)
+        for seen in (None, {"finishedAt": NOW - 86400, "late": True, "doubts": ["old"]}):
+            title, text = self.alarm(seen)
+            self.assertEqual(title, "CHT restore drill t: whether it is overdue isn't known on d")
+            self.assertIn("see: journalctl -u cht-drill-t-overdue", text)
 
 
 if __name__ == "__main__":

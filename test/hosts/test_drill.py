@@ -584,7 +584,8 @@ class Settings(unittest.TestCase):
 class Alerts(unittest.TestCase):
     def describe(self, latest, units):
         names = {f"cht-drill-t{part}.service": of for part, of in units.items()}
-        return alert.describe_drill("t", "cht", latest, names, NOW - 1000)
+        seen = {"finishedAt": NOW, "late": True, "doubts": []}
+        return alert.describe_drill("t", "cht", latest, names, NOW - 1000, seen)
 
     def failed(self, at, result="exit-code"):
         began = str(at * 1_000_000)
