@@ -228,6 +228,21 @@ def read_credentials(path: str) -> dict[str, str]:
         ) from None  # the parser's error quotes the line
 
 
+def _session_of_the_machine() -> Any:
+    """Requests as the machine's role, whose keys change every few hours and lie in no file. Whatever else boto3 looks
+    for, in variables and in somebody's home, is passed over."""
+    import boto3
+    import botocore.session
+    from botocore.credentials import CredentialResolver
+
+    session = botocore.session.Session()
+    # Soon after a start the machine's metadata may not be there yet.
+    session.set_config_variable("metadata_service_num_attempts", 5)
+    role = session.get_component("credential_provider").get_provider("iam-role")
+    session.register_component("credential_provider", CredentialResolver([role]))
+    return boto3.Session(botocore_session=session)
+
+
 class Bucket:
     """A bucket under one prefix.
 
@@ -252,7 +267,8 @@ class Bucket:
         self.requests = 0
         self._counting = threading.Lock()
         try:
-            self._client = boto3.client(
+            session = boto3.Session() if credentials else _session_of_the_machine()
+            self._client = session.client(
                 "s3",
                 endpoint_url=place["endpoint"],
                 region_name=place["region"],
