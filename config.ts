@@ -498,11 +498,13 @@ export const settingsSchema = z.strictObject({
             "(components/bucket-writer-policy.json). It lies on the server.",
           allowed: accessKeyIdRule,
           example: "AKIAIOSFODNN7EXAMPLE",
+          fallback: "none: it must be given, unless `aws` makes the bucket",
         }),
-      secretAccessKey: secretAccessKey().meta({
+      secretAccessKey: secretAccessKey().optional().meta({
         description:
           "The writer's secret: `npm run pulumi -- config set --secret --path 'cht-backup:bucket.secretAccessKey'`.",
         allowed: secretAccessKeyRule,
+        fallback: "none: it must be given, unless `aws` makes the bucket",
       }),
       reader: z
         .strictObject({
