@@ -40,8 +40,6 @@ export interface BucketRights {
   bucketArn: string;
   /** What the names of all objects begin with; empty, or ending in `/`. */
   prefix: string;
-  /** ARN of the key that the bucket encrypts with, or of its alias; undefined: S3's own. */
-  kmsKeyArn?: string;
 }
 
 export interface WriterRights extends BucketRights {
@@ -51,46 +49,18 @@ export interface WriterRights extends BucketRights {
 
 /** What the bucket's writer may do: put, get, list, lengthen locks. */
 export function writerPolicy({ longestLockDays, ...rights }: WriterRights): PolicyDocument {
-  return withKey(rights, ["kms:Decrypt", "kms:GenerateDataKey"], fromFile("writer", rights, longestLockDays));
+  return fromFile("writer", rights, longestLockDays);
 }
 
 /** What the bucket's reader may do: get and list. */
 export function readerPolicy(rights: BucketRights): PolicyDocument {
-  return withKey(rights, ["kms:Decrypt"], fromFile("reader", rights));
+  return fromFile("reader", rights);
 }
 
 function fromFile(name: "writer" | "reader", { bucketArn, prefix }: BucketRights, longest?: number): PolicyDocument {
   const text = readFileSync(join(__dirname, `bucket-${name}-policy.json`), "utf8");
   const days: Record<string, number> = longest === undefined ? {} : { LONGEST_LOCK_DAYS: longest };
   return JSON.parse(render(text, { BUCKET_ARN: bucketArn, PREFIX: prefix, ...days }));
-}
-
-/** The policy, with the use of the bucket's key for what is in this bucket. */
-function withKey({ bucketArn, kmsKeyArn }: BucketRights, actions: string[], policy: PolicyDocument): PolicyDocument {
-  if (kmsKeyArn === undefined) return policy;
-  const { resource, condition } = keyOf(kmsKeyArn);
-  const key: Statement = {
-    Sid: "UseTheBucketsKey",
-    Effect: "Allow",
-    Action: actions,
-    Resource: resource,
-    Condition: {
-      // Named by S3: the object, or the bucket where that has a key of its own for a while (bucket key).
-      StringLike: { "kms:EncryptionContext:aws:s3:arn": [bucketArn, `${bucketArn}/*`] },
-      ...condition,
-    },
-  };
-  return { ...policy, Statement: [...policy.Statement, key] };
-}
-
-/** A key in a policy. Rights belong to keys, so that an alias stands for the keys that have it. */
-function keyOf(arn: string): { resource: string; condition: Statement["Condition"] } {
-  const [scope, alias] = arn.split(":alias/");
-  if (alias === undefined) return { resource: arn, condition: {} };
-  return {
-    resource: `${scope}:key/*`,
-    condition: { "ForAnyValue:StringEquals": { "kms:ResourceAliases": `alias/${alias}` } },
-  };
 }
 
 export interface BucketPolicyArgs extends WriterRights {
@@ -109,9 +79,6 @@ export interface BucketPolicyArgs extends WriterRights {
 export function bucketPolicy({ account, writerArn, readerArn, ...rights }: BucketPolicyArgs): PolicyDocument {
   const { bucketArn } = rights;
   const everything = [bucketArn, `${bucketArn}/*`];
-  // Without the key's statement: that isn't the bucket's.
-  const writer = fromFile("writer", rights, rights.longestLockDays);
-  const reader = fromFile("reader", rights);
   return {
     Version: "2012-10-17",
     Statement: [
@@ -132,8 +99,8 @@ export function bucketPolicy({ account, writerArn, readerArn, ...rights }: Bucke
         Action: "s3:BypassGovernanceRetention",
         Resource: `${bucketArn}/*`,
       },
-      ...confined("Writer", writerArn, writer, rights, account),
-      ...(readerArn === undefined ? [] : confined("Reader", readerArn, reader, rights, account)),
+      ...confined("Writer", writerArn, writerPolicy(rights), rights, account),
+      ...(readerArn === undefined ? [] : confined("Reader", readerArn, readerPolicy(rights), rights, account)),
     ],
   };
 }
@@ -245,9 +212,9 @@ export interface OperatorRights {
   account: string;
   deployment: string;
   /** Where the stack makes the server. */
-  server?: { region: string; kmsKeyArn?: string };
+  server?: { region: string };
   /** The bucket that the stack makes. */
-  bucket?: { name: string; kmsKeyArn?: string };
+  bucket?: { name: string };
 }
 
 /**
@@ -271,15 +238,11 @@ export function operatorPolicy({ account, deployment, server, bucket }: Operator
 const allow = (Sid: string, Action: string[], Resource: string | string[], Condition?: Statement["Condition"]) =>
   ({ Sid, Effect: "Allow", Action, Resource, ...(Condition && { Condition }) }) satisfies Statement;
 
-function serverMaking(
-  { region, kmsKeyArn }: OperatorRights["server"] & object,
-  account: string,
-  deployment: string,
-): Statement[] {
+function serverMaking({ region }: { region: string }, account: string, deployment: string): Statement[] {
   const here = { StringEquals: { "aws:RequestedRegion": region } };
   const ours = { StringEquals: { [`aws:ResourceTag/${deploymentTag}`]: deployment } };
   const ec2 = (...kinds: string[]) => kinds.map((kind) => `arn:aws:ec2:${region}:${account}:${kind}/*`);
-  const statements = [
+  return [
     allow("Look", ["ec2:Describe*"], "*", here),
     allow(
       "MakeAndChange",
@@ -353,25 +316,10 @@ function serverMaking(
       ],
     ),
   ];
-  if (kmsKeyArn === undefined) return statements;
-  const { resource, condition } = keyOf(kmsKeyArn);
-  return [
-    ...statements,
-    allow(
-      "EncryptVolumes",
-      ["kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKeyWithoutPlaintext", "kms:ReEncryptFrom", "kms:ReEncryptTo"],
-      resource,
-      { StringEquals: { "kms:ViaService": `ec2.${region}.amazonaws.com` }, ...condition },
-    ),
-    allow("LendTheKeyToVolumes", ["kms:CreateGrant"], resource, {
-      Bool: { "kms:GrantIsForAWSResource": "true" },
-      ...condition,
-    }),
-  ];
 }
 
-function bucketMaking({ name, kmsKeyArn }: OperatorRights["bucket"] & object): Statement[] {
-  const statements = [
+function bucketMaking({ name }: { name: string }): Statement[] {
+  return [
     allow(
       "MakeTheBucket",
       [
@@ -397,9 +345,6 @@ function bucketMaking({ name, kmsKeyArn }: OperatorRights["bucket"] & object): S
       `arn:aws:s3:::${name}`,
     ),
   ];
-  if (kmsKeyArn === undefined) return statements;
-  const { resource, condition } = keyOf(kmsKeyArn);
-  return [...statements, allow("SeeTheBucketsKey", ["kms:DescribeKey"], resource, condition)];
 }
 
 function identityMaking(account: string, deployment: string): Statement[] {
@@ -422,6 +367,7 @@ function identityMaking(account: string, deployment: string): Statement[] {
         "iam:UntagRole",
         "iam:UpdateAssumeRolePolicy",
         "iam:UpdateRole",
+        "iam:UpdateRoleDescription",
       ],
       iam("role"),
     ),
@@ -470,16 +416,15 @@ function identityMaking(account: string, deployment: string): Statement[] {
 /**
  * What an operator may beside it whose stacks' states are in a bucket.
  * @param bucket name of the bucket with the states, which is another than the one with the backups
- * @param kmsKeyArn ARN of the key that encrypts the secrets in the states, or of its alias
+ * @param kmsKeyArn ARN of the key that encrypts the secrets in the states; of the key itself, as an alias can't be given rights
  */
 export function statePolicy({ bucket, kmsKeyArn }: { bucket: string; kmsKeyArn: string }): PolicyDocument {
-  const { resource, condition } = keyOf(kmsKeyArn);
   return {
     Version: "2012-10-17",
     Statement: [
       allow("ListStates", ["s3:ListBucket"], `arn:aws:s3:::${bucket}`),
       allow("KeepStates", ["s3:DeleteObject", "s3:GetObject", "s3:PutObject"], `arn:aws:s3:::${bucket}/*`),
-      allow("KeepSecrets", ["kms:Decrypt", "kms:Encrypt"], resource, condition),
+      allow("KeepSecrets", ["kms:Decrypt", "kms:Encrypt"], kmsKeyArn),
     ],
   };
 }
