@@ -3,16 +3,20 @@ import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { parse, stringify } from "yaml";
 import { drillNames } from "../../components/names";
+import { bucketSecrets } from "../../lab/bucket";
 import { documentCounts, ensureDrillNetwork } from "../../lab/cht";
-import { type AnyMachine, exec, output } from "../../lab/machines";
+import { type AnyMachine, containerOf, exec, output } from "../../lab/machines";
 import { stackFile } from "../../lab/stack";
+import { run } from "../../toolchain/command";
 import { labFolder } from "../../toolchain/paths";
-import { assertComplete, backUp, home, programs, recovery, settings, state } from "./backup";
+import { assertComplete, backUp, home, programs, python, recovery, settings, state } from "./backup";
+import { asServer, bucketSettingsFolder, copyNow } from "./bucket";
 import { type FreshMachine, freshMachine } from "./fresh-machine";
 import { healthyLab } from "./hooks";
+import { changesOf } from "./preview";
 import { assertNoDrift, mustSucceed, up } from "./stack";
 
-const { service, reports } = drillNames("lab");
+const { service, reports, failedService, overdueService } = drillNames("lab");
 const settingsFile = join(labFolder, "third.yaml");
 const withSettings = ["--config-file", settingsFile];
 
@@ -24,14 +28,19 @@ describe("the drill on a third machine", function () {
 
   let third: FreshMachine;
   let archive: string;
+  /** The machine's public key for the server. */
+  let own: string;
   let config: { "host:machines": Record<string, object>; "cht-backup:drill": object };
   let rest: Record<string, unknown>;
 
-  /** Writes the stack's settings, with the third machine among them and the drill on `machine`. */
-  function drillOn(machine: string): void {
-    const drill = { ...config["cht-backup:drill"], machine };
+  /** Deploys with the third machine among the stack's machines and the drill on `machine`. */
+  async function drillOn(machine: string, from = "server"): Promise<void> {
+    const drill = { ...config["cht-backup:drill"], machine, from };
     writeFileSync(settingsFile, stringify({ ...rest, config: { ...config, "cht-backup:drill": drill } }));
+    await mustSucceed("up", "--yes", "--skip-preview", ...withSettings);
   }
+
+  const latest = async () => JSON.parse(await output("drill", `cat ${reports}/latest.json`));
 
   before(async () => {
     await healthyLab();
@@ -42,14 +51,13 @@ describe("the drill on a third machine", function () {
     const [user, address] = third.destination.split("@");
     const hostKey = await output("drill", "cut -d' ' -f1,2 /etc/ssh/ssh_host_ed25519_key.pub");
     config["host:machines"].drill = { ...config["host:machines"].cht, address, user, hostKey };
-    drillOn("drill");
-    await mustSucceed("up", "--yes", "--skip-preview", ...withSettings);
+    await drillOn("drill");
+    own = await output("drill", `cut -d' ' -f2 ${settings}/ssh_key.pub`);
   });
 
   after(async () => {
     // While that machine is still there to be cleared.
-    drillOn("cht");
-    await mustSucceed("up", "--yes", "--skip-preview", ...withSettings);
+    await drillOn("cht");
     await third.remove();
     rmSync(settingsFile, { force: true });
     await up();
@@ -64,7 +72,6 @@ describe("the drill on a third machine", function () {
   it("has a key of its own that may do there what the CHT machine's may, and nothing else", async () => {
     const lines = await keys();
     assert.equal(lines.length, 2);
-    const own = await output("drill", `cut -d' ' -f2 ${settings}/ssh_key.pub`);
     const [ofCht = "", ofDrill = ""] = lines;
     assert.ok(ofDrill.includes(own) && !ofCht.includes(own));
     const limits = (line: string) => line.replace(/ ssh-ed25519 .*/, "");
@@ -83,31 +90,153 @@ describe("the drill on a third machine", function () {
 
   it("restores the newest archive and counts what the CHT counts", async () => {
     await output("drill", `systemctl start ${service} || { journalctl -u ${service} >&2; false; }`);
-    const report = JSON.parse(await output("drill", `cat ${reports}/latest.json`));
-    assert.deepEqual([report.ok, report.host, report.archive], [true, "drill", archive]);
+    const report = await latest();
+    assert.deepEqual([report.ok, report.host, report.from, report.archive], [true, "drill", "server", archive]);
     assert.deepEqual(report.counts, await documentCounts());
   });
 
-  it("that moves back to the CHT machine leaves there neither key nor passphrase, nothing but the reports", async () => {
-    const key = await output("drill", `cut -d' ' -f2 ${settings}/ssh_key.pub`);
-    drillOn("cht");
-    await mustSucceed("up", "--yes", "--skip-preview", ...withSettings);
-    assert.equal(await units("drill"), "");
-    assert.equal((await units("cht")).split("\n").length, 6);
-    const gone = await exec("drill", `ls -d ${settings} ${programs} /etc/tmpfiles.d/cht-backup-lab.conf`);
-    assert.equal(gone.stdout, "");
-    assert.equal(
+  describe("and from the bucket alone", () => {
+    const places = "/etc /opt /root /run /tmp /var/lib /var/tmp";
+    const credentials = `${settings}/bucket-credentials`;
+
+    before(async () => {
+      assert.equal((await copyNow()).ok, true);
+      await drillOn("drill", "bucket");
+    });
+
+    /** Asserts that of a drill nothing is left but its reports. */
+    async function assertTidy(): Promise<void> {
+      const left = `docker ps --all --quiet --filter label=cht-backup.drill=lab; ls -A ${state}/drill; ls ${reports}/running.json 2>/dev/null; pgrep -x borg; pgrep -f bucket_fetch.py`;
+      assert.equal((await exec("drill", left)).stdout, "");
+    }
+
+    it("has the key for reading in a file that only root reads, and no longer one for the server", async () => {
+      await mustSucceed("preview", "--expect-no-changes", ...withSettings);
+      const { reader } = bucketSecrets();
+      assert.match(await output("drill", `cat ${credentials}`), new RegExp(`lab-reader\\n.*${reader}`));
+      const holders = await output("drill", `read -r secret; grep -rlF -- "$secret" ${places} || true`, {
+        stdin: `${reader}\n`,
+      });
+      assert.equal(holders, credentials);
+      assert.equal(await output("drill", `stat -c '%a %U' ${credentials}`), "600 root");
+      assert.equal(await output("drill", `ls ${settings} | grep -E 'ssh|hosts' || true`), "");
+      assert.deepEqual(
+        (await keys()).map((line) => line.includes(own)),
+        [false],
+      );
+      const inState = await run("grep", ["-rlF", reader, join(labFolder, "state")]);
+      assert.deepEqual([inState.code, inState.stdout], [1, ""]);
+      assert.ok((await mustSucceed("stack", "export", "--show-secrets")).includes(reader));
+    });
+
+    it("restores the newest archive while neither the server nor the CHT machine answers, and shows no secret", async () => {
+      const counts = await documentCounts();
+      const machines = [containerOf("server"), containerOf("cht")];
+      const [stop, secrets] = ["/run/drill-test-stop", { reader: [bucketSecrets().reader] }];
+      await output("drill", `rm -f ${stop}`);
+      const sampler = python("drill", "sampler.py", [stop], JSON.stringify(secrets));
+      await run("docker", ["pause", ...machines]);
+      try {
+        await output("drill", `systemctl start ${service} || { journalctl -u ${service} >&2; false; }`);
+      } finally {
+        await run("docker", ["unpause", ...machines]);
+        await output("drill", `touch ${stop}`);
+      }
+      const report = await latest();
+      assert.deepEqual([report.ok, report.from, report.archive, report.problems], [true, "bucket", archive, []]);
+      assert.deepEqual(report.counts, counts);
+      assert.ok(report.copy.ageSeconds < 600 && report.copy.bytes > 1e5, JSON.stringify(report.copy));
+      assert.match(
+        await output("drill", `cat ${reports}/latest.txt`),
+        /^ {2}from {6}the bucket, copy \d+, finished \S+Z, .* old when the drill began: [\d.]+ MB$/m,
+      );
+      await assertTidy();
+      const { programs: seen, found } = JSON.parse((await sampler).stdout);
+      assert.ok(seen.includes("bucket_fetch.py") && seen.includes("borg"), seen.join());
+      assert.deepEqual(found, []);
+      const journal = await python("drill", "search.py", ["journal"], JSON.stringify(secrets));
+      assert.deepEqual(JSON.parse(journal.stdout).found, []);
+    });
+
+    it("that is killed while it fetches leaves nothing, and is reported", async () => {
+      const fetching = `${state}/drill/cht-drill-lab/repository.fetched.json`;
+      const kill = `systemctl start --no-block ${service}
+until [ -e ${fetching} ]; do sleep 0.02; done
+systemctl kill --signal=KILL --kill-whom=all ${service}
+while systemctl list-jobs --no-legend | grep -q ' cht-drill-lab'; do sleep 0.1; done`;
+      await output("drill", kill, { timeoutMs: 60_000 });
+      const { outcome, problems } = await latest();
+      assert.equal(outcome, "interrupted");
+      assert.match(problems.join(), /interrupted at the stage “fetching the repository from the bucket”/);
+      await assertTidy();
+    });
+
+    it("names a copy that was forged, damaged or is too old, and raises the alarm without a word from the server", async () => {
+      const forged = await asServer("bucket_forge.py", `${bucketSettingsFolder}/bucket.json`);
+      assert.equal(forged.code, 0, forged.stderr);
+      const [again, damaged, none] = JSON.parse(forged.stdout);
+      await output("drill", `sed -i 's/"maxAgeHours": .*,/"maxAgeHours": 0,/' ${settings}/drill.json`);
+      const reasons = [
+        new RegExp(`${none} of .* is passed over, it is no index of a copy`),
+        new RegExp(`${damaged} of .* is passed over, 1 of its files are not in the bucket`),
+        new RegExp(`the copy ${again} of .* somebody put an old index there again`),
+        /the newest copy in the bucket \(.*\) is .* old, and 0 h are allowed/,
+      ];
+      assert.notEqual((await exec("drill", `systemctl start ${service}`)).code, 0);
+      const report = await latest();
+      assert.equal(report.outcome, "wrong");
+      for (const [number, reason] of reasons.entries()) assert.match(report.problems[number], reason);
+      assert.match(report.problems[4], /the newest finished archive in the copy is .* old, and 0 h are allowed/);
+      await assertTidy();
+
+      const cursor = await output("drill", "journalctl --show-cursor --lines=0 | sed -n 's/^-- cursor: //p'");
+      assert.notEqual((await exec("drill", `systemctl start ${overdueService}`)).code, 0);
+      const alarm = await output(
+        "drill",
+        `while systemctl list-jobs --no-legend | grep -q ' cht-drill-lab'; do sleep 0.1; done
+journalctl --sync; journalctl --no-pager --output=cat --after-cursor='${cursor}' --unit=${failedService}`,
+      );
+      assert.match(alarm, /CHT backup lab: the copy in the bucket, as drill sees it: /);
+      for (const reason of reasons) assert.match(alarm, reason);
+    });
+
+    it("finds the next copy in order, once what someone changed is shown by a preview and repaired by up", async () => {
       await output(
         "drill",
-        `grep -rlF '${(await recovery()).passphrase.trim()}' /etc /opt /var/lib/cht-backup || true`,
-      ),
-      "",
-    );
-    assert.equal(await output("drill", `ls ${state}; ls -A ${state}/drill`), "borg\ndrill\ndrills");
-    assert.deepEqual(
-      (await keys()).map((line) => line.includes(key)),
-      [false],
-    );
-    await assertNoDrift();
+        `chmod 0644 ${credentials}; for script in bucket bucket_fetch bucket_source; do echo '# changed' >>${programs}/bin/$script.py; done; echo 'x = 1' | tee -a ${programs}/bucket-venv/lib/python3*/site-packages/boto3/session.py`,
+      );
+      const shown = changesOf(await mustSucceed("preview", "--json", ...withSettings)).map(({ name }) => name);
+      assert.deepEqual(shown.sort(), [
+        "drill-drill-bucket-credentials",
+        "drill-drill-bucket-environment",
+        "drill-settings",
+        "script-bucket",
+        "script-bucket-fetch",
+        "script-bucket-source",
+      ]);
+      await mustSucceed("up", "--yes", "--skip-preview", ...withSettings);
+      assertComplete(await backUp());
+      assert.equal((await copyNow()).ok, true);
+      await output("drill", `systemctl start ${overdueService} || { journalctl -u ${overdueService} >&2; false; }`);
+    });
+  });
+
+  describe("that moves back to the CHT machine", () => {
+    it("leaves there neither key nor passphrase, nothing but the reports", async () => {
+      await drillOn("cht");
+      assert.equal(await units("drill"), "");
+      assert.equal((await units("cht")).split("\n").length, 6);
+      const gone = await exec("drill", `ls -d ${settings} ${programs} /etc/tmpfiles.d/cht-backup-lab.conf`);
+      assert.equal(gone.stdout, "");
+      const secrets = `${(await recovery()).passphrase.trim()}\n${bucketSecrets().reader}\n`;
+      const search = "grep -rlFf /dev/stdin /etc /opt /var/lib/cht-backup || true";
+      assert.equal(await output("drill", search, { stdin: secrets }), "");
+      assert.equal(await output("drill", `ls ${state}; ls -A ${state}/drill`), "borg\ndrill\ndrills");
+      assert.deepEqual(
+        (await keys()).map((line) => line.includes(own)),
+        [false],
+      );
+      await assertNoDrift();
+    });
   });
 });
