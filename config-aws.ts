@@ -1,7 +1,7 @@
 /** The settings of what a stack makes at AWS: `cht-backup:server.aws` and `cht-backup:bucket.aws`. */
 import { isIP } from "node:net";
 import { z } from "zod";
-import { awsRegions } from "./components/aws-regions";
+import { regionMistake } from "./components/aws-regions";
 import { isNetwork } from "./config-formats";
 import { isPublicKey } from "./provider/connection";
 import { core, found, mustBe } from "./provider/mistakes";
@@ -73,7 +73,7 @@ export const serverAwsSchema = z
   .strictObject({
     region: z
       .string()
-      .refine((name) => awsRegions.includes(name))
+      .min(1)
       .meta({
         description:
           "The region. Another country than the CHT's, where the law allows it: the backup is for the day on which the " +
@@ -247,6 +247,7 @@ function serverMistakes(given: Mapping): string[] {
     );
   }
   const { region, availabilityZone: zone } = aws;
+  lines.push(...regionMistakes("cht-backup:server.aws.region", region));
   if (typeof region === "string" && typeof zone === "string" && !zone.startsWith(region)) {
     lines.push(
       `cht-backup:server.aws.availabilityZone: ${found(zone)} in the region ${region}; must be one of that region, for ` +
@@ -270,6 +271,11 @@ function serverMistakes(given: Mapping): string[] {
   return lines;
 }
 
+function regionMistakes(at: string, region: unknown): string[] {
+  const mistake = typeof region === "string" && region !== "" ? regionMistake(region) : undefined;
+  return mistake === undefined ? [] : [`${at}: ${found(region)}, which ${mistake}`];
+}
+
 function bucketMistakes(bucket: Mapping | undefined): string[] {
   if (bucket === undefined) return [];
   const aws = asMapping(bucket.aws);
@@ -278,9 +284,7 @@ function bucketMistakes(bucket: Mapping | undefined): string[] {
   const { region } = bucket;
   const allowed = core(serverAwsSchema.shape.region);
   if (region === undefined) lines.push(`cht-backup:bucket.region: missing with aws; ${mustBe(allowed)}`);
-  else if (typeof region === "string" && !awsRegions.includes(region)) {
-    lines.push(`cht-backup:bucket.region: ${found(region)}; ${mustBe(allowed)}`);
-  }
+  lines.push(...regionMistakes("cht-backup:bucket.region", region));
   for (const name of ["endpoint", "pathStyle", "accessKeyId", "secretAccessKey", "reader"]) {
     if (bucket[name] === undefined) continue;
     lines.push(

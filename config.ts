@@ -877,7 +877,8 @@ function machineMistakes(given: unknown, makesServer: boolean): string[] {
 
 function drillMistakes(given: Record<string, unknown>, stack: string): string[] {
   const drill = asMapping(given["cht-backup:drill"]) ?? {};
-  const names = Object.keys(asMapping(given["host:machines"]) ?? {});
+  const makesServer = asMapping(asMapping(given["cht-backup:server"])?.aws) !== undefined;
+  const names = [...Object.keys(asMapping(given["host:machines"]) ?? {}), ...(makesServer ? ["server"] : [])];
   const { machine = "cht", scratch } = drill;
   const lines: string[] = [];
   if (typeof machine === "string" && names.length > 0 && machine !== "cht" && !names.includes(machine)) {

@@ -3,8 +3,16 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import * as pulumi from "@pulumi/pulumi";
 import { parse } from "yaml";
-import { readSettings, type Settings, settingsSchema } from "../../config";
-import { isCalendar, isChunker, isCompression, isEndpoint, isPinnedImage, isTimeSpan } from "../../config-formats";
+import { readSettings, type Settings, settingsSchema, withMade } from "../../config";
+import {
+  isCalendar,
+  isChunker,
+  isCompression,
+  isEndpoint,
+  isNetwork,
+  isPinnedImage,
+  isTimeSpan,
+} from "../../config-formats";
 import { reference, referenceFile } from "../../docs/generate";
 import { sshCommandLine } from "../../provider/connection";
 import { core, textsOf } from "../../provider/mistakes";
@@ -47,6 +55,23 @@ const bucket = {
   secretAccessKey: "hunter2+secret/key=",
 };
 
+const operatorKey = `ssh-ed25519 ${host}`;
+const aws = {
+  region: "eu-west-1",
+  operatorKeys: [operatorKey],
+  operatorNetworks: ["203.0.113.7/32"],
+  chtNetworks: ["198.51.100.20/32"],
+};
+/** Settings of a stack that makes its server. */
+const made = (changes: Record<string, unknown>, others: Record<string, unknown> = {}) => ({
+  "host:machines": { cht: machines.cht },
+  "cht-backup:server": { aws: { ...aws, ...changes } },
+  ...others,
+});
+const madeBucket = (changes: Record<string, unknown>) => ({
+  "cht-backup:bucket": { name: "moh-backup-copy", region: "eu-west-1", mode: "governance", aws: {}, ...changes },
+});
+
 /** Wrong settings, each with the one line that it is answered with. */
 const wrong: [what: string, settings: Record<string, unknown>, line: RegExp, secrets?: string[]][] = [
   [
@@ -56,6 +81,97 @@ const wrong: [what: string, settings: Record<string, unknown>, line: RegExp, sec
   ],
   ["machines that aren't JSON", { "host:machines": "{cht: x" }, /^host:machines: found "\{cht: x"; must be a mapping /],
   ["no server", { "host:machines": { cht: machines.cht } }, /^host:machines.server: missing; must be a mapping with /],
+  [
+    "a region that doesn't exist",
+    made({ region: "eu-west1" }),
+    /^cht-backup:server.aws.region: found "eu-west1", which is no region of AWS; the nearest: eu-west-1/,
+  ],
+  [
+    "a zone for a region",
+    made({ region: "eu-west-1a" }),
+    /^cht-backup:server.aws.region: found "eu-west-1a", which is an availability zone; its region is eu-west-1$/,
+  ],
+  [
+    "a zone of another region",
+    made({ availabilityZone: "us-east-1a" }),
+    /^cht-backup:server.aws.availabilityZone: found "us-east-1a" in the region eu-west-1; must be one of that region/,
+  ],
+  [
+    "no key of an operator",
+    made({ operatorKeys: undefined }),
+    /^cht-backup:server.aws.operatorKeys: missing; must be a list of public keys/,
+  ],
+  [
+    "an operator's key that was cut",
+    made({ operatorKeys: [operatorKey.slice(0, -4)] }),
+    /^cht-backup:server.aws.operatorKeys\[0\]: found "ssh-ed25519 [^"]*"; must be a public key/,
+  ],
+  [
+    "SSH for everybody",
+    made({ operatorNetworks: ["0.0.0.0/0"] }),
+    /^cht-backup:server.aws.operatorNetworks\[0\]: found "0\.0\.0\.0\/0"; must be a network in CIDR notation/,
+  ],
+  [
+    "an address for a network",
+    made({ operatorNetworks: ["203.0.113.7"] }),
+    /^cht-backup:server.aws.operatorNetworks\[0\]: found "203\.0\.113\.7"; must be a network/,
+  ],
+  [
+    "nothing that says where the CHT machine sends from",
+    made({ chtNetworks: undefined }),
+    /^cht-backup:server.aws.chtNetworks: missing, and host:machines.cht.address is no IP address; must be a list/,
+  ],
+  [
+    "an address of a server that the stack makes",
+    made({}, { "host:machines": machines }),
+    /^host:machines.server.address: found "backup.example.org" with cht-backup:server.aws; must be left out/,
+  ],
+  [
+    "a drill by the Docker plugin on a server that the stack makes",
+    made({}, { "cht-backup:drill": { machine: "server", couchdbImage: `c@sha256:${"0".repeat(64)}` } }),
+    /^cht-backup:drill.manageDocker: must be false for the machine server with cht-backup:server.aws/,
+  ],
+  [
+    "another volume than AWS has",
+    made({ volumeId: "/dev/sdf" }),
+    /^cht-backup:server.aws.volumeId: found "\/dev\/sdf"; must be `vol-` and its id/,
+  ],
+  [
+    "a bucket that is made nowhere",
+    madeBucket({ region: undefined }),
+    /^cht-backup:bucket.region: missing with aws; must be a region of AWS, for instance eu-west-1/,
+  ],
+  [
+    "a bucket in a region that doesn't exist",
+    madeBucket({ region: "europe" }),
+    /^cht-backup:bucket.region: found "europe", which is no region of AWS/,
+  ],
+  [
+    "a bucket elsewhere that AWS would make",
+    madeBucket({ endpoint: "https://s3.example.org" }),
+    /^cht-backup:bucket.endpoint: found "https:\/\/s3.example.org" with aws; must be left out/,
+  ],
+  [
+    "a key for a bucket that the stack makes",
+    madeBucket({ accessKeyId: "WRITER" }),
+    /^cht-backup:bucket.accessKeyId: found a value that isn't shown with aws; must be left out/,
+  ],
+  [
+    "versions that are removed before their locks end",
+    madeBucket({ aws: { noncurrentDays: 30 } }),
+    /^cht-backup:bucket.aws.noncurrentDays: found 30 with lockDays 60; must not be less$/,
+  ],
+  [
+    "a bucket that exists without a key",
+    { "cht-backup:bucket": { ...bucket, accessKeyId: undefined } },
+    /^cht-backup:bucket.accessKeyId: missing; must be 3 to 128 letters/,
+    ["cht-backup:bucket"],
+  ],
+  [
+    "a tag of AWS' own",
+    made({ tags: { "aws:x": "y" } }),
+    /^cht-backup:server.aws.tags.aws:x: the name must be 1 to 128 letters/,
+  ],
   [
     "no address",
     { "host:machines": { ...machines, cht: {} } },
@@ -688,6 +804,40 @@ describe("formats", () => {
       assert.deepEqual([...right, ...wrong].filter(is), right);
     });
   }
+});
+
+describe("settings of a stack that makes its server", () => {
+  it("need a region, keys and networks; the machine is logged in to as the one that its first boot makes", () => {
+    const { region, operatorKeys, operatorNetworks } = aws;
+    const settings = read({
+      "host:machines": { cht: { address: "198.51.100.20" }, server: { identityFile: "~/.ssh/backup" } },
+      "cht-backup:server": { aws: { region, operatorKeys, operatorNetworks } },
+    });
+    assert.deepEqual(settings.server.aws, {
+      ...{ region, operatorKeys, operatorNetworks },
+      chtNetworks: ["198.51.100.20/32"],
+      instanceType: "t4g.small",
+      image: "debian-13",
+      dataGibibytes: 100,
+      tags: {},
+    });
+    const { server } = settings.machines;
+    assert.deepEqual(server, { address: "", user: "cht-admin", sudo: true, identityFile: "~/.ssh/backup" });
+    assert.deepEqual([settings.server.address, settings.server.port], ["", 22]);
+  });
+
+  it("are completed by what the stack has made, where nothing else is said", () => {
+    const reader = { accessKeyId: "READER", secretAccessKey: "hunter2/reader" };
+    const before = read({ ...made({}), ...madeBucket({}) }, ["cht-backup:bucket"]);
+    const after = withMade(before, { serverAddress: "192.0.2.9", bucketReader: reader });
+    assert.equal(after.machines.server.address, "192.0.2.9");
+    assert.equal(after.server.address, "192.0.2.9");
+    assert.deepEqual(after.bucket?.reader, reader);
+    const own = { "cht-backup:server": { address: "10.0.0.2", aws } };
+    assert.equal(withMade(read({ ...made({}), ...own }), { serverAddress: "192.0.2.9" }).server.address, "10.0.0.2");
+    const existing = read({});
+    assert.deepEqual(withMade(existing, {}), existing);
+  });
 });
 
 describe("docs/settings.md", () => {
