@@ -1,10 +1,9 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import * as pulumi from "@pulumi/pulumi";
-import { MockMonitor } from "@pulumi/pulumi/runtime/mocks";
 import { oldestCopy } from "../../components/restore-drill";
 import { readSettings } from "../../config";
+import { type Run, replaceSecrets, warned } from "./program";
 
 const bucket = {
   name: "moh-backup-copy",
@@ -33,65 +32,8 @@ function settings(drill: Record<string, unknown>, changes: Record<string, unknow
   return { ...Object.fromEntries(texts), "cht-backup:firstBackup": "false" };
 }
 
-/** What the program registers, by name: type, machine and inputs, in which secrets are marked. */
-type Registered = Map<string, { machine: unknown; inputs: Record<string, unknown>; plain: Record<string, unknown> }>;
-
-const [signature, secretMark] = ["4dabf18193072939515e22adb298388d", "1b47061264138c4ac30d75fd1eb44270"];
-
-/** What goes to the engine, with secrets opened or taken out. */
-function secretsBecome(value: unknown, become: (inner: unknown) => unknown): unknown {
-  if (Array.isArray(value)) return value.map((element) => secretsBecome(element, become));
-  if (typeof value !== "object" || value === null) return value;
-  const object = value as Record<string, unknown>;
-  if (object[signature] === secretMark) return become(object.value);
-  return Object.fromEntries(Object.entries(object).map(([key, inner]) => [key, secretsBecome(inner, become)]));
-}
-
-/** Runs the program, index.ts, as Pulumi would. */
-async function registered(values: Record<string, string>): Promise<Registered> {
-  const found: Registered = new Map();
-  const { registerResource } = MockMonitor.prototype;
-  const { warn } = pulumi.log;
-  const environment = process.env.PULUMI_CONFIG_SECRET_KEYS;
-  const answers: Record<string, Record<string, unknown>> = {
-    "host:index:SshKey": { publicKey: "ssh-ed25519 AAAAclient" },
-    "host:index:SshHostKey": { publicKey: "ssh-ed25519 AAAAserver" },
-    "host:index:Passphrase": { passphrase: "a passphrase of many words" },
-    "host:index:BorgRepository": { repositoryId: "f".repeat(64), exportedKey: "BORG_KEY", formerKeys: {} },
-  };
-  MockMonitor.prototype.registerResource = async function (request, callback) {
-    const raw = request.getObject().toJavaScript();
-    const inputs = secretsBecome(raw, (inner) => inner) as Record<string, unknown>;
-    const plain = secretsBecome(raw, () => "(secret)") as Record<string, unknown>;
-    found.set(request.getName(), { machine: inputs.machine, inputs, plain });
-    return registerResource.call(this, request, callback);
-  };
-  Object.assign(pulumi.log, { warn: async () => {} });
-  try {
-    const secretKeys = ["cht-backup:bucket"];
-    await pulumi.runtime.setMocks(
-      {
-        newResource: ({ type, name, inputs }) => ({ id: `${name}-id`, state: { ...inputs, ...answers[type] } }),
-        call: ({ inputs }) => inputs,
-      },
-      "cht-backup",
-      "moh",
-    );
-    pulumi.runtime.setAllConfig(values, secretKeys);
-    process.env.PULUMI_CONFIG_SECRET_KEYS = JSON.stringify(secretKeys);
-    await pulumi.runtime.runInPulumiStack(async () => {
-      delete require.cache[require.resolve("../../index")];
-      return { ...require("../../index") };
-    });
-    await pulumi.runtime.disconnect();
-    return found;
-  } finally {
-    Object.assign(MockMonitor.prototype, { registerResource });
-    Object.assign(pulumi.log, { warn });
-    if (environment === undefined) delete process.env.PULUMI_CONFIG_SECRET_KEYS;
-    else process.env.PULUMI_CONFIG_SECRET_KEYS = environment;
-  }
-}
+/** What the program registers, by name. */
+const registered = async (values: Record<string, string>) => (await warned(values, ["cht-backup:bucket"])).resources;
 
 const hosts = (name: string) => readFileSync(join(__dirname, "..", "..", "hosts", name), "utf8");
 
@@ -141,7 +83,7 @@ describe("a drill from the bucket", function () {
 
   for (const machine of ["cht", "third"]) {
     describe(`on the machine ${machine}`, () => {
-      let resources: Registered;
+      let resources: Run["resources"];
       const inputs = (name: string) => {
         const found = resources.get(name);
         assert.ok(found, `${name} isn't registered`);
@@ -159,12 +101,13 @@ describe("a drill from the bucket", function () {
           mode: "0600",
           content: "[default]\naws_access_key_id = READER\naws_secret_access_key = hunter2/reader\n",
         });
-        assert.equal(resources.get(name)?.plain.content, "(secret)");
+        const shown = (of: unknown) => JSON.stringify(replaceSecrets(of, () => "(secret)"));
+        assert.match(shown(resources.get(name)?.raw), /"content":"\(secret\)"/);
         const holders = (secret: string) =>
           [...resources].filter(([, of]) => JSON.stringify(of.inputs).includes(secret)).map(([holder]) => holder);
         assert.deepEqual(holders("hunter2/reader"), [name]);
         assert.deepEqual(holders("hunter2/writer"), ["bucket-credentials"]);
-        for (const { plain } of resources.values()) assert.ok(!JSON.stringify(plain).includes("hunter2"));
+        for (const { raw } of resources.values()) assert.ok(!shown(raw).includes("hunter2"));
       });
 
       it("tells the drill where the bucket is, whose copies count and how old they may be", () => {
@@ -213,7 +156,7 @@ describe("a drill from the bucket", function () {
     assert.deepEqual(await own("bucket"), [[], []]);
     assert.deepEqual(await own("alternating"), [
       ["drill-third-known-hosts", "drill-third-ssh-config", "drill-third-ssh-key"],
-      ["ssh-ed25519 AAAAclient"],
+      ["ssh-ed25519 AAAAclient cht-backup-moh"],
     ]);
   });
 
@@ -224,7 +167,7 @@ describe("a drill from the bucket", function () {
     assert.match(content, /^PrivateNetwork=yes$/m);
     assert.match(content, /^RestrictAddressFamilies=AF_UNIX$/m);
     assert.deepEqual(
-      [...resources.keys()].filter((name) => /bucket/.test(name) && resources.get(name)?.machine !== "server"),
+      [...resources.keys()].filter((name) => /bucket/.test(name) && resources.get(name)?.inputs.machine !== "server"),
       ["bucket-copy"],
     );
   });
