@@ -615,7 +615,7 @@ class Copy:
         return 1 + sum(len(of) for of in there.versions("index/").versions.values())
 
     def of_another(self, there: Bucket, repository: str) -> None:
-        """Tell when the copies so far are of another repository: nobody lengthens their locks any more."""
+        """Tell when the copies so far are of another repository: nothing lengthens their locks any more."""
         if self.memory.copy is not None:
             before = self.memory.copy["repository"]
         else:
@@ -625,9 +625,10 @@ class Copy:
                     before = bucket.read_index(there, newest).repository
         if before != repository:
             self.problems.append(
-                f"the copies in the bucket so far are of another repository ({before[:16]}…), this one was begun anew."
-                " They stay, but their locks aren't lengthened any more, and the first of them end in"
-                f" {self.settings['keepDays']} days. To go on with that one: docs/restore.md"
+                f"the newest copies in the bucket are of another repository ({before[:16]}…) than what is here now: it"
+                " was begun anew, or another was put in its place. Those copies stay, but nothing lengthens their locks"
+                f" any more, and the first of them end in {self.settings['keepDays']} days. To put that repository"
+                " back: docs/restore.md, 8"
             )
 
     def write_index(self, there: Bucket, held: dict[str, Held], taken: dict[str, Any]) -> None:

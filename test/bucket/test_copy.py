@@ -326,7 +326,7 @@ class Adversity(Case):
                 two = made.backup("two", 1)
                 run = made.run()
                 self.assertEqual((run.code, run.report["outcome"]), (1, "copied"), run)
-                self.assertRegex(run.report["problems"][0], "are of another repository .*locks aren't lengthened")
+                self.assertRegex(run.report["problems"][0], "are of another repository .*nothing lengthens")
                 made.backup("three", 1)
                 self.succeeds(made.run())
         copies = made.copies()
