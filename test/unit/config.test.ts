@@ -654,10 +654,24 @@ describe("settings", () => {
     );
   });
 
-  it("of the example Pulumi.prod.yaml are right, those of the bucket too that need secrets first", () => {
-    const text = readFileSync(join(__dirname, "..", "..", "Pulumi.prod.yaml"), "utf8");
-    const settings = read(parse(text).config, [], "prod");
-    assert.equal(settings.deployment, "prod");
+  it("of the example Pulumi.prod.yaml are right but for the operator's key, which nobody can forget then", () => {
+    const { config } = parse(readFileSync(join(__dirname, "..", "..", "Pulumi.prod.yaml"), "utf8"));
+    const [mistake, ...more] = mistakes(config, [], "prod");
+    assert.deepEqual(more, []);
+    assert.match(
+      String(mistake),
+      /^cht-backup:server.aws.operatorKeys\[0\]: found "ssh-ed25519 AAAA…"; must be a public key/,
+    );
+    config["cht-backup:server"].aws.operatorKeys = [operatorKey];
+    const settings = read(config, [], "prod");
+    assert.deepEqual([settings.deployment, settings.firstBackup, settings.drill?.from], ["prod", true, "alternating"]);
+    assert.deepEqual([settings.server.aws?.region, settings.bucket?.aws?.noncurrentDays], ["eu-west-1", 180]);
+  });
+
+  it("of the example Pulumi.staging.yaml are right, those of the bucket too that need secrets first", () => {
+    const text = readFileSync(join(__dirname, "..", "..", "Pulumi.staging.yaml"), "utf8");
+    const settings = read(parse(text).config, [], "staging");
+    assert.equal(settings.deployment, "staging");
     assert.equal(settings.firstBackup, true);
     assert.equal(settings.bucket, undefined);
     const lines = text.split("\n");
