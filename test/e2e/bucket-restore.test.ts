@@ -1,56 +1,71 @@
 import assert from "node:assert/strict";
 import { bucketSecrets } from "../../lab/bucket";
 import { documentCounts } from "../../lab/cht";
-import { addressOf, exec, type Machine, output, start, stop } from "../../lab/machines";
+import { exec, output, stateOf } from "../../lab/machines";
 import { run } from "../../toolchain/command";
 import { project } from "../../toolchain/paths";
-import { assertComplete, backUp, recovery, timer } from "./backup";
-import { copyNow } from "./bucket";
-import { type FreshMachine, freshMachine, tree } from "./fresh-machine";
+import { archives, assertComplete, backUp, home, recovery, repository, timer, user } from "./backup";
+import { bucketFailedService, copiesEnded, copyNow, copyService, lastCopy } from "./bucket";
+import { type Destroyed, destroy, type FreshMachine, tree } from "./fresh-machine";
 import { chtAnswers, healthyLab } from "./hooks";
+import { runbook } from "./runbook";
+import { assertNoDrift, up } from "./stack";
 
 const cht = "/home/ubuntu/cht";
 const fetched = "/var/lib/cht-restore/lab/repository";
 
-describe("a restore from the bucket, with the CHT machine and the server gone", function () {
+/** A time, in seconds as the commands have it, by which everything is done that was done before. */
+const now = () => new Date(Date.now() + 1000).toISOString();
+
+describe("a restore from the bucket, with the CHT machine and the server destroyed", function () {
   this.timeout(180_000);
 
   let machine: FreshMachine;
+  let destroyed: Destroyed | undefined;
+  let passphrase: string;
   let archive: string;
   let older: string;
-  let source: Awaited<ReturnType<typeof tree>>;
-  let counts: Awaited<ReturnType<typeof documentCounts>>;
+  let was: { tree: object; counts: object; archives: string[] };
   let firstCopy: string;
-  let stopped: Machine[];
+  let lastOfAll: string;
+  let number: number;
 
   before(async () => {
     await healthyLab();
+    ({ passphrase } = await recovery());
     await output("cht", `systemctl stop ${timer}`);
     older = assertComplete(await backUp()).archive as string;
     assert.equal((await copyNow()).ok, true);
     firstCopy = new Date().toISOString();
     archive = assertComplete(await backUp()).archive as string;
-    assert.equal((await copyNow()).ok, true);
-    [source, counts] = await Promise.all([tree("cht"), documentCounts()]);
-    machine = await freshMachine("restore");
-    // The engine gives out the lowest free address. Started in this order each machine gets its own again, which the
-    // stack's settings name.
-    const last = async (name: Machine) => Number((await addressOf(name)).split(".").at(-1));
-    stopped = (await last("cht")) < (await last("server")) ? ["cht", "server"] : ["server", "cht"];
-    await Promise.all(stopped.map(stop));
+    const { ok, copy } = await copyNow();
+    assert.equal(ok, true);
+    number = copy?.number ?? 0;
+    lastOfAll = now();
+    was = { tree: await tree("cht"), counts: await documentCounts(), archives: await archives(passphrase) };
+    destroyed = await destroy("cht", "server");
+    machine = await destroyed.newCht();
+    assert.equal(await stateOf("server"), undefined);
   });
 
-  after(async () => {
-    for (const name of stopped) await start(name);
-    await machine.remove();
-    await output("cht", `systemctl start ${timer}`);
-    await chtAnswers();
+  after(async function () {
+    this.timeout(400_000);
+    await machine?.remove();
+    await destroyed?.anew();
   });
 
   /** What no restore may leave on the machine. */
   async function assertTidy(): Promise<void> {
     const left = "ls -A /var/lib/cht-restore/lab | grep run || true; pgrep -x borg || true";
-    assert.equal(await output("restore", left), "");
+    assert.equal(await output("cht", left), "");
+  }
+
+  /** What `npm run archives` lists of a copy, the newest first. */
+  async function listed(...options: string[]) {
+    const words = ["--stack", "lab", "--from", "bucket", "--via", machine.destination, ...machine.login, ...options];
+    const list = await run("npm", ["run", "-s", "archives", "--", ...words, "--json"], { cwd: project });
+    assert.equal(list.code, 0, list.stderr);
+    return JSON.parse(list.stdout).archives as { name: string; documents: object }[];
   }
 
   it("says beforehand which copy it would take and how much room that needs, and fetches nothing", async () => {
@@ -62,20 +77,17 @@ describe("a restore from the bucket, with the CHT machine and the server gone", 
     );
     assert.match(stdout, /^\d+ files, [\d.,]+ MB\nspace for the repository: [\d.,]+ MB needed, [\d.,]+ MB free in /m);
     assert.match(stdout, /^dry run: nothing was fetched/m);
-    assert.equal(await output("restore", `ls -d ${fetched} 2>/dev/null || true`), "");
+    assert.equal(await output("cht", `ls -d ${fetched} 2>/dev/null || true`), "");
     await assertTidy();
   });
 
   it("lists the archives from there, with the counts of their documents", async () => {
-    const words = ["--stack", "lab", "--from", "bucket", "--via", machine.destination, ...machine.login];
-    const list = await run("npm", ["run", "-s", "archives", "--", ...words, "--last", "2", "--json"], { cwd: project });
-    assert.equal(list.code, 0, list.stderr);
-    const { archives } = JSON.parse(list.stdout);
+    const found = await listed("--last", "2");
     assert.deepEqual(
-      archives.map(({ name }: { name: string }) => name),
+      found.map(({ name }) => name),
       [archive, older],
     );
-    assert.deepEqual(archives[0].documents, counts);
+    assert.deepEqual(found[0]?.documents, was.counts);
     await assertTidy();
   });
 
@@ -96,14 +108,73 @@ describe("a restore from the bucket, with the CHT machine and the server gone", 
     assert.deepEqual(right, ["files", "checksums", "headers", "counts", "TLS", "login", "CouchDB", "TLS"]);
     assert.match(stdout, new RegExp(`${archive} is restored to ${cht} and right`));
     assert.match(stdout, new RegExp(`^removed: ${fetched}, the repository that was fetched$`, "m"));
-    assert.deepEqual(await documentCounts("restore"), counts);
-    assert.deepEqual(await tree("restore"), source);
+    assert.deepEqual(await documentCounts(), was.counts);
+    assert.deepEqual(await tree("cht"), was.tree);
     await assertTidy();
-    const { passphrase } = await recovery();
     const search =
       "umask 077; cat > /tmp/words; grep -rlFf /tmp/words /var/lib/cht-restore /var/log /root || true; rm /tmp/words";
-    const found = await exec("restore", search, { stdin: `${passphrase}\n${bucketSecrets().reader}\n` });
+    const found = await exec("cht", search, { stdin: `${passphrase}\n${bucketSecrets().reader}\n` });
     assert.equal(found.stdout, "");
+  });
+
+  describe("a new server after that", () => {
+    let fresh: string;
+
+    it("begins with a new repository, and the copies beside the earlier ones say so once", async () => {
+      await destroyed?.tellStack();
+      assert.match(await up(), /is another repository than before .*copies in a bucket \(docs\/restore\.md, 8\)/);
+      await assertNoDrift();
+      await chtAnswers();
+      await output("cht", `systemctl stop ${timer}`);
+      await copiesEnded();
+      fresh = assertComplete(await backUp()).archive as string;
+      assert.equal((await copyNow()).ok, true);
+      const words = await output("server", `journalctl --sync; journalctl --output=cat -u ${copyService}`);
+      assert.equal(words.match(/copies in the bucket are of another repository .* nothing lengthens/g)?.length, 1);
+      assert.match(
+        await output("server", `journalctl --output=cat -u ${bucketFailedService}`),
+        /Copy of the backups to the bucket .*are of another repository/,
+      );
+      assert.ok(((await lastCopy())?.copy?.number ?? 0) > number);
+      assert.deepEqual(
+        (await listed()).map(({ name }) => name),
+        [fresh],
+      );
+    });
+
+    it("doesn't harm the earlier copies: they hold what they held", async () => {
+      const found = await listed("--copy-as-of", lastOfAll, "--last", "0");
+      assert.deepEqual(found.map(({ name }) => name).sort(), [...was.archives].sort());
+      assert.deepEqual(found[0]?.documents, was.counts);
+    });
+
+    it("gets the earlier repository by the documented commands, and goes on with it", async () => {
+      const fetch = runbook(8, "--repository-only");
+      const early = await run("sh", ["-ec", `${fetch} --copy-as-of ${lastOfAll}`], { cwd: project });
+      assert.equal(early.code, 0, early.stdout + early.stderr);
+      assert.match(early.stdout, /^the repository is in \/srv\/cht-backup\/lab\/fetched$/m);
+      const put = await exec("server", runbook(8, "mv fetched repository"));
+      assert.equal(put.code, 0, put.stdout + put.stderr);
+      await up();
+      await assertNoDrift();
+      assert.deepEqual(await archives(passphrase), was.archives);
+      const next = assertComplete(await backUp()).archive as string;
+      assert.deepEqual(await archives(passphrase), [...was.archives, next]);
+      await output(
+        "server",
+        `runuser -u ${user} -- env BORG_BASE_DIR=/tmp/check borg check --repository-only ${repository}`,
+      );
+      await copyNow();
+      const again = await copyNow();
+      assert.deepEqual([again.ok, again.outcome], [true, "unchanged"], JSON.stringify(again));
+      assert.deepEqual(
+        (await listed("--last", "2")).map(({ name }) => name),
+        [next, archive],
+      );
+      await output("server", `rm -rf ${home}/repository-* /tmp/check`);
+      await output("cht", `rm -r ${fetched}*; systemctl start ${timer}`);
+      destroyed = undefined;
+    });
   });
 });
 

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { bucketNames } from "../../components/names";
 import { containerOf, exec, output, waitFor } from "../../lab/machines";
 import { type Result, run } from "../../toolchain/command";
+import { repository } from "./backup";
 
 export const {
   settings: bucketSettingsFolder,
@@ -46,8 +47,12 @@ export async function copiesEnded(): Promise<void> {
   assert.ok(await waitFor(ended, 120_000), "a copy has run for two minutes");
 }
 
-/** Starts a copy and waits for its end. @returns its report */
+/** Has a copy think that no client has used the repository for a while, so that it doesn't wait for one to finish. */
+export const settle = () => output("server", `touch --date '1 minute ago' ${repository}`);
+
+/** Starts a copy when no client works on the repository, and waits for its end. @returns its report */
 export async function copyNow(): Promise<CopyReport> {
+  await settle();
   await copiesEnded();
   await exec("server", `systemctl start ${copyService}`);
   const report = await lastCopy();
@@ -64,6 +69,15 @@ export async function withoutCopies<T>(work: () => Promise<T>): Promise<T> {
   } finally {
     await output("server", `systemctl start ${copyPath}`);
   }
+}
+
+/** What is below a prefix of the bucket: locks by object and version, `[mode, end in seconds since 1970]`. */
+export async function bucketContent(
+  prefix: string,
+): Promise<{ locks: Record<string, [string, number]>; hidden: string[] }> {
+  const listed = await asServer("bucket_versions.py", `${bucketSettingsFolder}/bucket.json`, prefix);
+  assert.equal(listed.code, 0, listed.stderr);
+  return JSON.parse(listed.stdout);
 }
 
 /** Runs a Python file of `test/e2e/machine` as root on the server, with the copy's own programs and credentials. */

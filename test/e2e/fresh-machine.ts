@@ -1,13 +1,24 @@
-/** An empty machine beside the lab's own, as an operator rents one on the worst day. */
+/** Empty machines: beside the lab's own, as an operator rents one on the worst day, and in the place of those destroyed. */
 import assert from "node:assert/strict";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { authorize, create, identityFile } from "../../lab/boot";
-import { deployedImages, load } from "../../lab/cht";
-import { addressOf, containerOf, dockerVolume, type ExtraMachine, start } from "../../lab/machines";
+import { authorize, create, ensureMachines, identityFile } from "../../lab/boot";
+import { deployedImages, ensureDrillNetwork, load } from "../../lab/cht";
+import {
+  type AnyMachine,
+  addressOf,
+  containerOf,
+  dockerVolume,
+  type ExtraMachine,
+  type Machine,
+  machines,
+  start,
+} from "../../lab/machines";
+import { writeSettings } from "../../lab/stack";
 import { Logged, type Result, run } from "../../toolchain/command";
 import { labFolder, project } from "../../toolchain/paths";
+import { Progress } from "../../toolchain/progress";
 import { python } from "./backup";
 
 export interface FreshMachine {
@@ -19,15 +30,16 @@ export interface FreshMachine {
   restore(...options: string[]): Promise<Result>;
   /** The same from the bucket. */
   fromBucket(...options: string[]): Promise<Result>;
-  /** Removes the machine with all that is on it. */
+  /** Removes the machine with all that is on it, but the CHT machine, which is the lab's. */
   remove(): Promise<void>;
 }
 
-const volumeOf = (machine: ExtraMachine) => `${dockerVolume}-${machine}`;
+const volumeOf = (machine: ExtraMachine | "cht") => (machine === "cht" ? dockerVolume : `${dockerVolume}-${machine}`);
 
-async function remove(machine: ExtraMachine): Promise<void> {
+/** Destroys a machine with its disk, and all that was ever on it. */
+async function remove(machine: AnyMachine): Promise<void> {
   await run("docker", ["rm", "--force", "--volumes", containerOf(machine)]);
-  await run("docker", ["volume", "rm", volumeOf(machine)]);
+  if (machine !== "server") await run("docker", ["volume", "rm", volumeOf(machine)]);
 }
 
 const logged = () => new Logged(join(labFolder, "log"));
@@ -42,12 +54,55 @@ export async function loadImages(machine: ExtraMachine): Promise<void> {
 /** Makes an empty machine with a Docker engine that holds the CHT's images: no registry can be reached from it. */
 export async function freshMachine(machine: ExtraMachine): Promise<FreshMachine> {
   await remove(machine);
-  const folder = mkdtempSync(join(tmpdir(), `cht-backup-${machine}-`));
-  const image = await run("docker", ["inspect", "--format", "{{.Config.Image}}", containerOf("cht")]);
-  await create(machine, image.stdout.trim(), volumeOf(machine), logged());
+  await create(machine, await imageOf("cht"), volumeOf(machine), logged());
   await start(machine);
   await authorize(machine);
   await loadImages(machine);
+  return reach(machine);
+}
+
+const imageOf = async (machine: Machine) =>
+  (await run("docker", ["inspect", "--format", "{{.Config.Image}}", containerOf(machine)])).stdout.trim();
+
+/** Machines of the lab that are gone, and what follows for an operator. */
+export interface Destroyed {
+  /** Another CHT machine, empty, with another host key, of which the stack doesn't know yet. */
+  newCht(): Promise<FreshMachine>;
+  /** Makes those that are still missing, empty, and tells the stack where all are and of their host keys. */
+  tellStack(): Promise<void>;
+  /** The lab as it was made first, whatever became of a test: without a backup of its own. */
+  anew(): Promise<void>;
+}
+
+/** Destroys machines of the lab, as a fire does. */
+export async function destroy(...gone: Machine[]): Promise<Destroyed> {
+  const images = await deployedImages();
+  assert.ok(images);
+  const [cht = "", machine = ""] = await Promise.all(machines.map(imageOf));
+  await Promise.all(gone.map(remove));
+  return {
+    async newCht() {
+      await create("cht", cht, dockerVolume, logged());
+      await start("cht");
+      await authorize("cht");
+      await load("cht", [images.nginx, images.couchdb], logged());
+      return reach("cht");
+    },
+    async tellStack() {
+      writeSettings(await ensureMachines({ machine, cht }, new Progress(() => undefined), logged()));
+      await ensureDrillNetwork("cht");
+    },
+    async anew() {
+      await Promise.all(gone.map(remove));
+      const lab = await run("npm", ["run", "-s", "lab"], { cwd: project });
+      assert.equal(lab.code, 0, lab.stderr);
+    },
+  };
+}
+
+/** How an operator reaches a machine that no stack knows. */
+async function reach(machine: ExtraMachine | "cht"): Promise<FreshMachine> {
+  const folder = mkdtempSync(join(tmpdir(), `cht-backup-${machine}-`));
   // The machine is new, and so is its host key: an operator confirms it at the first login.
   const sshConfig = join(folder, "ssh_config");
   writeFileSync(sshConfig, `Host *\n  UserKnownHostsFile ${join(folder, "known_hosts")}\n`);
@@ -64,7 +119,7 @@ export async function freshMachine(machine: ExtraMachine): Promise<FreshMachine>
     fromBucket: (...options) => restore("bucket", options),
     async remove() {
       rmSync(folder, { recursive: true });
-      await remove(machine);
+      if (machine !== "cht") await remove(machine);
     },
   };
 }
