@@ -60,12 +60,16 @@ async function ensureNetwork(logged: Logged): Promise<void> {
   await logged.run("machines", "docker", ["network", "create", "--label", label, network]);
 }
 
-/** Makes a machine from an image. `volume` is where its Docker engine keeps its data, if it has one. */
+/**
+ * Makes a machine from an image. `volume` is where its Docker engine keeps its data, if it has one; `more` are further
+ * options of `docker create`.
+ */
 export async function create(
   machine: AnyMachine,
   image: string,
   volume: string | undefined,
   logged: Logged,
+  more: readonly string[] = [],
 ): Promise<void> {
   if (volume !== undefined) {
     // A machine that went away without it: its CHT's passwords are in there, and not those of a new one.
@@ -93,6 +97,7 @@ export async function create(
     // A part of the control group tree of its own; the machine's first process makes it fit for systemd.
     "--cgroupns=private",
     ...(volume === undefined ? [] : ["--volume", `${volume}:/var/lib/docker`]),
+    ...more,
     image,
   ]);
 }

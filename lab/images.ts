@@ -177,24 +177,38 @@ async function bootstrap(progress: Progress, logged: Logged): Promise<void> {
   rmSync(tar, { force: true });
 }
 
+/** Builds an image from another one and a folder, where it is missing. */
+async function ensureImage(
+  name: string,
+  from: string,
+  folder: string,
+  progress: Progress,
+  logged: Logged,
+): Promise<string> {
+  const id = await imageId(from);
+  const image = `${imagePrefix}${name}:${contentHash(filesOf(folder), id ?? from)}`;
+  if ((await imageId(image)) !== undefined) return image;
+  const builder = buildCommand((await run("docker", ["buildx", "version"])).code === 0);
+  await progress.step(`building the image of ${titles[name]}`, () =>
+    logged.run(
+      `image-${name}`,
+      "docker",
+      [...builder.args, ...proxyArguments(), "--build-arg", `BASE=${from}`, "--tag", image, folder],
+      { env: { ...process.env, ...builder.env } },
+    ),
+  );
+  return image;
+}
+
+/** The image of a machine as a cloud has it, which only tests need, on top of that of a machine. */
+export function ensureCloudImage(machine: string, progress: Progress, logged: Logged): Promise<string> {
+  for (const file of ["with-devices", "attach-disks"]) chmodSync(join(project, "lab", "images", "cloud", file), 0o755);
+  return ensureImage("cloud", machine, context("cloud"), progress, logged);
+}
+
 /** Builds the images that are missing, several at once. */
 export async function ensureImages(progress: Progress, logged: Logged): Promise<Images> {
-  const builder = buildCommand((await run("docker", ["buildx", "version"])).code === 0);
-
-  async function build(name: string, from: string, folder: string): Promise<string> {
-    const id = await imageId(from);
-    const image = `${imagePrefix}${name}:${contentHash(filesOf(folder), id ?? from)}`;
-    if ((await imageId(image)) !== undefined) return image;
-    await progress.step(`building the image of ${titles[name]}`, () =>
-      logged.run(
-        `image-${name}`,
-        "docker",
-        [...builder.args, ...proxyArguments(), "--build-arg", `BASE=${from}`, "--tag", image, folder],
-        { env: { ...process.env, ...builder.env } },
-      ),
-    );
-    return image;
-  }
+  const build = (name: string, from: string, folder: string) => ensureImage(name, from, folder, progress, logged);
 
   if ((await imageId(baseImage)) === undefined) {
     await progress.step("getting the base image (Debian 13)", () => base(progress, logged));
@@ -231,4 +245,5 @@ const titles: Record<string, string> = {
   nginx: "nginx",
   couchdb: "CouchDB",
   bucket: "the bucket",
+  cloud: "a machine in a cloud",
 };

@@ -6,7 +6,7 @@ import { Problem } from "../toolchain/progress";
 export const machines = ["cht", "server"] as const;
 export type Machine = (typeof machines)[number];
 /** Machines of tests, which make them and remove them in the end. */
-export const extraMachines = ["restore", "kit", "drill"] as const;
+export const extraMachines = ["restore", "kit", "drill", "cloud"] as const;
 export type ExtraMachine = (typeof extraMachines)[number];
 export type AnyMachine = Machine | ExtraMachine;
 
