@@ -100,16 +100,21 @@ function lintEnvironment(): Promise<string> {
   return environment;
 }
 
-/** Runs the tests of the bucket copy: with borg, rclone, and an S3 server from PyPI that ships its binary. */
-async function bucketTests(pattern: string | undefined): Promise<Counts> {
-  const needed = { borg: "borgbackup", rclone: "rclone" };
+/** Runs the tests of the bucket copy or its policies: with borg, rclone, and servers from PyPI (SeaweedFS, moto). */
+async function bucketTests(folder: string, pattern: string | undefined): Promise<Counts> {
+  const needed: [name: string, program: string, version: string][] = [
+    ["borgbackup", "borg", "--version"],
+    ["iproute2", "ip", "-V"],
+    ["openssl", "openssl", "version"],
+    ["rclone", "rclone", "--version"],
+  ];
   const missing: string[] = [];
-  for (const [program, name] of Object.entries(needed)) {
-    if ((await start(program, ["--version"])).code !== 0) missing.push(name);
+  for (const [name, program, version] of needed) {
+    if ((await start(program, [version])).code !== 0) missing.push(name);
   }
   if (missing.length > 0) await aptInstall(new Logged(join(cacheFolder(), "log")), missing);
   const environment = await pythonEnvironment("bucket-tests", "test/bucket/requirements.txt");
-  return unittest(join(environment, "bin", "python"), "test/bucket", pattern);
+  return unittest(join(environment, "bin", "python"), folder, pattern);
 }
 
 const ruff = async (...args: string[]) => check(join(await lintEnvironment(), "bin", "ruff"), [...args, "."]);
@@ -183,7 +188,13 @@ const checks: Check[] = [
   },
   { name: "Python unit tests", holdsTests: true, run: pythonTests },
   { name: "unit tests", holdsTests: true, run: (pattern) => mocha("test/unit", pattern) },
-  { name: "bucket copy", holdsTests: true, needsLab: true, run: bucketTests },
+  { name: "bucket copy", holdsTests: true, needsLab: true, run: (pattern) => bucketTests("test/bucket", pattern) },
+  {
+    name: "policies at AWS",
+    holdsTests: true,
+    needsLab: true,
+    run: (pattern) => bucketTests("test/policies", pattern),
+  },
   { name: "end-to-end tests", holdsTests: true, needsLab: true, run: endToEnd },
 ];
 

@@ -65,9 +65,10 @@ def policy(name):
 
 class Store:
     """SeaweedFS with an administrator, the writer and the reader as the policies have them, and an intruder who may do
-    everything that locks allow."""
+    everything that locks allow. `policies` are the writer's and the reader's, as JSON; `options` further
+    ones of SeaweedFS."""
 
-    def __init__(self):
+    def __init__(self, policies=None, options=()):
         self.folder = tempfile.mkdtemp(prefix="cht-backup-store-")
         s3, master, volume, filer = free_ports(4)
         self.port = s3
@@ -81,7 +82,8 @@ class Store:
             of["credentials"] = [dict(zip(("accessKey", "secretKey"), KEYS[of["name"]], strict=True))]
         everything = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
         anything = json.dumps({"Version": "2012-10-17", "Statement": [everything]})
-        policies = {"writer": policy("writer"), "reader": policy("reader"), "intruder": anything}
+        policies = policies or {"writer": policy("writer"), "reader": policy("reader")}
+        policies = {**policies, "intruder": anything}
         configuration = {
             "identities": identities,
             "policies": [{"name": name, "content": text} for name, text in policies.items()],
@@ -93,7 +95,7 @@ class Store:
         self.process = subprocess.Popen(
             [weed, "server", f"-dir={self.folder}/data", "-s3", f"-s3.port={s3}", f"-master.port={master}",
              f"-volume.port={volume}", f"-filer.port={filer}", "-master.volumeSizeLimitMB=64", "-volume.max=2000",
-             "-ip=127.0.0.1", "-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.config={self.folder}/s3.json"],
+             "-ip=127.0.0.1", "-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.config={self.folder}/s3.json", *options],
             stdout=self.log, stderr=subprocess.STDOUT, cwd=self.folder,
         )  # fmt: skip
         self.admin = self.client("admin", f"http://127.0.0.1:{s3}")
