@@ -68,6 +68,7 @@ describe("every resource of the plugin, from nothing to gone", function () {
   let unchanged: Change[] = [];
   let deployment = "";
   let refused: Result;
+  let destroyed = "";
 
   before(async () => {
     rmSync(state, { recursive: true, force: true });
@@ -104,6 +105,7 @@ describe("every resource of the plugin, from nothing to gone", function () {
     stages.set("after the repair", await look());
     const gone = await engine("destroy", "--yes", "--skip-preview");
     assert.equal(gone.code, 0, gone.stdout + gone.stderr);
+    destroyed = gone.stdout;
     stages.set("after destroy", await look());
   });
 
@@ -147,6 +149,12 @@ describe("every resource of the plugin, from nothing to gone", function () {
     assert.notEqual(refused.code, 0);
     assert.match(refused.stdout, /server: Debian GNU\/Linux 13 .* offers tree \S+, but 99 or newer is needed/);
     assert.doesNotMatch(stages.get("before")?.get("packages") ?? "", /^installed/);
+  });
+  it("who destroys a stack is told what becomes of the copies in a bucket", () => {
+    assert.match(
+      destroyed,
+      /warning: the copies in the bucket cht-backup-lab stay where they are, and can be restored/,
+    );
   });
   it("a preview shows the changed lines of a file", () => assert.match(driftInWords, /-.*four/));
   it("a secret is nowhere in clear: neither in the state nor in a preview", () => {

@@ -1,5 +1,7 @@
 /** One resource of every kind, with what must be seen on the machine at each stage of its life. */
 import * as pulumi from "@pulumi/pulumi";
+import { bucketNames } from "../../../components/names";
+import { bucketSettings } from "../../../lab/bucket";
 import * as host from "../../../provider";
 
 export interface Case {
@@ -34,6 +36,12 @@ let hostKey: host.SshHostKey;
 let authorized: host.AuthorizedKey;
 let passphrase: host.Passphrase;
 let borg: pulumi.Resource[];
+
+/** What the lab's own copy uses. The bucket can't be broken from a machine: `test/e2e/bucket.test.ts` does it as its owner. */
+const bucket = bucketNames("lab");
+const protectedBucket = new RegExp(
+  `"versioning": true.*"mode": "${bucketSettings.mode.toUpperCase()}", "days": ${bucketSettings.lockDays}}`,
+);
 
 const stat = (path: string) => `stat -c '%n %F %a %U %G %i %Y' ${path} 2>/dev/null`;
 
@@ -293,5 +301,22 @@ export const cases: Case[] = [
     afterDestroy: /^UNKNOWN\nappend_only = 1\nadditional_free_space = 500M$/,
     meddle: `sed -i 's/^append_only = 1/append_only = 0/' ${home}/repository/config`,
     drift: "appendOnly",
+  },
+  {
+    name: "bucket-protection",
+    declare() {
+      new host.BucketProtection("bucket-protection", {
+        machine: "server",
+        bucket: bucketSettings.name,
+        programs: bucket.programs,
+        settings: `${bucket.settings}/bucket.json`,
+        mode: bucketSettings.mode.toUpperCase(),
+        days: bucketSettings.lockDays,
+      });
+    },
+    machine: "server",
+    look: `${bucket.programs}/venv/bin/python -B ${bucket.programs}/bin/bucket_copy.py describe ${bucket.settings}/bucket.json`,
+    right: protectedBucket,
+    afterDestroy: protectedBucket,
   },
 ];
