@@ -311,8 +311,8 @@ function serverMaking({ region }: { region: string }, account: string, deploymen
       "FindTheImage",
       ["ssm:GetParameter", "ssm:GetParameters"],
       [
-        `arn:aws:ssm:${region}::parameter/aws/service/canonical/*`,
-        `arn:aws:ssm:${region}::parameter/aws/service/debian/*`,
+        `arn:aws:ssm:${region}:*:parameter/aws/service/canonical/*`,
+        `arn:aws:ssm:${region}:*:parameter/aws/service/debian/*`,
       ],
     ),
   ];
