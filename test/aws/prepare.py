@@ -1,7 +1,7 @@
-"""Prepares AWS as a stack's state needs it: prepare.py ENDPOINT BUCKET ALIAS USER... A policy for each user, as a JSON list,
-comes by standard input.
+"""Prepares AWS as a stack's state needs it: prepare.py ENDPOINT BUCKET ALIAS USER...
 
-Prints the users' access keys, then has the server ask everybody for his rights.
+A policy for each user comes by standard input, as a JSON list. Prints the users' access keys, then has the server ask
+everybody for his rights.
 """
 
 import json
