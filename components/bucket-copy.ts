@@ -74,7 +74,7 @@ export class BucketCopy extends pulumi.ComponentResource {
       // In it the repository's files are linked: it must be on the repository's file system.
       new host.Directory(
         "bucket-snapshot-directory",
-        { machine, path: snapshot, mode: "0700", owner: user, group: user },
+        { machine, path: snapshot, mode: "0700", owner: user, group: user, ownsContents: true },
         child,
       ),
       ...scripts.map((file) => {

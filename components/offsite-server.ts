@@ -48,7 +48,8 @@ export class OffsiteServer extends pulumi.ComponentResource {
     const account = new host.User("server-user", { machine, user, home }, { ...child, retainOnDelete: true });
     new host.Directory(
       "server-repository-directory",
-      { machine, path: repository, mode: "0700", owner: user, group: user },
+      // Its disk may come from another machine, where the account had another number.
+      { machine, path: repository, mode: "0700", owner: user, group: user, ownsContents: true },
       { ...child, dependsOn: account, retainOnDelete: true },
     );
     new host.File(

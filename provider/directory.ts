@@ -7,6 +7,7 @@ interface DirectoryInputs extends Inputs {
   mode: string;
   owner: string;
   group: string;
+  ownsContents: boolean;
 }
 
 /** A directory: see `Directory` in `index.ts`. */
@@ -17,24 +18,30 @@ export const directory: Kind = {
     mode: fileMode.default("0755"),
     owner: accountName.default("root"),
     group: accountName.default("root"),
+    ownsContents: z.boolean().default(false),
   }),
   identity: ["machine", "path"],
   async read(machines, inputs) {
-    const { machine, path } = inputs as DirectoryInputs;
-    const answer = await machines(machine).read({ library: "directory", name: "directory_read", arguments: [path] });
+    const { machine, path, ownsContents } = inputs as DirectoryInputs;
+    const answer = await machines(machine).read({
+      library: "directory",
+      name: ownsContents ? "directory_read_contents" : "directory_read",
+      arguments: [path],
+    });
     if (answer.exitCode !== 0) throw new Refused(`${machine}: ${path} can't be read: ${answer.output.trim()}`);
-    const [kind, mode, owner, group] = answer.output.trim().split(" ");
+    const [kind, mode, owner, group, contents] = answer.output.trim().split(" ");
     if (kind === "missing") return undefined;
+    const observed = ownsContents ? { mode, owner, group, ownsContents: contents === "same" } : { mode, owner, group };
     return {
-      inputs: { ...inputs, ...(kind === "directory" ? { mode, owner, group } : { mode: "(not a directory)" }) },
+      inputs: { ...inputs, ...(kind === "directory" ? observed : { mode: "(not a directory)" }) },
       outputs: {},
     };
   },
   async apply(machines, inputs) {
-    const { machine, path, mode, owner, group } = inputs as DirectoryInputs;
+    const { machine, path, mode, owner, group, ownsContents } = inputs as DirectoryInputs;
     await machines(machine).act({
       library: "directory",
-      name: "directory_apply",
+      name: ownsContents ? "directory_apply_contents" : "directory_apply",
       arguments: [path, mode, owner, group],
     });
     return {};

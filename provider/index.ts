@@ -78,6 +78,11 @@ export class File extends pulumi.CustomResource {
 export interface DirectoryArgs extends OnMachine, Ownership {
   /** Absolute path of the directory on the machine; its parents are made where they are missing. */
   path: pulumi.Input<string>;
+  /**
+   * Whether all that is in it must belong to owner and group too. On a disk that comes from another machine, files have the
+   * numbers of accounts there. Default: false.
+   */
+  ownsContents?: pulumi.Input<boolean>;
 }
 
 /** A directory. Default mode `0755`. Deleting the resource removes the directory only when it is empty. */

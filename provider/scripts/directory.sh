@@ -14,6 +14,21 @@ directory_read() {
   fi
 }
 
+# directory_read_contents PATH: the same, and whether all that is in it has the directory's owner and group. They are
+# compared as numbers: a disk from another machine has those of accounts that may be called otherwise here.
+directory_read_contents() {
+  directory_found=$(directory_read "$1")
+  directory_contents=same
+  case $directory_found in
+    directory*)
+      # What comes and goes meanwhile is its owner's.
+      directory_other=$(find "$1" -xdev \( ! -uid "$(stat -c %u "$1")" -o ! -gid "$(stat -c %g "$1")" \) -print -quit 2>/dev/null) || true
+      if [ -n "$directory_other" ]; then directory_contents=other; fi
+      ;;
+  esac
+  echo "$directory_found $directory_contents"
+}
+
 # directory_apply PATH MODE OWNER GROUP
 directory_apply() {
   if [ -L "$1" ]; then
@@ -30,6 +45,12 @@ directory_apply() {
   fi
   chown "$3:$4" "$1"
   chmod "$2" "$1"
+}
+
+# directory_apply_contents PATH MODE OWNER GROUP: and gives what is in it to the same.
+directory_apply_contents() {
+  directory_apply "$@"
+  find "$1" -xdev \( ! -user "$3" -o ! -group "$4" \) -execdir chown -h "$3:$4" {} +
 }
 
 # directory_remove PATH: only when nothing is in it, since what is in it may be anybody's.

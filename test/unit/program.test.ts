@@ -159,6 +159,7 @@ describe("the program", function () {
       mode: "0700",
       owner: "cht-backup-moh",
       group: "cht-backup-moh",
+      ownsContents: true,
     },
     "server-login-limits": {
       machine: "server",
@@ -238,6 +239,7 @@ describe("the program", function () {
       mode: "0700",
       owner: "cht-backup-moh",
       group: "cht-backup-moh",
+      ownsContents: true,
     },
     "bucket-settings": { machine: "server", path: "/etc/cht-backup-bucket/moh/bucket.json" },
     "bucket-credentials": { machine: "server", path: "/etc/cht-backup-bucket/moh/credentials", mode: "0600" },

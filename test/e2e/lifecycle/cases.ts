@@ -146,6 +146,31 @@ export const cases: Case[] = [
     drift: "shell",
   },
   {
+    name: "directory-of-one-owner",
+    declare() {
+      new host.Directory(
+        "directory-of-one-owner",
+        {
+          machine: "server",
+          path: `${home}/owned`,
+          owner: user.user,
+          group: user.user,
+          mode: "0700",
+          ownsContents: true,
+        },
+        { dependsOn: user },
+      );
+    },
+    machine: "server",
+    look: `stat -c '%n %U:%G' /etc/hostname; find ${home}/owned -printf '%P %u:%g\\n' 2>/dev/null | sort`,
+    right: /^\/etc\/hostname root:root(\n\S* lifecycle:lifecycle)+$/,
+    // What is in it keeps it.
+    afterDestroy: /\n \d+:\d+\ndata /,
+    // As on a disk from another machine: the number is nobody's here. A link leads out.
+    meddle: `cd ${home}/owned && mkdir -p data/0 && touch data/0/1 && ln -s /etc/hostname link && chown -Rh 4711:4711 data link`,
+    drift: "ownsContents",
+  },
+  {
     name: "ssh-key",
     declare() {
       key = new host.SshKey(
