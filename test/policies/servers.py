@@ -123,15 +123,17 @@ class Moto:
         iam.put_role_policy(RoleName=name, PolicyName=name, PolicyDocument=json.dumps(policy))
         return self.client("sts").assume_role(RoleArn=arn, RoleSessionName="i-0123456789")["Credentials"]
 
-    def make_bucket(self, name):
+    def make_bucket(self, name, lock_days=None):
+        """A bucket; `lock_days`: for how long it locks what is put into it."""
         s3 = self.client("s3")
         s3.create_bucket(Bucket=name, ObjectLockEnabledForBucket=True)
-        default = {"DefaultRetention": {"Mode": "COMPLIANCE", "Days": parts.LOCK_DAYS}}
-        configuration = {"ObjectLockEnabled": "Enabled", "Rule": default}
-        s3.put_object_lock_configuration(Bucket=name, ObjectLockConfiguration=configuration)
         switches = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
         block = dict.fromkeys(switches, True)
         s3.put_public_access_block(Bucket=name, PublicAccessBlockConfiguration=block)
+        if lock_days is not None:
+            default = {"DefaultRetention": {"Mode": "COMPLIANCE", "Days": lock_days}}
+            configuration = {"ObjectLockEnabled": "Enabled", "Rule": default}
+            s3.put_object_lock_configuration(Bucket=name, ObjectLockConfiguration=configuration)
 
     def forget(self):
         """Begin anew, with nothing in it and no rights needed."""
