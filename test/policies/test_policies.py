@@ -58,8 +58,8 @@ def in_days(days):
 
 
 class Filled:
-    """What is in the buckets at first. A lock refuses things by itself, so there are versions with less of it, too, where
-    only the lack of a right does."""
+    """What is in the buckets at first. A lock refuses things by itself, so there are versions with less of it, too,
+    where only the lack of a right does."""
 
     def __init__(self, admin):
         admin.put_object(Bucket=BUCKET, Key="elsewhere/x", Body=b"x")
