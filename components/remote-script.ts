@@ -53,13 +53,9 @@ export function runRemotely(name: string, args: RemoteScriptArgs, opts: pulumi.C
       },
       create: [...(login.sudo ? ["sudo", "-n"] : []), "bash", "-s", "--", ...args.words].join(" "),
       stdin: readHostFile(args.script),
-      // Without it any change of the inputs would run the script again.
-      update: "true",
-      // Servers refuse variables that they don't know.
-      addPreviousOutputInEnv: false,
     },
-    // Not the plugin's `triggers`: beside `update` they only update.
-    { ...opts, replacementTrigger: args.once },
+    // Another operator's key, another way to the machine, another text of the script: none is a reason to run it again.
+    { ...opts, replacementTrigger: args.once, ignoreChanges: ["connection", "create", "stdin"] },
   );
 }
 

@@ -557,8 +557,6 @@ describe("the first backup", function () {
       assert.deepEqual(others, {
         create: "sudo -n bash -s -- cht-backup-moh.service",
         stdin: readHostFile("cht/first_backup.sh"),
-        update: "true",
-        addPreviousOutputInEnv: false,
       });
       const { host, port, user, privateKey } = connection as Record<string, unknown>;
       assert.deepEqual([host, port, user, privateKey], ["cht.example.org", 22, "ubuntu", "hunter2, a private key"]);
