@@ -51,10 +51,10 @@ blank() {
 # probe DEVICE: what is on it as lines NAME=VALUE; nothing when that is nothing.
 probe() {
 	found=$(blkid -p -o export "$1" 2>&1) && code=0 || code=$?
-	# 2 means that nothing was found, or, with words, that it couldn't be looked for; 8 that several things were.
+	# 2 without words means that nothing was found that is known, or too much; with words, that it couldn't be looked for.
 	case $code$found in
 		0*) echo "$found" ;;
-		2) blank "$1" || echo "CONTENT=unknown" ;;
+		2) blank "$1" || echo CONTENT=unknown ;;
 		*) echo "CONTENT=$code, $found" ;;
 	esac
 }
@@ -73,16 +73,10 @@ if [ -z "$(mounted)" ]; then
 		mkfs.ext4 -q -m 1 -L cht-backup "$device"
 		content=$(probe "$device")
 	fi
-	case "
-$content
-" in
-		*"
-TYPE=ext4
-"*) ;;
-		*)
-			fail "$device is left as it is, because it holds something else than an ext4 file system: $(echo "$content" | grep -v ^DEVNAME= | tr '\n' ' ')"
-			;;
-	esac
+	# One on a whole disk that has partitions too is what is left of something.
+	if ! echo "$content" | grep -qx TYPE=ext4 || echo "$content" | grep -q ^PTTYPE=; then
+		fail "$device is left as it is, because it holds something else than an ext4 file system: $(echo "$content" | grep -v ^DEVNAME= | tr '\n' ' ')"
+	fi
 	uuid=$(echo "$content" | sed -n 's/^UUID=//p')
 
 	# A boot goes on without the volume after a minute. Before systemd-tmpfiles, which removes what a crash left of locks.
@@ -93,6 +87,8 @@ TYPE=ext4
 		mv /etc/fstab.new /etc/fstab
 		systemctl daemon-reload
 	fi
+	# As at a boot: 4 and more is what nobody should decide but a person.
+	fsck.ext4 -p "$device" || [ "$?" -lt 4 ] || fail "the file system on $device is damaged: see fsck.ext4 $device"
 	mount "$directory"
 	# Nobody on this machine has worked with it yet, so locks in there are another machine's.
 	systemd-tmpfiles --boot --remove --prefix="$directory"

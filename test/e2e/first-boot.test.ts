@@ -137,6 +137,7 @@ describe("the first boot of a server at AWS", function () {
 
   it("of a machine in the place of another brings the old volume back, under the same host key", async () => {
     const before = await mounted();
+    await output("cloud", `mkdir ${data}/moh/repository/lock.exclusive && sync`);
     await launch(boot, disk, { id: "i-2", attached: true });
     for (const words of await firstLogin(boot)) assert.doesNotMatch(words, /IDENTIFICATION|host key/i);
     const { status, errors } = await bootEnded();
@@ -198,6 +199,7 @@ describe("the first boot of a server at AWS, without its volume or with another"
     assert.match(put.stderr, /Operation not permitted/);
   });
 
+  const wipe = 'dd if=/dev/zero of="$disk" bs=1M count=64 status=none conv=fsync';
   /** A table of one partition. */
   const partitioned = `import struct, sys
 with open(sys.argv[1], "r+b") as disk:
@@ -208,6 +210,17 @@ with open(sys.argv[1], "r+b") as disk:
   const contents: [string, string, RegExp][] = [
     ["partitions", `python3 -c '${partitioned}' "$disk"`, /PTTYPE=dos/],
     ["another kind of file system", 'mkswap "$disk" >/dev/null', /TYPE=swap/],
+    [
+      "partitions and a file system",
+      `mkfs.ext4 -q "$disk"; python3 -c '${partitioned}' "$disk"`,
+      /TYPE=ext4 .*PTTYPE=dos/,
+    ],
+    // Two signatures, of ext4 and cramfs: of these, blkid says that it has found nothing.
+    [
+      "what may be one of two things",
+      'mkfs.ext4 -q "$disk"; printf "\\105\\075\\315\\050" | dd of="$disk" conv=notrunc status=none',
+      /CONTENT=/,
+    ],
     [
       "encrypted data",
       'printf "LUKS\\272\\276\\000\\001" | dd of="$disk" conv=notrunc status=none',
@@ -226,7 +239,6 @@ with open(sys.argv[1], "r+b") as disk:
   ];
   for (const [what, make, reason] of contents) {
     it(`refuses a volume that holds ${what}, and leaves every byte of it`, async () => {
-      const wipe = 'dd if=/dev/zero of="$disk" bs=1M count=64 status=none conv=fsync';
       const digest = 'sync; blockdev --flushbufs "$disk"; sha256sum /disk/image';
       const before = await onDisk(disk, `${wipe}\n${make}\n${digest}`);
       await attach(disk);
@@ -240,4 +252,14 @@ with open(sys.argv[1], "r+b") as disk:
       assert.equal((await exec("cloud", `mountpoint ${data}`)).code, 32);
     });
   }
+
+  it("doesn't mount a damaged file system, which a person has to look at", async () => {
+    const damage = (what: string) => `debugfs -w -R '${what}' "$disk" 2>/dev/null`;
+    await onDisk(disk, `${wipe}\nmkfs.ext4 -q "$disk"; ${damage("clri <2>")}; ${damage("ssv state 2")}`);
+    await attach(disk);
+    const began = await now();
+    assert.notEqual((await exec("cloud", `systemctl restart ${unit}`)).code, 0);
+    assert.match(await journal(began), /^the file system on \/dev\/loop\d+ is damaged: see fsck.ext4 \/dev\/loop\d+$/m);
+    assert.equal((await exec("cloud", `mountpoint ${data}`)).code, 32);
+  });
 });
