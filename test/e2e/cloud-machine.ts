@@ -35,13 +35,16 @@ function image(): Promise<string> {
   return images;
 }
 
-/** Runs a script beside the engine, where loop devices are made; `/disk/image` is the disk's content. */
-async function besideEngine(script: string): Promise<string> {
+/** Runs a script beside the engine, where loop devices are made. */
+async function besideEngine(script: string, ...more: string[]): Promise<string> {
   const rights = ["--cap-add=SYS_ADMIN", "--security-opt=seccomp=unconfined", "--security-opt=apparmor=unconfined"];
   const devices = ["--device=/dev/loop-control", "--device-cgroup-rule=b 7:* rwm"];
-  const volume = ["--label", label, "--volume", `${diskVolume}:/disk`];
-  return docker("run", "--rm", ...rights, ...devices, ...volume, await image(), "sh", "-euc", script);
+  return docker("run", "--rm", "--label", label, ...rights, ...devices, ...more, await image(), "sh", "-euc", script);
 }
+
+/** The disk's content for such a script. */
+const diskFile = `/disk/${diskVolume}`;
+const withDisk = ["--volume", `${diskVolume}:/disk`];
 
 /** A disk to attach: a loop device. */
 export interface Disk {
@@ -49,13 +52,12 @@ export interface Disk {
   number: number;
 }
 
-/** Detaches what an earlier run left, and removes it. */
-async function sweepDisk(): Promise<void> {
-  if ((await run("docker", ["volume", "inspect", diskVolume])).code !== 0) return;
+/** Detaches the disk, and removes it; also that of a run that was cut off, whose file may be gone. */
+async function removeDisk(): Promise<void> {
   await besideEngine(`
 for backing in /sys/block/loop*/loop/backing_file; do
   case $(cat "$backing" 2>/dev/null || true) in
-    */${diskVolume}/*)
+    */${diskVolume} | */${diskVolume}\\ *)
       loop=$(basename "$(dirname "$(dirname "$backing")")")
       [ -b "/dev/$loop" ] || mknod "/dev/$loop" b 7 "\${loop#loop}"
       losetup -d "/dev/$loop" ;;
@@ -68,18 +70,25 @@ done`);
 export async function blankDisk(mebibytes: number): Promise<Disk> {
   await removeCloud();
   await docker("volume", "create", "--label", label, diskVolume);
-  const number = await besideEngine(`
-truncate -s ${mebibytes}M /disk/image
+  const number = await besideEngine(
+    `
+truncate -s ${mebibytes}M ${diskFile}
 loop=$(losetup -f | cut -d' ' -f1)
 [ -b "$loop" ] || mknod "$loop" b 7 "\${loop#/dev/loop}"
-losetup "$loop" /disk/image
-echo "\${loop#/dev/loop}"`);
+losetup "$loop" ${diskFile}
+echo "\${loop#/dev/loop}"`,
+    ...withDisk,
+  );
   return { number: Number(number) };
 }
 
-/** Changes the content of a disk that isn't mounted; in the script it is `$disk`. @returns the script's output */
+/**
+ * Does something to a disk that isn't mounted; in the script it is `$disk`, and its content the file `$content`.
+ * @returns the script's output
+ */
 export function onDisk({ number }: Disk, script: string): Promise<string> {
-  return besideEngine(`disk=/dev/loop${number}; [ -b "$disk" ] || mknod "$disk" b 7 ${number}\n${script}`);
+  const names = `disk=/dev/loop${number}; content=${diskFile}; [ -b "$disk" ] || mknod "$disk" b 7 ${number}`;
+  return besideEngine(`${names}\n${script}`, ...withDisk);
 }
 
 /** The user data of the cloud's machine, with the lab's operator let in. */
@@ -218,5 +227,5 @@ export async function firstLogin(boot: FirstBoot): Promise<string[]> {
 /** Removes the machine and its disk. */
 export async function removeCloud(): Promise<void> {
   await run("docker", ["rm", "--force", "--volumes", name]);
-  await sweepDisk();
+  await removeDisk();
 }

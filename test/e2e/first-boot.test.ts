@@ -152,7 +152,7 @@ describe("the first boot of a server at AWS", function () {
   it("grows the file system with its volume, while it is used", async () => {
     const [before, began] = await Promise.all([mebibytes(), now()]);
     await output("cloud", `mkdir ${data}/moh/repository/lock.exclusive`);
-    await onDisk(disk, 'truncate -s 192M /disk/image && losetup -c "$disk"');
+    await onDisk(disk, 'truncate -s 192M "$content" && losetup -c "$disk"');
     const restarted = await exec("cloud", `systemctl restart ${unit}`);
     if (await canGrow()) {
       assert.equal(restarted.code, 0, await journal());
@@ -239,7 +239,7 @@ with open(sys.argv[1], "r+b") as disk:
   ];
   for (const [what, make, reason] of contents) {
     it(`refuses a volume that holds ${what}, and leaves every byte of it`, async () => {
-      const digest = 'sync; blockdev --flushbufs "$disk"; sha256sum /disk/image';
+      const digest = 'sync; blockdev --flushbufs "$disk"; sha256sum "$content"';
       const before = await onDisk(disk, `${wipe}\n${make}\n${digest}`);
       await attach(disk);
       await output("cloud", "udevadm settle");
