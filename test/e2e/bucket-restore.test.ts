@@ -5,7 +5,7 @@ import { exec, output, stateOf } from "../../lab/machines";
 import { run } from "../../toolchain/command";
 import { project } from "../../toolchain/paths";
 import { archives, assertComplete, backUp, home, recovery, repository, timer, user } from "./backup";
-import { bucketFailedService, copiesEnded, copyNow, copyService, lastCopy } from "./bucket";
+import { bucketFailedService, copiesEnded, copyNow, copyService, lastCopy, settle } from "./bucket";
 import { type Destroyed, destroy, type FreshMachine, tree } from "./fresh-machine";
 import { chtAnswers, healthyLab } from "./hooks";
 import { runbook } from "./runbook";
@@ -126,6 +126,7 @@ describe("a restore from the bucket, with the CHT machine and the server destroy
       await assertNoDrift();
       await chtAnswers();
       await output("cht", `systemctl stop ${timer}`);
+      await settle();
       await copiesEnded();
       fresh = assertComplete(await backUp()).archive as string;
       assert.equal((await copyNow()).ok, true);

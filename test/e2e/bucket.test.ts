@@ -2,7 +2,20 @@ import assert from "node:assert/strict";
 import { bucketContainer, bucketSecrets, bucketSettings, protect } from "../../lab/bucket";
 import { exec, output, waitFor } from "../../lab/machines";
 import { run } from "../../toolchain/command";
-import { assertComplete, backUp, repository, user } from "./backup";
+import { project } from "../../toolchain/paths";
+import {
+  archives,
+  assertComplete,
+  backUp,
+  during,
+  location,
+  recovery,
+  repository,
+  settings,
+  startBackup,
+  user,
+  withPassphrase,
+} from "./backup";
 import {
   asServer,
   bucketFailedService,
@@ -17,6 +30,8 @@ import {
   copyService,
   copyTimer,
   lastCopy,
+  settle,
+  withoutCopies,
 } from "./bucket";
 import { healthyLab } from "./hooks";
 import { assertNoDrift, labStack, previewChanges, up } from "./stack";
@@ -119,6 +134,109 @@ describe("the copy to the bucket", function () {
       assert.equal((await copyNow()).ok, true);
       await check();
     });
+  });
+
+  describe("killed in the middle", () => {
+    /** Starts a copy, and does something as root on the server as soon as a condition holds there. */
+    const meanwhile = async (condition: string, action: string) => {
+      await settle();
+      const script = `systemctl start --no-block ${copyService}
+for i in $(seq 2000); do
+  if ${condition}; then ${action}; exit; fi
+  sleep 0.01
+done
+exit 1`;
+      await output("server", script);
+    };
+    const kill = `systemctl kill --signal=KILL ${copyService}`;
+    const result = () => output("server", `systemctl show -p Result --value ${copyService}`);
+
+    it("with the repository's lock in its hands, leaves the way free for the backup that waits for it", async () => {
+      assertComplete(await withoutCopies(backUp));
+      const lockWait = (from: number, to: number) =>
+        `sed -i 's/^lock_wait: ${from}$/lock_wait: ${to}/' ${settings}/borgmatic.yaml`;
+      // borg looks ten times in its waiting time whether a lock has gone.
+      await during("cht", lockWait(600, 30), lockWait(30, 600), async () => {
+        await meanwhile(`[ -e ${repository}/lock.exclusive ]`, `systemctl kill --signal=STOP ${copyService}`);
+        const holds = await output("server", `ls ${repository}/lock.exclusive`);
+        const backup = await startBackup();
+        const waits = `pgrep -u ${user} -f '^/usr/bin/[p]ython3? .*borg serve|^/usr/bin/borg serve'`;
+        assert.ok(await waitFor(async () => (await exec("server", waits)).code === 0, 30_000), "no backup came");
+        assert.equal(await output("server", `ls ${repository}/lock.exclusive`), holds);
+        await output("server", kill);
+        const killed = Date.now();
+        assertComplete(await backup.finished());
+        assert.ok(Date.now() - killed < 20_000);
+      });
+      await settle();
+      await copiesEnded();
+    });
+
+    it("of an upload, is finished by the next one, which sends only what hasn't arrived", async () => {
+      assertComplete(await withoutCopies(backUp));
+      const before = await lastCopy();
+      const rate = (from: number, to: number) =>
+        `sed -i 's/"uploadRate": ${from},/"uploadRate": ${to},/' ${settingsFile}`;
+      await during("server", rate(0, 20), rate(20, 0), async () => {
+        await meanwhile(`pgrep -u ${user} -x rclone >/dev/null`, kill);
+        await copiesEnded();
+        assert.equal(await result(), "signal");
+      });
+      assert.equal(await output("server", `pgrep -u ${user} -x 'rclone|borg' || true`), "");
+      assert.deepEqual(await lastCopy(), before);
+      await check();
+      const next = await copyNow();
+      assert.deepEqual([next.ok, next.outcome], [true, "copied"], JSON.stringify(next));
+      await check();
+    });
+  });
+
+  it("keeps what a hostile client deleted and the server's owner compacted away", async () => {
+    const { passphrase } = await recovery();
+    const lost = assertComplete(await backUp()).archive as string;
+    assert.equal((await copyNow()).ok, true);
+    const before = new Date(Date.now() + 1000).toISOString();
+    const segments = async () => (await output("server", `find ${repository}/data -type f`)).split("\n");
+    const kept = await segments();
+    await withoutCopies(async () => {
+      const attack = `BORG_BASE_DIR=$(mktemp -d); export BORG_BASE_DIR; borg delete '${location}::${lost}'; rm -r $BORG_BASE_DIR`;
+      await output("cht", withPassphrase(attack), { stdin: `${passphrase}\n` });
+      const borg = `runuser -u ${user} -- env BORG_BASE_DIR=/tmp/compaction borg`;
+      await output(
+        "server",
+        `set -e
+${borg} config ${repository} append_only 0
+${borg} compact --threshold 1 ${repository}
+${borg} config ${repository} append_only 1
+rm -rf /tmp/compaction`,
+      );
+    });
+    const left = new Set(await segments());
+    assert.ok(kept.some((path) => !left.has(path)));
+    const next = assertComplete(await backUp()).archive as string;
+    assert.equal((await copyNow()).ok, true);
+    const there = await archives(passphrase);
+    assert.deepEqual([there.includes(lost), there.at(-1)], [false, next]);
+
+    const operation = async (name: string, ...options: string[]) => {
+      const words = ["run", "-s", name, "--", "--stack", "lab", "--from", "bucket", ...options];
+      const done = await run("npm", words, { cwd: project, timeoutMs: 100_000 });
+      assert.equal(done.code, 0, done.stdout + done.stderr);
+      return done.stdout;
+    };
+    const listed = async (...options: string[]) =>
+      JSON.parse(await operation("archives", "--via", "cht", "--last", "1", "--json", ...options)).archives[0].name;
+    const file = "/home/ubuntu/cht/upgrade-service/.env";
+    for (const [archive, options] of [
+      [next, []],
+      [lost, ["--copy-as-of", before]],
+    ] as const) {
+      assert.equal(await listed(...options), archive);
+      const into = `/var/tmp/${archive}`;
+      await operation("restore", "--to", "cht", "--archive", archive, "--path", file, "--into", into, ...options);
+      await output("cht", `cmp ${file} ${into}${file}; rm -r ${into}`);
+    }
+    await assertNoDrift();
   });
 
   it("that can't be made raises the alarm with the reason, and the next one is made", async () => {

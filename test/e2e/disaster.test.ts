@@ -1,14 +1,10 @@
 import assert from "node:assert/strict";
-import { join } from "node:path";
-import { ensureMachines } from "../../lab/boot";
-import { deployedImages, documentCounts, ensureDrillNetwork, load } from "../../lab/cht";
-import { containerOf, dockerVolume, type Machine, machines, output } from "../../lab/machines";
-import { writeSettings } from "../../lab/stack";
-import { Logged, run } from "../../toolchain/command";
-import { labFolder, project } from "../../toolchain/paths";
-import { Progress } from "../../toolchain/progress";
+import { documentCounts } from "../../lab/cht";
+import { output } from "../../lab/machines";
+import { run } from "../../toolchain/command";
+import { project } from "../../toolchain/paths";
 import { archives, assertComplete, backUp, home, recovery } from "./backup";
-import { tree } from "./fresh-machine";
+import { type Destroyed, destroy, tree } from "./fresh-machine";
 import { chtAnswers, healthyLab } from "./hooks";
 import { assertNoDrift, up } from "./stack";
 
@@ -16,19 +12,13 @@ const keysOnServer = () => output("server", `cat ${home}/.ssh/authorized_keys`);
 const shown = "openssl s_client -connect 127.0.0.1:443 < /dev/null 2> /dev/null | openssl x509 -noout -fingerprint";
 const hostKey = () => output("cht", "cat /etc/ssh/ssh_host_ed25519_key.pub");
 
-/** The machine with its disk, and all that was ever on it. */
-async function destroy(): Promise<void> {
-  await run("docker", ["rm", "--force", "--volumes", containerOf("cht")]);
-  await run("docker", ["volume", "rm", dockerVolume]);
-}
-
 describe("when the CHT machine is gone", function () {
   this.timeout(240_000);
 
   let was: { tree: object; counts: object; certificate: string; hostKey: string; keys: string; archives: string[] };
   let archive: string;
   let passphrase: string;
-  let whole = true;
+  let destroyed: Destroyed | undefined;
 
   before(async () => {
     await healthyLab();
@@ -43,27 +33,15 @@ describe("when the CHT machine is gone", function () {
       archives: await archives(passphrase),
     };
     assert.equal(was.archives.at(-1), archive);
-    const images = await deployedImages();
-    assert.ok(images);
-    const imageOf = async (machine: Machine) =>
-      (await run("docker", ["inspect", "--format", "{{.Config.Image}}", containerOf(machine)])).stdout.trim();
-    const [cht = "", machine = ""] = await Promise.all(machines.map(imageOf));
-    whole = false;
-    await destroy();
+    destroyed = await destroy("cht");
     // Another one, empty, with another host key, of which the operator tells the stack.
-    const logged = new Logged(join(labFolder, "log"));
-    const reached = await ensureMachines({ machine, cht }, new Progress(() => undefined), logged);
-    await load("cht", [images.nginx, images.couchdb], logged);
-    writeSettings(reached);
+    await destroyed.newCht();
+    await destroyed.tellStack();
   });
 
   after(async function () {
     this.timeout(400_000);
-    if (whole) return;
-    // The tests that follow need a lab, whatever became of this one.
-    await destroy();
-    const lab = await run("npm", ["run", "-s", "lab"], { cwd: project });
-    assert.equal(lab.code, 0, lab.stderr);
+    await destroyed?.anew();
   });
 
   it("one command brings it back onto an empty one: files, owners, modes, volumes, logins, documents, certificate", async () => {
@@ -82,7 +60,6 @@ describe("when the CHT machine is gone", function () {
   });
 
   it("an up gives the new machine its backups, and shuts the old one's key out", async () => {
-    await ensureDrillNetwork("cht");
     await up();
     await assertNoDrift();
     await chtAnswers();
@@ -93,6 +70,6 @@ describe("when the CHT machine is gone", function () {
   it("the next backup goes to the same repository, where every older one still is", async () => {
     const next = assertComplete(await backUp()).archive;
     assert.deepEqual(await archives(passphrase), [...was.archives, next]);
-    whole = true;
+    destroyed = undefined;
   });
 });
