@@ -1,6 +1,6 @@
 /**
- * Writes docs/settings.md, the reference of all settings, from the texts in `config.ts`, and docs/costs.md from the
- * prices in `costs.ts`.
+ * Writes docs/settings.md, the reference of all settings, from the texts in `config.ts`; docs/costs.md from the prices in
+ * `costs.ts`; and the rights in docs/examples from `policies.ts`.
  *
  * Usage: npm run docs [-- --check]
  *   --check   writes nothing; exit code 1 when a file isn't what would be written
@@ -11,10 +11,19 @@ import { z } from "zod";
 import { settingsSchema } from "../config";
 import { core, textsOf } from "../provider/mistakes";
 import { costs } from "./costs";
+import { rightsOfTheExample } from "./policies";
 
 /** Where the reference is. */
 export const referenceFile = join(__dirname, "settings.md");
 export const costsFile = join(__dirname, "costs.md");
+
+/** What `docs/production.md` gives to people and pipelines, by file. */
+export function rightsFiles(): [string, string][] {
+  return Object.entries(rightsOfTheExample()).map(([name, policy]) => [
+    join(__dirname, "examples", `${name}-policy.json`),
+    `${JSON.stringify(policy, null, 2)}\n`,
+  ]);
+}
 
 const start = `# Settings
 
@@ -76,10 +85,7 @@ function defaultOf(schema: z.ZodType): string {
 }
 
 if (require.main === module || process.argv[1] === __filename) {
-  for (const [file, text] of [
-    [referenceFile, reference()],
-    [costsFile, costs()],
-  ] as const) {
+  for (const [file, text] of [[referenceFile, reference()], [costsFile, costs()], ...rightsFiles()] as const) {
     const name = relative(process.cwd(), file);
     if (!process.argv.includes("--check")) {
       writeFileSync(file, text);

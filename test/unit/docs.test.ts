@@ -1,10 +1,12 @@
 import assert from "node:assert/strict";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
+import { parse } from "yaml";
 import type { z } from "zod";
 import { settingsSchema } from "../../config";
 import { costs, month, monthlyCost, prices, restore, stored } from "../../docs/costs";
-import { costsFile } from "../../docs/generate";
+import { costsFile, rightsFiles } from "../../docs/generate";
+import { lookingOnly, rightsOfTheExample } from "../../docs/policies";
 import { core } from "../../provider/mistakes";
 import { project } from "../../toolchain/paths";
 
@@ -83,6 +85,74 @@ describe("docs/costs.md", () => {
       prices.classes.map(({ id }) => id),
       [null, ...options],
     );
+  });
+});
+
+describe("docs/examples", () => {
+  const actions = (name: "operator" | "state" | "pipeline") =>
+    rightsOfTheExample()[name].Statement.flatMap(({ Action = [] }) => Action);
+
+  it("has the rights that `npm run docs` writes", () => {
+    for (const [file, policy] of rightsFiles()) assert.equal(readFileSync(file, "utf8"), policy, "stale: npm run docs");
+  });
+
+  it("gives the pipeline rights to look, and no others", () => {
+    assert.ok(actions("pipeline").length > 10);
+    for (const action of actions("pipeline")) {
+      assert.match(action, /^(ec2:Describe|iam:(Get|List)|s3:(Get|List)|ssm:GetParameter|kms:Decrypt)/);
+      assert.ok([...actions("operator"), ...actions("state")].includes(action), action);
+    }
+    const { Statement } = rightsOfTheExample().pipeline;
+    const objects = Statement.filter(({ Action = [] }) => Action.includes("s3:GetObject"));
+    assert.deepEqual(
+      objects.map(({ Resource }) => Resource),
+      ["arn:aws:s3:::moh-pulumi-state/*"],
+    );
+    const changing = { Sid: "Change", Effect: "Allow" as const, Action: ["s3:PutObject"], Resource: "*" };
+    assert.deepEqual(lookingOnly({ Version: "2012-10-17", Statement: [changing] }).Statement, []);
+  });
+
+  it("has a workflow that looks every night, with pinned actions, few rights and no secret", () => {
+    const text = readFileSync(join(project, "docs/examples/drift.yml"), "utf8");
+    const workflow = parse(text);
+    assert.match(workflow.on.schedule[0].cron, /^\d+ \d+ \* \* \*$/);
+    assert.deepEqual(workflow.permissions, { contents: "read", "id-token": "write" });
+    const { steps, ...job } = workflow.jobs.preview;
+    assert.ok(job["timeout-minutes"] > 0);
+    const uses = steps.flatMap((step: { uses?: string }) => step.uses ?? []);
+    assert.equal(uses.length, 3);
+    for (const action of uses) assert.match(action, /^[\w./-]+@[0-9a-f]{40}$/);
+    assert.equal(steps[0].with["persist-credentials"], false);
+    const command = steps.at(-1).run;
+    assert.match(command, /^npm run pulumi -- preview --expect-no-changes /);
+    assert.match(command, /--stack prod$/);
+    // What it prints stands in GitHub for all who may read there.
+    assert.doesNotMatch(command, /--show-secrets|--diff|--json|--debug/);
+    assert.doesNotMatch(text, /\$\{\{|secrets\.|AKIA|PASSPHRASE/);
+    const policy = JSON.stringify(rightsOfTheExample().pipeline);
+    const bucket = /^s3:\/\/([^?]+)\?/.exec(steps.at(-1).env.PULUMI_BACKEND_URL)?.[1] ?? "";
+    assert.ok(bucket !== "" && policy.includes(`arn:aws:s3:::${bucket}/*`), bucket);
+  });
+});
+
+describe("docs/production.md", () => {
+  const page = readFileSync(join(project, "docs/production.md"), "utf8");
+
+  it("names the version of the plugin that the project uses", () => {
+    const { dependencies } = JSON.parse(readFileSync(join(project, "package.json"), "utf8"));
+    const named = [...page.matchAll(/plugin install resource aws ([\d.]+)/g)].map(([, version]) => version);
+    assert.deepEqual(named, [dependencies["@pulumi/aws"]]);
+  });
+
+  it("replaces everything in the rights that is another's", () => {
+    const [, script = ""] = /sed -e "([^\n]*)" "docs\/examples/.exec(page) ?? [];
+    for (const example of ["123456789012", "eu-west-1", "moh-pulumi-state", "moh-backup-copy"]) {
+      assert.ok(script.includes(`s/${example}/`), example);
+      assert.ok(
+        rightsFiles().some(([, policy]) => policy.includes(example)),
+        example,
+      );
+    }
   });
 });
 

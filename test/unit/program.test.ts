@@ -554,6 +554,7 @@ describe("the first backup", function () {
       const { connection, ...others } = command.inputs;
       // It runs once for each repository, and for nothing else.
       assert.equal(command.replacementTrigger, "f".repeat(64));
+      assert.deepEqual(command.ignored, ["connection", "create", "stdin"]);
       assert.deepEqual(others, {
         create: "sudo -n bash -s -- cht-backup-moh.service",
         stdin: readHostFile("cht/first_backup.sh"),

@@ -1,0 +1,36 @@
+/** The rights at AWS that docs/production.md gives, for the stack of the example, `Pulumi.prod.yaml`. Pure but for reading that. */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { parse } from "yaml";
+import { operatorPolicy, type PolicyDocument, type Statement, statePolicy } from "../components/policies";
+
+/** What docs/production.md has replaced: an account, and the key of the secrets. The account is the one in AWS' own examples. */
+const account = "123456789012";
+const kmsKeyArn = `arn:aws:kms:eu-west-1:${account}:key/1234abcd-12ab-34cd-56ef-1234567890ab`;
+const stateBucket = "moh-pulumi-state";
+
+/** The part of a policy that changes nothing, for who only looks. Pure. */
+export function lookingOnly({ Version, Statement: statements }: PolicyDocument): PolicyDocument {
+  const looks = (action: string) => /:(?:Get|List|Describe|Decrypt)/.test(action);
+  const looking = ({ Action = [] }: Statement) => [Action].flat().filter(looks);
+  return {
+    Version,
+    Statement: statements
+      .map((statement) => ({ ...statement, Action: looking(statement) }))
+      .filter(({ Action }) => Action.length > 0),
+  };
+}
+
+/** By who gets them: who runs `up`, who keeps states in the bucket for them, and the pipeline, which only looks. */
+export function rightsOfTheExample(): Record<"operator" | "state" | "pipeline", PolicyDocument> {
+  const { config } = parse(readFileSync(join(__dirname, "..", "Pulumi.prod.yaml"), "utf8"));
+  const operator = operatorPolicy({
+    account,
+    deployment: config["cht-backup:deployment"] ?? "prod",
+    server: { region: config["cht-backup:server"].aws.region },
+    bucket: { name: config["cht-backup:bucket"].name },
+  });
+  const state = statePolicy({ bucket: stateBucket, kmsKeyArn });
+  const [looks, reads] = [lookingOnly(operator), lookingOnly(state)];
+  return { operator, state, pipeline: { ...looks, Statement: [...looks.Statement, ...reads.Statement] } };
+}
