@@ -20,6 +20,10 @@ for level, reasons in status.get("recoverable_errors", {}).items():
     for reason in reasons:
         print("  " + level.lower() + ": " + str(reason))
 ' || true
+	# Of a unit that it started, cloud-init knows only that it failed.
+	systemctl list-units --failed --plain --no-legend 2> /dev/null < /dev/null | while read -r unit _; do
+		journalctl --quiet --output=cat --lines=3 "_SYSTEMD_UNIT=$unit" 2> /dev/null < /dev/null | sed "s/^/  $unit: /"
+	done
 	echo "  more: cloud-init status --long; /var/log/cloud-init-output.log"
 }
 

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { readHostFile } from "../../components/host-files";
 import type { FirstBoot } from "../../components/user-data";
 import { addressOf, exec, output, waitFor } from "../../lab/machines";
 import { run } from "../../toolchain/command";
@@ -57,6 +58,10 @@ describe("the first boot of a server at AWS", function () {
     assert.deepEqual(ended.errors, [], await journal());
     assert.equal(ended.status, "done");
     assert.equal(await output("cloud", "systemctl --failed --no-legend --plain"), "");
+    assert.equal(
+      await output("cloud", "bash -s", { stdin: readHostFile("aws/wait_for_boot.sh") }),
+      "the first boot has ended",
+    );
     await output("cloud", "cloud-init schema --config-file /var/lib/cloud/instance/cloud-config.txt");
     assert.equal(await output("cloud", `systemd-analyze verify ${unit} 2>&1 | grep -F cht-data || true`), "");
   });
@@ -191,6 +196,13 @@ describe("the first boot of a server at AWS, without its volume or with another"
       /the data volume isn't attached: none of \/dev\/disk\/by-id\/\S+ .* appeared within 3 s/,
     );
     assert.equal((await login(boot, "sudo -n id -un")).stdout, "root\n");
+    // That is what `up` waits by.
+    const waited = await exec("cloud", "bash -s", { stdin: readHostFile("aws/wait_for_boot.sh") });
+    assert.equal(waited.code, 1);
+    assert.match(
+      waited.stderr,
+      /^the first boot failed:\n(.*\n)* {2}cht-data-volume.service: the data volume isn't attached/,
+    );
   });
 
   it("lets nobody put anything where the volume belongs, not even root", async () => {

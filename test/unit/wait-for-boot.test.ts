@@ -13,6 +13,8 @@ interface CloudInit {
   extended?: string;
   errors?: string[];
   recoverable?: Record<string, string[]>;
+  /** A unit that failed, and its last words. */
+  failed?: { unit: string; words: string };
 }
 
 describe("a new server's first boot", function () {
@@ -29,7 +31,7 @@ describe("a new server's first boot", function () {
     const program = join(folder, "cloud-init");
     rmSync(program, { force: true });
     if (says !== undefined) {
-      const { status, extended = status, errors = [], recoverable = {} } = says;
+      const { status, extended = status, errors = [], recoverable = {}, failed } = says;
       const json = { status, extended_status: extended, errors, recoverable_errors: recoverable };
       writeFileSync(
         program,
@@ -43,7 +45,13 @@ END
 esac
 `,
       );
-      chmodSync(program, 0o755);
+      const list = failed === undefined ? "" : `${failed.unit} loaded failed failed Something`;
+      writeFileSync(join(folder, "systemctl"), `#!/bin/sh\n[ -z '${list}' ] || echo '${list}'\n`);
+      writeFileSync(
+        join(folder, "journalctl"),
+        `#!/bin/sh\necho "$*" | grep -q _SYSTEMD_UNIT && echo '${failed?.words}'\n`,
+      );
+      for (const name of ["cloud-init", "systemctl", "journalctl"]) chmodSync(join(folder, name), 0o755);
     }
     return run("bash", ["-s", "--", String(limit)], {
       stdin: readHostFile("aws/wait_for_boot.sh"),
@@ -72,6 +80,15 @@ esac
     assert.match(
       done.stderr,
       /^the first boot failed:\n {2}\('runcmd', 'no volume'\)\n {2}more: cloud-init status --long/,
+    );
+  });
+
+  it("that failed in a unit quotes the unit", async () => {
+    const failed = { unit: "cht-data-volume.service", words: "the data volume isn t attached" };
+    const done = await waited({ status: "error", errors: ["('scripts-user', 'runcmd')"], failed });
+    assert.match(
+      done.stderr,
+      /^the first boot failed:\n.*\n {2}cht-data-volume.service: the data volume isn t attached\n {2}more: /,
     );
   });
 
