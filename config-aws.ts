@@ -120,7 +120,8 @@ export const serverAwsSchema = z
       .default(100)
       .meta({
         description:
-          "The size of the volume that holds the repositories. It can be made larger later, never smaller; reckon with " +
+          "The size of the volume that holds the repositories. It can be made larger later, never smaller (its file system " +
+          "grows at the server's next boot, or at once by `systemctl restart cht-data-volume.service` there); reckon with " +
           "twice what the CHT has on its disk for the first year (docs/costs.md).",
         allowed: "a whole number of GiB from 1 to 16384",
         example: "200",
