@@ -11,6 +11,7 @@ import { benchBucket } from "./bucket";
 import { table } from "./figures";
 import { benchGrowth } from "./growth";
 import { benchPreview } from "./preview";
+import { benchProgram } from "./program";
 import { benchRestore } from "./restore";
 import { benchFolder } from "./stack";
 
@@ -21,9 +22,10 @@ Measures on the lab's two machines (\`npm run lab\` sets them up):
   backup    the backup's unit, beside a bare \`borg create\` of the same files to the same server
   restore   the whole restore with its start, beside a bare \`borg extract\` of the same archive and \`docker compose up\`
   growth    what ten days store, beside borg's defaults and restic; needs no lab, but --data
+  program   the program's start with and without the SDKs of clouds; needs no lab
   bucket    what copies into a bucket send and ask, beside \`rclone sync\` of the live folder; needs no lab
 
-  --only preview|backup|restore|growth|bucket   one of them
+  --only preview|backup|restore|growth|program|bucket   one of them
   --data FILE                    a .tar.zst with day00, day01, … of a CouchDB's data directory; growth needs it, backup
                                  and restore take its first day instead of the lab's own small data, and bucket its
                                  days instead of random data
@@ -36,8 +38,8 @@ part that did not do its work ends the bench with exit code 1; no figure does. E
 option, 130 Ctrl-C. The figures of the last run are in .lab/bench/results.json, too.
 `;
 
-const parts = ["preview", "backup", "restore", "growth", "bucket"] as const;
-const withoutLab: readonly string[] = ["growth", "bucket"];
+const parts = ["preview", "backup", "restore", "growth", "program", "bucket"] as const;
+const withoutLab: readonly string[] = ["growth", "program", "bucket"];
 
 interface Measured {
   rows: string[][];
@@ -99,7 +101,9 @@ async function bench(): Promise<number> {
             ? await benchRestore(Math.ceil(chosen.rounds / 2), chosen.data, chosen.size, progress)
             : part === "growth"
               ? await benchGrowth(chosen.data, progress)
-              : await benchBucket(chosen.data, progress);
+              : part === "program"
+                ? await benchProgram(chosen.rounds, progress)
+                : await benchBucket(chosen.data, progress);
     if (typeof measured === "string") {
       process.stdout.write(`\n${part}: ${measured}\n`);
       results[part] = measured;
