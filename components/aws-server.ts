@@ -155,7 +155,7 @@ export class AwsServer extends pulumi.ComponentResource {
         maintenanceOptions: { autoRecovery: "default" },
         rootBlockDevice: {
           volumeType: "gp3",
-          volumeSize: 12,
+          volumeSize: 8,
           encrypted: true,
           tags: { [deploymentTag]: deployment, Name: `cht-backup-${deployment} system` },
         },

@@ -17,11 +17,12 @@ import {
   machineSchema,
   machinesSchema,
 } from "./connection";
+import { warn } from "./engine";
 import { kinds } from "./kinds";
 import { mistakesIn } from "./mistakes";
 import { type Properties, scrub, unwrap, wrap } from "./properties";
-import { Refused } from "./refused";
-import { changedProperties, checkInputs, type Inputs, type Kind, type Machines } from "./resource";
+import { Refused, Unreachable } from "./refused";
+import { changedProperties, checkInputs, type Inputs, type Kind, type Machines, type Observed } from "./resource";
 import { Machine } from "./ssh";
 
 const NAMESPACE = "host:index:";
@@ -51,6 +52,9 @@ export function readMachines(config: string | undefined): MachinesSettings {
   if (mistakes.length > 0) throw new Refused(mistakes.join("\n"));
   return machinesSchema.parse(given);
 }
+
+/** What follows the identity of an instance that a look couldn't reach. */
+const GONE = ", which can't be reached";
 
 /** Where a machine is that the stack makes itself: the input `at` of the resources on it (`Place` in `index.ts`). */
 const placeSchema = z.strictObject({
@@ -94,7 +98,8 @@ function machinesFromSettings(environment: NodeJS.ProcessEnv): { get: MachinesAt
   const get: MachinesAt = (place) => (name) => {
     settings ??= readMachines(environment.PULUMI_CONFIG);
     const connection = connectionTo(name, settings[name], place);
-    const key = `${name} ${connection.address}`;
+    // Another instance behind the same address is another machine.
+    const key = `${name} ${connection.address} ${place?.machine === name ? place.instance : ""}`;
     const known = open.get(key) ?? new Machine(name, connection);
     open.set(key, known);
     return known;
@@ -202,13 +207,24 @@ function handlers(machinesAt: MachinesAt) {
         const { at, values } = withoutPlace(state.values);
         const before = split(kind, values);
         const inputs = { ...before.inputs, ...withoutPlace(recorded.values).values } as Inputs;
-        const observed = await kind.read(machinesAt(at), inputs, before.outputs);
+        let observed: Observed | undefined;
+        let seen = at;
+        try {
+          observed = await kind.read(machinesAt(at), inputs, before.outputs);
+        } catch (error) {
+          // Whether a machine that the stack makes is still there is told by the resource that made it. Where it has to be made
+          // anew, everything on it has to be, too: so this is drift, and no reason to end before that can be repaired.
+          if (!(error instanceof Unreachable) || error.machine !== at?.machine) throw error;
+          await warn(error.message);
+          observed = { inputs, outputs: before.outputs };
+          seen = { ...at, instance: `${at.instance}${GONE}` };
+        }
         const response = new messages.ReadResponse();
         if (observed === undefined) return response;
         const hidden = secrets(kind, state, recorded);
         response.setId(request.getId());
-        response.setProperties(toStruct({ ...observed.inputs, at, ...observed.outputs }, hidden));
-        response.setInputs(toStruct({ ...observed.inputs, at }, hidden));
+        response.setProperties(toStruct({ ...observed.inputs, at: seen, ...observed.outputs }, hidden));
+        response.setInputs(toStruct({ ...observed.inputs, at: seen }, hidden));
         return response;
       });
     },
@@ -232,7 +248,15 @@ function handlers(machinesAt: MachinesAt) {
       const state = properties(request.getProperties());
       return withSecretsHidden([state], async () => {
         const { at, values } = withoutPlace(state.values);
-        await kind.remove(machinesAt(at), split(kind, values).inputs);
+        const { inputs } = split(kind, values);
+        try {
+          await kind.remove(machinesAt(at), inputs);
+        } catch (error) {
+          // The look before this has told that the machine can't be reached. Where it is gone, `deletedWith` no longer holds.
+          const gone = error instanceof Unreachable && error.machine === at?.machine && at.instance.endsWith(GONE);
+          if (!gone) throw error;
+          await warn(`${kind.id(inputs)} couldn't be removed: it went with its machine, or is still there`);
+        }
         return new empty.Empty();
       });
     },

@@ -7,7 +7,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Machine as MachineSettings } from "./connection";
-import { Refused } from "./refused";
+import { Refused, Unreachable } from "./refused";
 import { type Answer, actionScript, batchScript, END_OF_BATCH, parseBatch, type ShellCall } from "./shell";
 
 /** Sessions at once over one connection; sshd's own limit (`MaxSessions`) is 10, and the master holds one. */
@@ -220,7 +220,7 @@ export class Machine {
       );
       if (result.code === 255) {
         this.master = undefined;
-        throw new Refused(explainConnectionFailure(this.name, this.settings, result.stderr));
+        throw new Unreachable(this.name, explainConnectionFailure(this.name, this.settings, result.stderr));
       }
       if (result.code !== 0) this.refuseWithoutSudo(result.stderr);
       return result;
@@ -236,7 +236,8 @@ export class Machine {
       if (error instanceof Refused) this.explained.add(error.message);
       return error;
     }
-    return new Refused(`${this.name}: can't be reached, see the first error`);
+    const words = `${this.name}: can't be reached, see the first error`;
+    return error instanceof Unreachable ? new Unreachable(this.name, words) : new Refused(words);
   }
 
   private async turn(): Promise<void> {
@@ -304,7 +305,7 @@ export class Machine {
         this.asked = undefined;
         try {
           this.refuseWithoutSudo(stderr);
-          throw new Refused(explainConnectionFailure(this.name, this.settings, stderr));
+          throw new Unreachable(this.name, explainConnectionFailure(this.name, this.settings, stderr));
         } catch (error) {
           reject(error);
           asked?.reject(error);

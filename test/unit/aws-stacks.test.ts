@@ -277,7 +277,7 @@ describe("stacks with AWS", function () {
         maintenanceOptions: { autoRecovery: "default" },
         rootBlockDevice: {
           volumeType: "gp3",
-          volumeSize: 12,
+          volumeSize: 8,
           encrypted: true,
           tags: { "cht-backup:deployment": "moh", Name: "cht-backup-moh system" },
         },

@@ -1,0 +1,82 @@
+/** AWS, as far as a lab can be it: one machine that boots with the user data it is given, and one data volume. */
+import { readFileSync, writeFileSync } from "node:fs";
+import { addressOf, exec, waitFor } from "../../../lab/machines";
+import { run } from "../../../toolchain/command";
+import { attach, blankDisk, cloudMachine, type Disk, launch } from "../cloud-machine";
+import { serve } from "./standin";
+
+/** The file with what there is: the disk and the instance in the machine. */
+const file = process.env.STANDIN_CLOUD ?? "";
+interface Cloud {
+  disk?: Disk;
+  instance?: string;
+  instances: number;
+  /** The elastic one. */
+  address?: string;
+}
+const cloud = (): Cloud => JSON.parse(readFileSync(file, "utf8"));
+const change = (changes: Partial<Cloud>) => writeFileSync(file, JSON.stringify({ ...cloud(), ...changes }));
+
+const runs = async () => (await run("docker", ["inspect", "--format", "{{.State.Running}}", cloudMachine])).stdout;
+
+serve(
+  "7.48.0",
+  {
+    "aws:ebs/volume:Volume": {
+      replaces: ["availabilityZone"],
+      async create() {
+        change({ disk: await blankDisk(1024) });
+        return { id: "vol-0123" };
+      },
+    },
+    "aws:ec2/instance:Instance": {
+      replaces: ["ami", "subnetId", "availabilityZone"],
+      async create({ userData }) {
+        const { disk, instances } = cloud();
+        if (disk === undefined) throw new Error("an instance before its volume: the lab's order is another one");
+        const id = `i-${instances + 1}`;
+        // The lab has one machine, so a new one takes the old one's place at once.
+        await launch(String(userData), disk, { id, attached: false });
+        change({ instance: id, instances: instances + 1 });
+        return { id };
+      },
+      exists: async (id) => cloud().instance === id && (await runs()).trim() === "true",
+      async remove(id) {
+        if (cloud().instance !== id) return;
+        await run("docker", ["rm", "--force", "--volumes", cloudMachine]);
+        change({ instance: "" });
+      },
+    },
+    "aws:ec2/volumeAttachment:VolumeAttachment": {
+      replaces: ["instanceId", "volumeId"],
+      async create() {
+        const booting = async () =>
+          /^(starting|running|degraded)/.test((await exec("cloud", "systemctl is-system-running")).stdout);
+        if (!(await waitFor(booting, 60_000))) throw new Error("the machine doesn't boot");
+        await attach(cloud().disk as Disk);
+        return {};
+      },
+    },
+    "aws:ec2/eip:Eip": {
+      async create() {
+        const up = await waitFor(async () => (await runs()).trim() === "true", 60_000);
+        if (!up) throw new Error("no machine to take the address from");
+        const address = await addressOf("cloud");
+        change({ address });
+        return { id: "eipalloc-1", outputs: { allocationId: "eipalloc-1", publicIp: address } };
+      },
+    },
+    "aws:ec2/eipAssociation:EipAssociation": {
+      replaces: ["instanceId"],
+      async create() {
+        // The engine gives the lowest address that is free: the one that the machine before had.
+        const address = await addressOf("cloud");
+        if (address !== cloud().address)
+          throw new Error(`the new machine has ${address}, the old one had ${cloud().address}`);
+        return {};
+      },
+    },
+    "aws:ec2/vpc:Vpc": { create: async () => ({ outputs: { ipv6CidrBlock: "2001:db8:1234:1a00::/56" } }) },
+  },
+  { "aws:ssm/getParameter:getParameter": () => ({ value: "ami-0123456789abcdef0" }) },
+);

@@ -1,0 +1,150 @@
+/**
+ * Stands in for a plugin that can't be had where this is tested, so that the real engine can run a stack whose server is
+ * made by it. It takes what the program asks for without a look at it (AWS' rules aren't known here); only what a lab
+ * machine can do is done.
+ */
+import { appendFileSync } from "node:fs";
+import * as grpc from "@grpc/grpc-js";
+import * as pluginMessages from "@pulumi/pulumi/proto/plugin_pb";
+import * as services from "@pulumi/pulumi/proto/provider_grpc_pb";
+import * as messages from "@pulumi/pulumi/proto/provider_pb";
+import * as empty from "google-protobuf/google/protobuf/empty_pb";
+import { Struct } from "google-protobuf/google/protobuf/struct_pb";
+import { unwrap, wrap } from "../../../provider/properties";
+import { changedProperties } from "../../../provider/resource";
+
+type Values = Record<string, unknown>;
+
+export interface StandIn {
+  /** Inputs whose change means another one. Default: none. */
+  replaces?: string[];
+  /** Outputs that are secret besides what was given as one. */
+  secret?: string[];
+  create?(inputs: Values, name: string): Promise<{ id?: string; outputs?: Values }>;
+  /** Whether it is still there. Default: true. */
+  exists?(id: string): Promise<boolean>;
+  remove?(id: string, inputs: Values): Promise<void>;
+}
+
+/** The file to which each call is written, a line each. */
+const calls = process.env.STANDIN_CALLS ?? "";
+const note = (verb: string, what: string) => appendFileSync(calls, `${verb} ${what}\n`);
+
+const typeOf = (urn: string) => urn.split("::")[2]?.split("$").at(-1) ?? "";
+const nameOf = (urn: string) => urn.split("::")[3] ?? "";
+const properties = (struct: Struct | undefined) => unwrap(struct?.toJavaScript() as Values | undefined);
+const toStruct = (values: Values, secret: Iterable<string>) =>
+  Struct.fromJavaScript(wrap(values, secret) as Record<string, never>);
+
+/**
+ * Serves resources and functions until the engine ends it.
+ * @param version the plugin's that it stands in for
+ */
+export function serve(
+  version: string,
+  kinds: Record<string, StandIn>,
+  functions: Record<string, (inputs: Values) => Values> = {},
+): void {
+  const kindOf = (urn: string): StandIn => kinds[typeOf(urn)] ?? {};
+  const handlers = {
+    async check(request: messages.CheckRequest) {
+      const response = new messages.CheckResponse();
+      response.setInputs(request.getNews());
+      return response;
+    },
+    async diff(request: messages.DiffRequest) {
+      const [olds, news] = [properties(request.getOldInputs()), properties(request.getNews())];
+      const ignored = request.getIgnorechangesList();
+      const changed = changedProperties(olds.values, news.values, news.unknown).filter((key) => !ignored.includes(key));
+      const response = new messages.DiffResponse();
+      const { DIFF_NONE, DIFF_SOME } = messages.DiffResponse.DiffChanges;
+      response.setChanges(changed.length === 0 ? DIFF_NONE : DIFF_SOME);
+      response.setDiffsList(changed);
+      response.setReplacesList(changed.filter((key) => kindOf(request.getUrn()).replaces?.includes(key)));
+      return response;
+    },
+    async create(request: messages.CreateRequest) {
+      const urn = request.getUrn();
+      const kind = kindOf(urn);
+      const news = properties(request.getProperties());
+      note("create", nameOf(urn));
+      const { id = `${nameOf(urn)}-id`, outputs = {} } = (await kind.create?.(news.values, nameOf(urn))) ?? {};
+      const response = new messages.CreateResponse();
+      response.setId(id);
+      response.setProperties(toStruct({ ...news.values, ...outputs }, [...news.secret, ...(kind.secret ?? [])]));
+      return response;
+    },
+    async read(request: messages.ReadRequest) {
+      const response = new messages.ReadResponse();
+      if ((await kindOf(request.getUrn()).exists?.(request.getId())) === false) return response;
+      response.setId(request.getId());
+      response.setProperties(request.getProperties());
+      response.setInputs(request.getInputs());
+      return response;
+    },
+    async update(request: messages.UpdateRequest) {
+      note("update", nameOf(request.getUrn()));
+      const [olds, news] = [properties(request.getOlds()), properties(request.getNews())];
+      const response = new messages.UpdateResponse();
+      response.setProperties(toStruct({ ...olds.values, ...news.values }, [...olds.secret, ...news.secret]));
+      return response;
+    },
+    async delete(request: messages.DeleteRequest) {
+      note("delete", nameOf(request.getUrn()));
+      await kindOf(request.getUrn()).remove?.(request.getId(), properties(request.getProperties()).values);
+      return new empty.Empty();
+    },
+    async invoke(request: messages.InvokeRequest) {
+      const inputs = properties(request.getArgs()).values;
+      const response = new messages.InvokeResponse();
+      response.setReturn(toStruct({ ...inputs, ...functions[request.getTok()]?.(inputs) }, []));
+      return response;
+    },
+    async configure() {
+      const response = new messages.ConfigureResponse();
+      response.setAcceptsecrets(true);
+      return response;
+    },
+    async checkConfig(request: messages.CheckRequest) {
+      const response = new messages.CheckResponse();
+      response.setInputs(request.getNews());
+      return response;
+    },
+    async diffConfig() {
+      return new messages.DiffResponse();
+    },
+    async getPluginInfo() {
+      const response = new pluginMessages.PluginInfo();
+      response.setVersion(version);
+      return response;
+    },
+    async getSchema() {
+      const response = new messages.GetSchemaResponse();
+      response.setSchema("{}");
+      return response;
+    },
+    async attach() {
+      return new empty.Empty();
+    },
+    async cancel() {
+      return new empty.Empty();
+    },
+  };
+  const implementation: grpc.UntypedServiceImplementation = {};
+  for (const [name, handler] of Object.entries(handlers)) {
+    implementation[name] = ((call, callback) => {
+      (handler as (request: unknown) => Promise<unknown>)(call.request).then(
+        (response) => callback(null, response),
+        (error: Error) => callback({ code: grpc.status.UNKNOWN, details: error.message }),
+      );
+    }) as grpc.handleUnaryCall<unknown, unknown>;
+  }
+  const server = new grpc.Server({ "grpc.max_receive_message_length": 400 * 1024 * 1024 });
+  server.addService(services.ResourceProviderService, implementation);
+  server.bindAsync("127.0.0.1:0", grpc.ServerCredentials.createInsecure(), (_error, port) => console.log(port));
+  const engine = process.ppid;
+  setInterval(() => {
+    if (process.ppid !== engine) process.exit();
+  }, 1000).unref();
+  process.on("SIGINT", () => process.exit());
+}
