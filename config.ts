@@ -555,8 +555,9 @@ export const settingsSchema = z.strictObject({
     .default(true)
     .meta({
       description:
-        "Whether `pulumi up` starts the first backup once everything is in place. It uses the Command plugin, which " +
-        "logs in with the agent or `identityFile` and doesn't read an ssh configuration.",
+        "Whether `pulumi up` makes the first backup once everything is in place, and shows it for up to 20 minutes; a longer " +
+        "one goes on by itself. It uses the Command plugin, which logs in with the agent or `identityFile` and doesn't read " +
+        "an ssh configuration.",
       allowed: "true or false",
       example: "false",
     }),
