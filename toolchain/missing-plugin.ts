@@ -69,7 +69,7 @@ export function pluginAdvice(name: string, version: string, platform: { os: stri
 Pulumi's plugin \`${name}\`, version ${version}, isn't on this computer, and Pulumi could not download it.
 It ${what}. What to do:
   - with a way to the internet: ${install}
-    (behind a proxy: set HTTPS_PROXY before)
+    (behind a proxy set HTTPS_PROXY before; \`npm run pulumi -- plugin install\` alone installs all that may be needed)
   - without one: get https://get.pulumi.com/releases/plugins/${file}
     on another computer, and here: ${install} --file ${file}
   - ${without}
