@@ -8,6 +8,8 @@ import { healthyLab } from "./hooks";
 
 /** A service that a backup is played by, where a real one would take too long or not fail. */
 const standIn = "first-backup-test.service";
+/** Where the script puts what it needs for a while. */
+const scratch = "/run/first-backup-test-scratch";
 
 describe("the first backup", function () {
   this.timeout(60_000);
@@ -18,15 +20,19 @@ describe("the first backup", function () {
   before(async () => {
     await healthyLab();
     remote = new Remote("cht", (await readStackSettings("lab")).machines.cht);
+    await output("cht", `rm -rf ${scratch}; mkdir ${scratch}`);
     // As the Command plugin runs it.
     const stdin = readHostFile("cht/first_backup.sh");
     follow = (name, limit, onLine) =>
-      remote.run(["bash", "-s", "--", name, ...(limit === undefined ? [] : [String(limit)])], { stdin, onLine });
+      remote.run(
+        ["env", `TMPDIR=${scratch}`, "bash", "-s", "--", name, ...(limit === undefined ? [] : [String(limit)])],
+        { stdin, onLine },
+      );
   });
   after(async () => {
     remote.close();
     await exec("cht", `systemctl stop ${standIn}; rm -f /run/systemd/system/${standIn}; systemctl daemon-reload`);
-    await exec("cht", `systemctl reset-failed ${standIn}`);
+    await exec("cht", `systemctl reset-failed ${standIn}; rm -rf ${scratch}`);
   });
 
   /** Makes the stand-in do this. */
@@ -96,6 +102,6 @@ describe("the first backup", function () {
   it("of a service that isn't there is refused, and nothing is left of any of them", async () => {
     const done = await follow("cht-backup-nothing.service");
     assert.deepEqual([done.code, done.stderr], [2, "there is no cht-backup-nothing.service on this machine\n"]);
-    assert.equal(await output("cht", "pgrep -fc '[b]ash -s --' || true; ls -d /tmp/tmp.* 2>/dev/null || true"), "0");
+    assert.equal(await output("cht", `pgrep -fc '[b]ash -s --' || true; ls -A ${scratch}`), "0");
   });
 });
