@@ -77,7 +77,7 @@ export const serverAwsSchema = z
       .meta({
         description:
           "The region. Another country than the CHT's, where the law allows it: the backup is for the day on which the " +
-          "first place is gone.",
+          "first place is gone. Another one later is another, empty server; the volume of the first stays where it is.",
         allowed: "a region of AWS",
         example: "eu-west-1",
       }),
@@ -190,7 +190,7 @@ export const bucketAwsSchema = z
       .meta({
         description:
           "For how many days a version is kept after it was overwritten or deleted, once its lock has ended: the time in " +
-          "which an attack must be noticed.",
+          "which an attack must be noticed. The newest one of each name stays for good.",
         allowed: "a whole number of days from 2 to 7300, not less than `lockDays`",
         example: "365",
       }),

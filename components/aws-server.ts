@@ -137,10 +137,11 @@ export class AwsServer extends pulumi.ComponentResource {
           volumeDevices: volumeDevices(volumeId),
         }),
       );
-    const parameter = imageParameter(image, architectureOf(instanceType));
+    const architecture = architectureOf(instanceType);
+    const parameter = imageParameter(image, architecture);
     const instance = new aws.ec2.Instance(
-      // Another distribution is another instance, while a newer image of the same one isn't.
-      `server-instance-${image.replace(".", "-")}`,
+      // Another distribution or processor is another instance, while a newer image of the same one isn't.
+      `server-instance-${image.replace(".", "-")}-${architecture}`,
       {
         ami: aws.ssm.getParameterOutput({ name: parameter }, child).value,
         instanceType,

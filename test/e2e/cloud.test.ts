@@ -114,7 +114,7 @@ describe("a server made at AWS", function () {
       "/srv/cht-backup",
     );
     const list = called();
-    const order = ["server-instance-debian-13", "server-data-attachment", "first-boot", "first-backup"];
+    const order = ["server-instance-debian-13-arm64", "server-data-attachment", "first-boot", "first-backup"];
     const places = order.map((name) => list.indexOf(`create ${name}`));
     assert.ok(!places.includes(-1), list.join("\n"));
     assert.deepEqual(
@@ -147,7 +147,7 @@ describe("a server made at AWS", function () {
     assert.equal(preview.code, 7, preview.stdout + preview.stderr);
     await mustSucceed("up", "--yes", "--skip-preview", ...withSettings);
     const list = called();
-    assert.ok(list.includes("create server-instance-debian-13"), list.join("\n"));
+    assert.ok(list.includes("create server-instance-debian-13-arm64"), list.join("\n"));
     assert.ok(!list.some((line) => /(create|delete) server-(data-volume|address)$/.test(line)), list.join("\n"));
     assert.ok(!list.includes("create first-backup"));
     assert.equal(await repositoryId(), before);
@@ -158,7 +158,14 @@ describe("a server made at AWS", function () {
 
   it("that is replaced while it runs keeps address, key and repository", async () => {
     const before = await repositoryId();
-    await mustSucceed("up", "--yes", "--skip-preview", "--replace", "**server-instance-debian-13", ...withSettings);
+    await mustSucceed(
+      "up",
+      "--yes",
+      "--skip-preview",
+      "--replace",
+      "**server-instance-debian-13-arm64",
+      ...withSettings,
+    );
     assert.equal(await repositoryId(), before);
     await output("cht", "systemctl start cht-backup-cloud.service");
     assert.equal((await archives()).length, 3);

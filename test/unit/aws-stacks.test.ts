@@ -263,7 +263,7 @@ describe("stacks with AWS", function () {
         encrypted: true,
         tags: { Name: "cht-backup-moh data" },
       },
-      "server-instance-debian-13": {
+      "server-instance-debian-13-arm64": {
         is: "ec2.Instance",
         ami: "ami-0123456789abcdef0",
         instanceType: "t4g.small",
@@ -285,7 +285,7 @@ describe("stacks with AWS", function () {
       "server-data-attachment": {
         is: "ec2.VolumeAttachment",
         deviceName: "/dev/sdf",
-        instanceId: "server-instance-debian-13-id",
+        instanceId: "server-instance-debian-13-arm64-id",
         volumeId: "server-data-volume-id",
         stopInstanceBeforeDetaching: true,
       },
@@ -293,7 +293,7 @@ describe("stacks with AWS", function () {
       "server-address-association": {
         is: "ec2.EipAssociation",
         allocationId: "eipalloc-1",
-        instanceId: "server-instance-debian-13-id",
+        instanceId: "server-instance-debian-13-arm64-id",
       },
       ...bucketParts("arn:aws:iam::123456789012:server-role/cht-backup/moh/server-role-1a2b3c"),
     });
@@ -321,7 +321,7 @@ describe("stacks with AWS", function () {
       names.filter((name) => /vpc|subnet|gateway|routes|data-volume/.test(name)),
       [],
     );
-    const instance = inputsOf(stack, "server-instance-ubuntu-24-04");
+    const instance = inputsOf(stack, "server-instance-ubuntu-24-04-amd64");
     assert.equal(instance.subnetId, "subnet-0123456789abcdef0");
     assert.equal(instance.availabilityZone, "eu-west-1b");
     assert.equal(instance.userData, boot("vol-0123456789abcdef0"));
@@ -384,12 +384,12 @@ describe("stacks with AWS", function () {
           address: "198.51.100.99",
           user: "cht-admin",
           hostKey: "ssh-ed25519 AAAAserver",
-          instance: "server-instance-debian-13-id",
+          instance: "server-instance-debian-13-arm64-id",
         },
         name,
       );
       assert.ok(dependencies.includes("first-boot"), name);
-      assert.equal(deletedWith, inputs.machine === "server" ? "server-instance-debian-13" : "", name);
+      assert.equal(deletedWith, inputs.machine === "server" ? "server-instance-debian-13-arm64" : "", name);
     }
     for (const [name, { inputs }] of resources) {
       if (inputs.machine === "cht" && inputs.server === undefined) assert.equal(inputs.at, undefined, name);
@@ -409,8 +409,8 @@ describe("stacks with AWS", function () {
     const boot = run("server and bucket at AWS").resources.get("first-boot");
     assert.ok(boot?.dependencies.includes("server-data-attachment"));
     assert.ok(boot?.dependencies.includes("server-address-association"));
-    assert.equal(boot?.deletedWith, "server-instance-debian-13");
-    assert.deepEqual(run("server and bucket at AWS").resources.get("server-instance-debian-13")?.ignored, [
+    assert.equal(boot?.deletedWith, "server-instance-debian-13-arm64");
+    assert.deepEqual(run("server and bucket at AWS").resources.get("server-instance-debian-13-arm64")?.ignored, [
       "ami",
       "userData",
     ]);
@@ -493,9 +493,9 @@ describe("the rules for what a stack registers", function () {
       /lets in ports 22 to 443/,
     ],
     ["a data volume in plain", "server-data-volume", set({ encrypted: false }), /isn't encrypted/],
-    ["a system volume in plain", "server-instance-debian-13", set({ rootBlockDevice: {} }), /isn't encrypted/],
-    ["metadata without a token", "server-instance-debian-13", set({ metadataOptions: {} }), /IMDSv2/],
-    ["a key pair of AWS", "server-instance-debian-13", set({ keyName: "x" }), /key pair/],
+    ["a system volume in plain", "server-instance-debian-13-arm64", set({ rootBlockDevice: {} }), /isn't encrypted/],
+    ["metadata without a token", "server-instance-debian-13-arm64", set({ metadataOptions: {} }), /IMDSv2/],
+    ["a key pair of AWS", "server-instance-debian-13-arm64", set({ keyName: "x" }), /key pair/],
     ["a volume that goes with the stack", "server-data-volume", leave, /goes with the stack/],
     ["a bucket that goes with the stack", "bucket", leave, /goes with the stack/],
     ["a lock that goes with the stack", "bucket-object-lock", leave, /goes with the stack/],
@@ -517,7 +517,12 @@ describe("the rules for what a stack registers", function () {
     ["a policy for anybody", "bucket-policy", set({ policy: JSON.stringify(anybody) }), /anybody/],
     ["no word on TLS", "bucket-policy", set({ policy: JSON.stringify(anything) }), /TLS/],
     ["a role that may do anything", "server-role-rights", set({ policy: JSON.stringify(anything) }), /allows s3:\*/],
-    ["the host's key in plain", "server-instance-debian-13", set({ userData: "hunter2 PRIVATE KEY" }), /in plain/],
+    [
+      "the host's key in plain",
+      "server-instance-debian-13-arm64",
+      set({ userData: "hunter2 PRIVATE KEY" }),
+      /in plain/,
+    ],
     ["the passphrase in plain", "backup-settings", set({ content: "hunter2" }), /in plain/],
   ];
   for (const [what, name, change, words] of broken) {
