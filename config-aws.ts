@@ -2,7 +2,7 @@
 import { isIP } from "node:net";
 import { z } from "zod";
 import { regionMistake } from "./components/aws-regions";
-import { isNetwork } from "./config-formats";
+import { isNetwork, isPrivateNetwork } from "./config-formats";
 import { isPublicKey } from "./provider/connection";
 import { core, found, mustBe } from "./provider/mistakes";
 
@@ -39,6 +39,13 @@ const tags = () =>
       allowed: "a mapping of names to texts",
       example: "{ owner: moh, project: cht }",
     });
+
+/** A public key, whose comment is dropped. */
+const publicKey = () =>
+  z
+    .string()
+    .overwrite((text) => text.trim().split(/\s+/).slice(0, 2).join(" "))
+    .refine(isPublicKey);
 
 const networks = (description: string, fallback?: string) =>
   z
@@ -77,7 +84,7 @@ export const serverAwsSchema = z
       .meta({
         description:
           "The region. Another country than the CHT's, where the law allows it: the backup is for the day on which the " +
-          "first place is gone. Another one later is another, empty server; the volume of the first stays where it is.",
+          "first place is gone. It can't be changed later.",
         allowed: "a region of AWS",
         example: "eu-west-1",
       }),
@@ -86,10 +93,12 @@ export const serverAwsSchema = z
       .regex(/^[a-z0-9-]+[a-z]$/)
       .optional()
       .meta({
-        description: "The availability zone, which can't be changed later: the data volume stays in it.",
-        allowed: "a zone of the region",
+        description:
+          "The availability zone, for the stack's own network. It can't be changed later, and another one then says nothing: the " +
+          "data volume stays in it.",
+        allowed: "a zone of the region; nothing with `vpc`, whose subnet has one",
         example: "eu-west-1b",
-        fallback: "the region's zone `a`; with `vpc` the subnet's must be given, if it is another one",
+        fallback: "AWS chooses",
       }),
     profile: profile(),
     instanceType: z
@@ -120,7 +129,7 @@ export const serverAwsSchema = z
       .default(100)
       .meta({
         description:
-          "The size of the volume that holds the repositories. It can be made larger later, never smaller (its file system " +
+          "The size of the volume that holds the repositories, or of the one that `volumeId` names, for the cost. It can be made larger later, never smaller (its file system " +
           "grows at the server's next boot, or at once by `systemctl restart cht-data-volume.service` there); reckon with " +
           "twice what the CHT has on its disk for the first year (docs/costs.md).",
         allowed: "a whole number of GiB from 1 to 16384",
@@ -134,17 +143,17 @@ export const serverAwsSchema = z
     ).optional(),
     operatorKeys: z
       .array(
-        z.string().refine(isPublicKey).meta({
+        publicKey().meta({
           description: "One public key.",
-          allowed: "a public key on one line, its type and the key, without a comment",
+          allowed: "a public key on one line, its type and the key, as a file `.pub` has it",
           example: "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI…",
         }),
       )
       .min(1)
       .meta({
         description:
-          "The SSH keys of those who may log in, as `cht-admin`. They are laid down at the first boot: later changes are made " +
-          "on the server, in `~cht-admin/.ssh/authorized_keys`.",
+          "The SSH keys of those who may log in, as `cht-admin`; nobody else may. A change restarts the server, which takes " +
+          "a few minutes.",
         allowed: "a list of public keys, one at least",
         example: "[ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI…]",
       }),
@@ -182,17 +191,15 @@ export const serverAwsSchema = z
 export const bucketAwsSchema = z
   .strictObject({
     profile: profile(),
-    noncurrentDays: z
-      .int()
-      .min(2)
-      .max(7300)
-      .default(180)
+    adopt: z
+      .boolean()
+      .default(false)
       .meta({
         description:
-          "For how many days a version is kept after it was overwritten or deleted, once its lock has ended: the time in " +
-          "which an attack must be noticed. The newest one of each name stays for good.",
-        allowed: "a whole number of days from 2 to 7300, not less than `lockDays`",
-        example: "365",
+          "Takes a bucket of this name that exists already, for instance one that a stack left which was destroyed, in place of " +
+          "making one. It must have been made with object lock.",
+        allowed: "true or false",
+        example: "true",
       }),
     tags: tags(),
   })
@@ -201,7 +208,7 @@ export const bucketAwsSchema = z
       "Makes the bucket at AWS, in `region`, with object lock, versioning, encryption and no public access, and users for " +
       "writing and reading; a server that is made at AWS, too, writes with its role. `{}` is enough. Left out, the bucket exists " +
       "already.",
-    allowed: "a mapping of `profile`, `noncurrentDays`, `tags`",
+    allowed: "a mapping of `profile`, `adopt`, `tags`",
     example: "{}",
     fallback: "the bucket exists already",
   });
@@ -255,6 +262,12 @@ function serverMistakes(given: Mapping): string[] {
         `instance ${region}a`,
     );
   }
+  if (zone !== undefined && aws.vpc !== undefined) {
+    lines.push(
+      `cht-backup:server.aws.availabilityZone: ${found(zone)} with vpc; must be left out: the server is in its subnet's zone`,
+    );
+  }
+  lines.push(...networkMistakes(given, aws));
   const address = asMapping(machines?.cht)?.address;
   if (aws.chtNetworks === undefined && typeof address === "string" && chtNetworks(undefined, address) === undefined) {
     lines.push(
@@ -272,7 +285,41 @@ function serverMistakes(given: Mapping): string[] {
   return lines;
 }
 
+/** Networks that can't be what is meant. An address that isn't of the internet never reaches AWS; the server has one of IPv4. */
+function networkMistakes(given: Mapping, aws: Mapping): string[] {
+  const lines: string[] = [];
+  const of = { operatorNetworks: aws.operatorNetworks, chtNetworks: aws.chtNetworks };
+  const cht = asMapping(asMapping(given["host:machines"])?.cht)?.address;
+  const named = [
+    ...Object.entries(of).map(([name, value]) => ({ at: `cht-backup:server.aws.${name}`, value })),
+    ...(aws.chtNetworks === undefined && typeof cht === "string"
+      ? [{ at: "cht-backup:server.aws.chtNetworks", value: chtNetworks(undefined, cht) }]
+      : []),
+  ];
+  for (const { at, value } of named) {
+    if (!Array.isArray(value) || value.length === 0 || !value.every((one) => typeof one === "string" && isNetwork(one)))
+      continue;
+    const inside = aws.vpc === undefined ? value.find(isPrivateNetwork) : undefined;
+    if (inside !== undefined) {
+      lines.push(
+        `${at}: ${found(inside)}, which no server on the internet ever sees; must be the address as the internet sees it: ` +
+          "`curl https://checkip.amazonaws.com` shows it there",
+      );
+    }
+    const reached = asMapping(given["cht-backup:server"])?.address;
+    if (value.every((one) => one.includes(":")) && (at.endsWith("operatorNetworks") || reached === undefined)) {
+      lines.push(`${at}: found networks of IPv6 alone; must have one of IPv4, too: that is how the server is reached`);
+    }
+  }
+  return lines;
+}
+
 function regionMistakes(at: string, region: unknown): string[] {
+  if (typeof region === "string" && /^(cn|us-gov|us-iso|eu-iso|eusc)/.test(region)) {
+    return [
+      `${at}: ${found(region)}, which isn't in AWS' public partition; must be a region that is, for instance eu-west-1`,
+    ];
+  }
   const mistake = typeof region === "string" && region !== "" ? regionMistake(region) : undefined;
   return mistake === undefined ? [] : [`${at}: ${found(region)}, which ${mistake}`];
 }
@@ -293,10 +340,11 @@ function bucketMistakes(bucket: Mapping | undefined): string[] {
         "out: the stack makes the bucket and its users",
     );
   }
-  const noncurrent = bucketAwsSchema.shape.noncurrentDays.safeParse(aws.noncurrentDays).data;
-  const lock = typeof bucket.lockDays === "number" ? bucket.lockDays : 60;
-  if (noncurrent !== undefined && noncurrent < lock) {
-    lines.push(`cht-backup:bucket.aws.noncurrentDays: ${found(noncurrent)} with lockDays ${lock}; must not be less`);
+  if (typeof bucket.name === "string" && bucket.name.includes(".")) {
+    lines.push(
+      `cht-backup:bucket.name: ${found(bucket.name)} with aws; must have no dots there: the certificate of such a bucket's ` +
+        "host name doesn't hold",
+    );
   }
   return lines;
 }

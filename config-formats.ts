@@ -188,6 +188,28 @@ export function isNetwork(text: string): boolean {
   return /^0*$/.test(bitsOf(address).slice(bits));
 }
 
+/** Networks that the internet doesn't route (RFC 1918, 6598, 3927, 4193, 4291). */
+const privateNetworks = [
+  "10.0.0.0/8",
+  "172.16.0.0/12",
+  "192.168.0.0/16",
+  "100.64.0.0/10",
+  "127.0.0.0/8",
+  "169.254.0.0/16",
+  "fc00::/7",
+  "fe80::/10",
+  "::1/128",
+];
+
+/** Whether a network (`isNetwork`) is inside one that the internet doesn't route. */
+export function isPrivateNetwork(text: string): boolean {
+  return privateNetworks.some((outer) => {
+    const [[address = "", length = ""], [start = "", bits = ""]] = [text.split("/"), outer.split("/")];
+    const same = isIP(address) === isIP(start) && Number(length) >= Number(bits);
+    return same && bitsOf(address).startsWith(bitsOf(start).slice(0, Number(bits)));
+  });
+}
+
 /** An IP address as zeros and ones. */
 function bitsOf(address: string): string {
   if (isIP(address) === 4)

@@ -98,4 +98,4 @@ export const recovery = pulumi.secret({
 });
 remindOfRecoveryKit(settings, backups.exportedKey, server.hostKey, made);
 export const kept = keptByDestroy(deployment, dataDirectory, drillMachine && drill?.machine, bucket, volumeId);
-export const monthlyCost = cost?.text;
+export const monthlyCost = cost?.text ?? "nothing is made at AWS";

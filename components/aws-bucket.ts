@@ -35,12 +35,12 @@ export class AwsBucket extends pulumi.ComponentResource {
     const child = { parent: this, provider: awsProvider("bucket-aws", region, settings, deployment, this) };
     const kept = { ...child, retainOnDelete: true };
 
-    const bucket = new aws.s3.Bucket(
-      "bucket",
-      { bucket: bucketName, objectLockEnabled: true, forceDestroy: false },
-      kept,
-    );
-    const of = { bucket: bucket.bucket };
+    const bucket = settings.adopt
+      ? aws.s3.Bucket.get("adopted-bucket", bucketName, {}, child)
+      : new aws.s3.Bucket("bucket", { bucket: bucketName, objectLockEnabled: true, forceDestroy: false }, kept);
+    // A bucket's id is its name.
+    const of = { bucket: bucket.id };
+    const arn = pulumi.interpolate`arn:aws:s3:::${bucket.id}`;
     const versioning = new aws.s3.BucketVersioning(
       "bucket-versioning",
       { ...of, versioningConfiguration: { status: "Enabled" } },
@@ -54,27 +54,28 @@ export class AwsBucket extends pulumi.ComponentResource {
 
     const longestLockDays = lockDays + 1;
     const document = (make: (of: BucketRights) => object) =>
-      bucket.arn.apply((bucketArn) => JSON.stringify(make({ bucketArn, prefix })));
+      arn.apply((bucketArn) => JSON.stringify(make({ bucketArn, prefix })));
     const writing = document((given) => writerPolicy({ ...given, longestLockDays }));
     const path = iamPath(deployment);
-    const user = (who: "writer" | "reader", policy: pulumi.Output<string>) => {
-      const made = new aws.iam.User(`bucket-${who}`, { path }, child);
-      const allowed = new aws.iam.UserPolicy(`bucket-${who}-rights`, { user: made.name, policy }, child);
-      const { id, secret } = new aws.iam.AccessKey(`bucket-${who}-key`, { user: made.name }, child);
+    const user = (who: "writer" | "reader", policy: pulumi.Output<string>, opts: pulumi.CustomResourceOptions) => {
+      const made = new aws.iam.User(`bucket-${who}`, { path }, opts);
+      const allowed = new aws.iam.UserPolicy(`bucket-${who}-rights`, { user: made.name, policy }, opts);
+      const { id, secret } = new aws.iam.AccessKey(`bucket-${who}-key`, { user: made.name }, opts);
       const key = pulumi.secret(
         pulumi.all([id, secret]).apply(([accessKeyId, secretAccessKey]) => ({ accessKeyId, secretAccessKey })),
       );
       return { arn: made.arn, key, allowed };
     };
-    const reader = user("reader", document(readerPolicy));
+    // The recovery kit's key for the copies: it has to open them when the stack is gone.
+    const reader = user("reader", document(readerPolicy), kept);
     const writer =
       role === undefined
-        ? user("writer", writing)
+        ? user("writer", writing, child)
         : { arn: role.arn, key: undefined, allowed: this.rightsOf(role, writing) };
 
     const account = aws.getCallerIdentityOutput({}, child).accountId;
     const policy = pulumi
-      .all([bucket.arn, account, writer.arn, reader.arn])
+      .all([arn, account, writer.arn, reader.arn])
       .apply(([bucketArn, number, writerArn, readerArn]) =>
         JSON.stringify(bucketPolicy({ bucketArn, prefix, longestLockDays, account: number, writerArn, readerArn })),
       );
@@ -101,7 +102,7 @@ export class AwsBucket extends pulumi.ComponentResource {
       ),
       new aws.s3.BucketLifecycleConfiguration(
         "bucket-lifecycle",
-        { ...of, rules: lifecycleRules({ noncurrentDays: settings.noncurrentDays }) },
+        { ...of, rules: lifecycleRules },
         // S3 takes rules on versions once there are some.
         { ...kept, dependsOn: versioning },
       ),

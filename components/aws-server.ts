@@ -81,11 +81,15 @@ export class AwsServer extends pulumi.ComponentResource {
   constructor(name: string, args: AwsServerArgs, opts?: pulumi.ComponentResourceOptions) {
     super("cht-backup:index:AwsServer", name, {}, opts);
     const { machine, deployment, settings, dataDirectory } = args;
-    const { region, availabilityZone = `${region}a`, instanceType, image } = settings;
+    const { region, instanceType, image } = settings;
     const child = { parent: this, provider: awsProvider("server-aws", region, settings, deployment, this) };
     const path = iamPath(deployment);
 
-    const network = settings.vpc ?? this.ownNetwork(availabilityZone, child);
+    const network =
+      settings.vpc === undefined
+        ? this.ownNetwork(settings.availabilityZone, child)
+        : existingNetwork(settings.vpc, child);
+    const availabilityZone = network.availabilityZone;
     const securityGroup = new aws.ec2.SecurityGroup(
       "server-security-group",
       {
@@ -125,13 +129,14 @@ export class AwsServer extends pulumi.ComponentResource {
       settings.volumeId === undefined
         ? this.dataVolume(args, availabilityZone, child).id
         : pulumi.output(settings.volumeId);
+    const operatorKeys = settings.operatorKeys;
     const hostKey = new host.HostKeyPair("server-host-key-pair", { machine }, { parent: this });
     const boot = pulumi
       .all([hostKey.privateKey, hostKey.publicKey, this.volumeId])
       .apply(([privateKey, publicKey, volumeId]) =>
         userData({
           adminUser: SERVER_ADMIN,
-          operatorKeys: settings.operatorKeys,
+          operatorKeys,
           hostKey: { privateKey, publicKey },
           dataDirectory,
           volumeDevices: volumeDevices(volumeId),
@@ -140,8 +145,11 @@ export class AwsServer extends pulumi.ComponentResource {
     const architecture = architectureOf(instanceType);
     const parameter = imageParameter(image, architecture);
     const instance = new aws.ec2.Instance(
-      // Another distribution or processor is another instance, while a newer image of the same one isn't.
-      `server-instance-${image.replace(".", "-")}-${architecture}`,
+      // Another distribution or processor is another instance, while a newer image of the same one isn't. So is one with
+      // another volume or another place for it: the first boot sees to these.
+      ["server-instance", image.replace(".", "-"), architecture, ...placeOfData(settings.volumeId, dataDirectory)].join(
+        "-",
+      ),
       {
         ami: aws.ssm.getParameterOutput({ name: parameter }, child).value,
         instanceType,
@@ -164,8 +172,9 @@ export class AwsServer extends pulumi.ComponentResource {
       {
         ...child,
         additionalSecretOutputs: ["userData"],
-        // Both are for the first boot alone: what came later is no reason for another machine.
-        ignoreChanges: ["ami", "userData"],
+        // A newer image is no reason for another machine. Other user data, with the keys of today's operators, restart it: they
+        // are what an instance in its place would boot with.
+        ignoreChanges: ["ami"],
       },
     );
     const attachment = new aws.ec2.VolumeAttachment(
@@ -200,12 +209,26 @@ export class AwsServer extends pulumi.ComponentResource {
       instance: id,
     }));
     putOnto(machine, this.place, instance, booted);
+    // The first boot let in those of its day.
+    new host.File(
+      "server-operator-keys",
+      {
+        machine,
+        path: `/home/${SERVER_ADMIN}/.ssh/authorized_keys`,
+        content: operatorKeys.map((key) => `${key}\n`).join(""),
+        mode: "0600",
+        owner: SERVER_ADMIN,
+        group: SERVER_ADMIN,
+        at: this.place,
+      },
+      { parent: this, dependsOn: booted, deletedWith: instance },
+    );
     this.registerOutputs({ address: this.address, volumeId: this.volumeId });
   }
 
   private dataVolume(
     { settings, deployment }: AwsServerArgs,
-    availabilityZone: string,
+    availabilityZone: pulumi.Output<string>,
     child: pulumi.CustomResourceOptions,
   ) {
     return new aws.ebs.Volume(
@@ -223,7 +246,7 @@ export class AwsServer extends pulumi.ComponentResource {
   }
 
   /** One subnet with a way to the internet, for IPv4 and IPv6. */
-  private ownNetwork(availabilityZone: string, child: pulumi.CustomResourceOptions) {
+  private ownNetwork(availabilityZone: string | undefined, child: pulumi.CustomResourceOptions) {
     const cidrBlock = "10.83.0.0/24";
     const vpc = new aws.ec2.Vpc("server-vpc", { cidrBlock, assignGeneratedIpv6CidrBlock: true }, child);
     const subnet = new aws.ec2.Subnet(
@@ -236,7 +259,8 @@ export class AwsServer extends pulumi.ComponentResource {
         ipv6CidrBlock: vpc.ipv6CidrBlock.apply((block) => block.replace(/\/56$/, "/64")),
         assignIpv6AddressOnCreation: true,
       },
-      child,
+      // The data volume is in its zone, and can't go to another one.
+      { ...child, ignoreChanges: ["availabilityZone"] },
     );
     const gateway = new aws.ec2.InternetGateway("server-gateway", { vpcId: vpc.id }, child);
     const routes = new aws.ec2.RouteTable(
@@ -256,8 +280,24 @@ export class AwsServer extends pulumi.ComponentResource {
       child,
     );
     // Without the way to the internet a machine's first boot can't fetch anything.
-    return { id: vpc.id, subnetId: pulumi.all([subnet.id, way.id]).apply(([id]) => id) };
+    return {
+      id: vpc.id,
+      subnetId: pulumi.all([subnet.id, way.id]).apply(([id]) => id),
+      availabilityZone: subnet.availabilityZone,
+    };
   }
+}
+
+/** The operator's network. The server and its volume are in the zone of its subnet. */
+function existingNetwork({ id, subnetId }: { id: string; subnetId: string }, opts: pulumi.InvokeOptions) {
+  const { availabilityZone } = aws.ec2.getSubnetOutput({ id: subnetId }, opts);
+  return { id: pulumi.output(id), subnetId: pulumi.output(subnetId), availabilityZone };
+}
+
+/** Parts of an instance's name, where its data aren't on a volume of the stack's own at the usual place. */
+function placeOfData(volumeId: string | undefined, dataDirectory: string): string[] {
+  const directory = dataDirectory === "/srv/cht-backup" ? [] : [dataDirectory.slice(1).replaceAll("/", "-")];
+  return [...(volumeId === undefined ? [] : [volumeId]), ...directory];
 }
 
 /**

@@ -25,7 +25,7 @@ export function keptByDestroy(
   deployment: string,
   dataDirectory: string,
   drillMachine: string | undefined,
-  bucket: Pick<StackBucket, "name" | "prefix"> | undefined,
+  bucket: Pick<StackBucket, "name" | "prefix" | "aws"> | undefined,
   volumeId: pulumi.Output<string> | undefined,
 ): Record<string, pulumi.Input<string>> {
   const { user, repository } = serverNames(deployment, dataDirectory);
@@ -47,7 +47,11 @@ export function keptByDestroy(
     ...(bucket === undefined
       ? {}
       : {
-          bucket: `${bucket.name}/${bucket.prefix}, with all copies; locks aren't lengthened any more, so they end`,
+          bucket:
+            `${bucket.name}/${bucket.prefix}, with all copies; locks aren't lengthened any more, so they end` +
+            (bucket.aws === undefined
+              ? ""
+              : "; the recovery kit's key still reads it, and cht-backup:bucket.aws.adopt takes it again"),
           copies: `server: ${bucketNames(deployment).state}, reports of copies; rclone`,
         }),
   };

@@ -169,34 +169,20 @@ function confined(
   ];
 }
 
-/** A rule of a bucket's lifecycle, as `aws.s3.BucketLifecycleConfiguration` takes it. */
-export interface LifecycleRule {
-  id: string;
-  status: "Enabled";
-  /** Empty: for every object. */
-  filter: Record<string, never>;
-  noncurrentVersionExpiration?: { noncurrentDays: number; newerNoncurrentVersions: number };
-  abortIncompleteMultipartUpload?: { daysAfterInitiation: number };
-}
-
 /**
- * What is removed from the bucket by itself. Current versions never are. Of those that were overwritten the newest stays
- * for good: it may be the only one, hidden by a delete marker, which stays for the same reason. A lock comes first in
- * any case.
- * @param noncurrentDays how long the others stay after they were overwritten
+ * What is removed from the bucket by itself: parts of uploads that were never finished, a week after they began, which is
+ * more than the upload of one file takes. No list of the bucket shows them, but they are paid for. No version is ever
+ * removed, neither a current one nor one that was overwritten: an index of a copy names it, and whoever may write could
+ * otherwise have it removed by overwriting it.
  */
-export function lifecycleRules({ noncurrentDays }: { noncurrentDays: number }): LifecycleRule[] {
-  const every = { status: "Enabled", filter: {} } as const;
-  return [
-    {
-      id: "overwritten-versions",
-      ...every,
-      noncurrentVersionExpiration: { noncurrentDays, newerNoncurrentVersions: 1 },
-    },
-    // More than the upload of one file takes. No list of the bucket shows the parts, but they are paid for.
-    { id: "unfinished-uploads", ...every, abortIncompleteMultipartUpload: { daysAfterInitiation: 7 } },
-  ];
-}
+export const lifecycleRules = [
+  {
+    id: "unfinished-uploads",
+    status: "Enabled",
+    filter: {},
+    abortIncompleteMultipartUpload: { daysAfterInitiation: 7 },
+  },
+];
 
 /** Who may take the server's role: instances, on which it is the machine's. */
 export function instanceTrustPolicy(): PolicyDocument {

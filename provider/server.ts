@@ -215,9 +215,12 @@ function handlers(machinesAt: MachinesAt) {
           // Whether a machine that the stack makes is still there is told by the resource that made it. Where it has to be made
           // anew, everything on it has to be, too: so this is drift, and no reason to end before that can be repaired.
           if (!(error instanceof Unreachable) || error.machine !== at?.machine) throw error;
-          await warn(error.message);
+          await warn(
+            `${error.message}. Nothing on it was looked at. The stack makes this machine: is it still there, and does its ` +
+              "firewall let you in?",
+          );
           observed = { inputs, outputs: before.outputs };
-          seen = { ...at, instance: `${at.instance}${GONE}` };
+          seen = { ...at, instance: at.instance.endsWith(GONE) ? at.instance : `${at.instance}${GONE}` };
         }
         const response = new messages.ReadResponse();
         if (observed === undefined) return response;

@@ -42,7 +42,6 @@ def setUpModule():
         writerPolicy=WRITER,
         readerPolicy=RIGHTS,
         bucketPolicy={**WRITER, "account": ACCOUNT, "writerArn": WRITER_ARN, "readerArn": READER_ARN},
-        lifecycleRules={"noncurrentDays": 180},
         instanceTrustPolicy={},
         operatorPolicy={
             "account": ACCOUNT,

@@ -53,7 +53,6 @@ const stacks = {
     "cht-backup:server": {
       aws: {
         ...aws,
-        availabilityZone: "eu-west-1b",
         instanceType: "t3.small",
         image: "ubuntu-24.04",
         dataGibibytes: 300,
@@ -63,7 +62,7 @@ const stacks = {
         tags: { owner: "moh" },
       },
     },
-    "cht-backup:bucket": { ...madeBucket, aws: { noncurrentDays: 400 } },
+    "cht-backup:bucket": { ...madeBucket, aws: { adopt: true } },
     "cht-backup:drill": { from: "bucket", manageDocker: false },
   }),
   "a second deployment on that server": settings({
@@ -152,7 +151,7 @@ describe("stacks with AWS", function () {
     },
     [`bucket-${who}-key`]: { is: "iam.AccessKey", user: `bucket-${who}-1a2b3c` },
   });
-  const bucketParts = (writerArn: string, noncurrentDays = 180) => {
+  const bucketParts = (writerArn: string) => {
     const of = { bucket: "moh-backup-copy" };
     const all = { blockPublicAcls: true, blockPublicPolicy: true, ignorePublicAcls: true, restrictPublicBuckets: true };
     return {
@@ -178,7 +177,7 @@ describe("stacks with AWS", function () {
       "bucket-lifecycle": {
         is: "s3.BucketLifecycleConfiguration",
         ...of,
-        rules: lifecycleRules({ noncurrentDays }),
+        rules: lifecycleRules,
       },
       "bucket-policy": {
         is: "s3.BucketPolicy",
@@ -204,7 +203,6 @@ describe("stacks with AWS", function () {
       "server-subnet": {
         is: "ec2.Subnet",
         vpcId: "server-vpc-id",
-        availabilityZone: "eu-west-1a",
         cidrBlock: "10.83.0.0/24",
         ipv6CidrBlock: "2001:db8:1234:1a00::/64",
         assignIpv6AddressOnCreation: true,
@@ -321,7 +319,7 @@ describe("stacks with AWS", function () {
       names.filter((name) => /vpc|subnet|gateway|routes|data-volume/.test(name)),
       [],
     );
-    const instance = inputsOf(stack, "server-instance-ubuntu-24-04-amd64");
+    const instance = inputsOf(stack, "server-instance-ubuntu-24-04-amd64-vol-0123456789abcdef0");
     assert.equal(instance.subnetId, "subnet-0123456789abcdef0");
     assert.equal(instance.availabilityZone, "eu-west-1b");
     assert.equal(instance.userData, boot("vol-0123456789abcdef0"));
@@ -331,7 +329,6 @@ describe("stacks with AWS", function () {
       ssh("the CHT machine", ["198.51.100.0/24"], []),
       ssh("operators", ["203.0.113.7/32"], ["2001:db8:7::/48"]),
     ]);
-    assert.deepEqual(inputsOf(stack, "bucket-lifecycle").rules, lifecycleRules({ noncurrentDays: 400 }));
     assert.deepEqual(atAws(stack)["server-aws"], provider("eu-west-1", "moh", { owner: "moh" }));
     assert.match(String(inputsOf(stack, "first-boot").stdin), /cloud-init/);
     const { couchdbData } = JSON.parse(String(inputsOf(stack, "backup-settings").content));
@@ -396,6 +393,24 @@ describe("stacks with AWS", function () {
     }
   });
 
+  it("the operators of the settings and nobody else may log in, not those of the day of the first boot", () => {
+    const keys = inputsOf("server and bucket at AWS", "server-operator-keys");
+    assert.deepEqual(
+      [keys.path, keys.content, keys.mode, keys.owner],
+      ["/home/cht-admin/.ssh/authorized_keys", `${operatorKey}\n`, "0600", "cht-admin"],
+    );
+  });
+
+  it("a bucket that was left is taken again, and the kit's key for reading outlives the stack", () => {
+    const adopted = run("a clustered CouchDB, all at AWS, drills from the bucket").resources;
+    assert.ok(!adopted.has("bucket"));
+    assert.equal(adopted.get("bucket-object-lock")?.inputs.bucket, "moh-backup-copy");
+    const { resources } = run("server and bucket at AWS");
+    for (const name of ["bucket-reader", "bucket-reader-rights", "bucket-reader-key"]) {
+      assert.ok(resources.get(name)?.retained, name);
+    }
+  });
+
   it("the CHT machine gets the server's address, and waits for the bucket's protection before anything is copied", () => {
     const { resources } = run("server and bucket at AWS");
     assert.match(String(inputsOf("server and bucket at AWS", "cht-ssh-config").content), /HostName 198\.51\.100\.99\n/);
@@ -412,7 +427,6 @@ describe("stacks with AWS", function () {
     assert.equal(boot?.deletedWith, "server-instance-debian-13-arm64");
     assert.deepEqual(run("server and bucket at AWS").resources.get("server-instance-debian-13-arm64")?.ignored, [
       "ami",
-      "userData",
     ]);
   });
 
@@ -430,7 +444,7 @@ describe("stacks with AWS", function () {
     });
     assert.match(outputs.monthlyCost, /US dollars a month/);
     assert.match(outputs.kept.volume ?? "", /server-data-volume-id/);
-    assert.equal(run("server and bucket that exist").outputs.monthlyCost, undefined);
+    assert.equal(run("server and bucket that exist").outputs.monthlyCost, "nothing is made at AWS");
   });
 
   for (const name of Object.keys(stacks) as StackName[]) {

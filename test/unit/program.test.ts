@@ -514,7 +514,14 @@ describe("the program", function () {
       replaceSecrets(recovery, (inner) => inner),
       { passphrase, key: "BORG_KEY hunter2", hostKey: "ssh-ed25519 AAAAserver" },
     );
-    assert.deepEqual(Object.keys(outputs).sort(), ["commands", "deployment", "kept", "repository", "schedule"]);
+    assert.deepEqual(Object.keys(outputs).sort(), [
+      "commands",
+      "deployment",
+      "kept",
+      "monthlyCost",
+      "repository",
+      "schedule",
+    ]);
     assert.equal(outputs.repository, "ssh://offsite/mnt/backup/moh/repository");
     const commands = outputs.commands as Record<string, string>;
     assert.equal(commands.backUpNow, "ssh ubuntu@cht.example.org 'sudo systemctl start cht-backup-moh.service'");

@@ -49,6 +49,8 @@ function madeAtAws(type: string, name: string, inputs: Record<string, unknown>):
       return { publicIp: "198.51.100.99", allocationId: "eipalloc-1" };
     case "aws:ec2/vpc:Vpc":
       return { ipv6CidrBlock: "2001:db8:1234:1a00::/56" };
+    case "aws:ec2/subnet:Subnet":
+      return { availabilityZone: "eu-west-1a" };
     case "aws:iam/accessKey:AccessKey":
       return { id: `AKIA-${name}`, secret: `hunter2-${name}` };
     case "aws:iam/role:Role":
@@ -62,8 +64,16 @@ function madeAtAws(type: string, name: string, inputs: Record<string, unknown>):
   }
 }
 
+/** @param known the id of what is only read */
+function idOf(type: string, name: string, inputs: Record<string, unknown>, known: string | undefined): string {
+  if (known) return known;
+  if (type === "aws:iam/accessKey:AccessKey") return `AKIA-${name}`;
+  return type === "aws:s3/bucket:Bucket" ? String(inputs.bucket) : `${name}-id`;
+}
+
 const answersOfAws: Record<string, Record<string, unknown>> = {
   "aws:ssm/getParameter:getParameter": { value: "ami-0123456789abcdef0" },
+  "aws:ec2/getSubnet:getSubnet": { availabilityZone: "eu-west-1b" },
   "aws:index/getCallerIdentity:getCallerIdentity": { accountId: "123456789012" },
 };
 
@@ -103,8 +113,8 @@ export async function runProgram(settings: Record<string, string>, secretKeys: s
   try {
     await pulumi.runtime.setMocks(
       {
-        newResource: ({ type, name, inputs }) => ({
-          id: type.startsWith("aws:iam/accessKey") ? `AKIA-${name}` : `${name}-id`,
+        newResource: ({ type, name, inputs, id }) => ({
+          id: idOf(type, name, inputs, id),
           state: {
             ...inputs,
             ...(type === "host:index:Passphrase" ? { passphrase: inputs.value ?? "made on the machine" } : {}),
