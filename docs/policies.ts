@@ -4,10 +4,11 @@ import { join } from "node:path";
 import { parse } from "yaml";
 import { operatorPolicy, type PolicyDocument, type Statement, statePolicy } from "../components/policies";
 
-/** What docs/production.md has replaced: an account, and the key of the secrets. The account is the one in AWS' own examples. */
+/** What docs/production.md has replaced: an account (the one in AWS' own examples), the key of the secrets, two buckets. */
 const account = "123456789012";
 const kmsKeyArn = `arn:aws:kms:eu-west-1:${account}:key/1234abcd-12ab-34cd-56ef-1234567890ab`;
 const stateBucket = "moh-pulumi-state";
+const copies = "moh-backup-copy";
 
 /** The part of a policy that changes nothing, for who only looks. Pure. */
 export function lookingOnly({ Version, Statement: statements }: PolicyDocument): PolicyDocument {
@@ -28,7 +29,7 @@ export function rightsOfTheExample(): Record<"operator" | "state" | "pipeline", 
     account,
     deployment: config["cht-backup:deployment"] ?? "prod",
     server: { region: config["cht-backup:server"].aws.region },
-    bucket: { name: config["cht-backup:bucket"].name },
+    bucket: { name: copies },
   });
   const state = statePolicy({ bucket: stateBucket, kmsKeyArn });
   const [looks, reads] = [lookingOnly(operator), lookingOnly(state)];

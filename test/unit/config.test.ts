@@ -16,6 +16,7 @@ import {
 import { reference, referenceFile } from "../../docs/generate";
 import { sshCommandLine } from "../../provider/connection";
 import { core, textsOf } from "../../provider/mistakes";
+import { exampleForAws } from "../example";
 
 const machines = { cht: { address: "cht.example.org", user: "ubuntu" }, server: { address: "backup.example.org" } };
 
@@ -654,18 +655,25 @@ describe("settings", () => {
     );
   });
 
-  it("of the example Pulumi.prod.yaml are right but for the operator's key, which nobody can forget then", () => {
+  it("of the example Pulumi.prod.yaml are refused as long as anything isn't filled in, in a line each", () => {
     const { config } = parse(readFileSync(join(__dirname, "..", "..", "Pulumi.prod.yaml"), "utf8"));
-    const [mistake, ...more] = mistakes(config, [], "prod");
-    assert.deepEqual(more, []);
-    assert.match(
-      String(mistake),
-      /^cht-backup:server.aws.operatorKeys\[0\]: found "ssh-ed25519 AAAA…"; must be a public key/,
+    const lines = mistakes(config, [], "prod");
+    assert.deepEqual(
+      lines.map((line) => line.replace(/; must be .*$/, "")),
+      [
+        'host:machines.cht.address: found "<the CHT host\'s address>"',
+        'cht-backup:server.aws.operatorKeys[0]: found "<ssh-ed25519 …>"',
+        'cht-backup:server.aws.operatorNetworks[0]: found "<your address>/32"',
+        'cht-backup:server.aws.chtNetworks[0]: found "<the CHT host\'s address>/32"',
+        'cht-backup:bucket.name: found "<a name of your own>"',
+      ],
     );
-    config["cht-backup:server"].aws.operatorKeys = [operatorKey];
-    const settings = read(config, [], "prod");
+  });
+
+  it("of the example Pulumi.prod.yaml are right once they are filled in", () => {
+    const settings = read(exampleForAws(), [], "prod");
     assert.deepEqual([settings.deployment, settings.firstBackup, settings.drill?.from], ["prod", true, "alternating"]);
-    assert.deepEqual([settings.server.aws?.region, settings.bucket?.aws?.noncurrentDays], ["eu-west-1", 180]);
+    assert.deepEqual([settings.server.aws?.region, settings.bucket?.mode], ["eu-west-1", "compliance"]);
   });
 
   it("of the example Pulumi.staging.yaml are right, those of the bucket too that need secrets first", () => {
