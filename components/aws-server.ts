@@ -221,7 +221,7 @@ export class AwsServer extends pulumi.ComponentResource {
         group: SERVER_ADMIN,
         at: this.place,
       },
-      { parent: this, dependsOn: booted, deletedWith: instance },
+      { parent: this, dependsOn: booted, deletedWith: instance, retainOnDelete: true },
     );
     this.registerOutputs({ address: this.address, volumeId: this.volumeId });
   }
