@@ -18,11 +18,12 @@ async function freePort(): Promise<number> {
   return port;
 }
 
-/** The shell blocks of docs/production.md that are for AWS' own command line, as one script. */
+/** The shell blocks of docs/production.md that are the administrator's, as one script. The first two are run again. */
 function accountCommands(): string {
   const page = readFileSync(join(project, "docs/production.md"), "utf8");
   const blocks = [...page.matchAll(/```shell\n([\s\S]*?)```/g)].map(([, block = ""]) => block);
-  return blocks.filter((block) => /^ *aws /m.test(block)).join("\n");
+  const [names = "", rights = "", ...others] = blocks.filter((block) => /\baws (iam|kms|s3api|sts) /.test(block));
+  return [names, rights, names, rights, ...others].join("\n");
 }
 
 // moto asks for rights to any key, where AWS asks for those to the one: the same actions, given for all.

@@ -4,11 +4,13 @@ import { dirname, join } from "node:path";
 import { parse } from "yaml";
 import type { z } from "zod";
 import { settingsSchema } from "../../config";
+import { serverAwsSchema } from "../../config-aws";
 import { costs, month, monthlyCost, prices, restore, stored } from "../../docs/costs";
 import { costsFile, rightsFiles } from "../../docs/generate";
 import { lookingOnly, rightsOfTheExample } from "../../docs/policies";
 import { core } from "../../provider/mistakes";
 import { project } from "../../toolchain/paths";
+import { exampleForAws } from "../example";
 
 const pages = [
   "README.md",
@@ -142,6 +144,27 @@ describe("docs/production.md", () => {
     const { dependencies } = JSON.parse(readFileSync(join(project, "package.json"), "utf8"));
     const named = [...page.matchAll(/plugin install resource aws ([\d.]+)/g)].map(([, version]) => version);
     assert.deepEqual(named, [dependencies["@pulumi/aws"]]);
+  });
+
+  it("has blocks that can be pasted into any shell: no comments, nothing that goes on after a failure", () => {
+    const blocks = [...page.matchAll(/```shell\n([\s\S]*?)```/g)].map(([, block = ""]) => block);
+    assert.ok(blocks.length > 10);
+    for (const block of blocks) {
+      assert.doesNotMatch(block, /(^|\s)#|`/, block);
+      const changes = block.match(/\baws (iam|kms|s3api) (?!get|describe|head)/g) ?? [];
+      if (changes.length > 1) assert.match(block, /^\( set -eu\n[\s\S]*\n\)\n$/);
+    }
+  });
+
+  it("names what the example costs, as reckoned", () => {
+    const config = exampleForAws();
+    const { total = 0 } = monthlyCost({
+      instanceType: serverAwsSchema.shape.instanceType.parse(undefined),
+      dataGibibytes: config["cht-backup:server"].aws.dataGibibytes,
+      bucket: config["cht-backup:bucket"],
+    });
+    // And the key for the state.
+    assert.match(page.replaceAll("\n", " "), new RegExp(`about ${Math.round(total + 1)} US dollars a month at first`));
   });
 
   it("replaces everything in the rights that is another's", () => {
