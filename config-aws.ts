@@ -201,6 +201,18 @@ export const bucketAwsSchema = z
         allowed: "true or false",
         example: "true",
       }),
+    boundary: z
+      .string()
+      .regex(/^[A-Za-z0-9_+=,.@-]{1,128}$/)
+      .optional()
+      .meta({
+        description:
+          "The policy that is the permissions boundary of the users, and of the server's role, in the account of each. The " +
+          "operator of docs/production.md may make none without.",
+        allowed: "the name of a policy, without a path",
+        example: "cht-backup-boundary",
+        fallback: "no boundary",
+      }),
     tags: tags(),
   })
   .meta({
@@ -208,7 +220,7 @@ export const bucketAwsSchema = z
       "Makes the bucket at AWS, in `region`, with object lock, versioning, encryption and no public access, and users for " +
       "writing and reading; a server that is made at AWS, too, writes with its role. `{}` is enough. Left out, the bucket exists " +
       "already.",
-    allowed: "a mapping of `profile`, `adopt`, `tags`",
+    allowed: "a mapping of `profile`, `adopt`, `boundary`, `tags`",
     example: "{}",
     fallback: "the bucket exists already",
   });

@@ -46,7 +46,7 @@ export function makeAtAws(machine: "server", settings: StackSettings): AtAws {
       dataDirectory: server.dataDirectory,
       settings: server.aws,
       identityFile: machines.server.identityFile,
-      writes: bucket?.aws !== undefined,
+      writes: bucket?.aws,
     });
   const madeBucket =
     AwsBucket &&

@@ -3,7 +3,7 @@ import * as aws from "@pulumi/aws";
 import * as pulumi from "@pulumi/pulumi";
 import type { AccessKey, StackBucket } from "../config";
 import type { BucketAws } from "../config-aws";
-import { awsProvider } from "./aws-server";
+import { awsProvider, boundaryIn } from "./aws-server";
 import { type BucketRights, bucketPolicy, iamPath, lifecycleRules, readerPolicy, writerPolicy } from "./policies";
 
 export interface AwsBucketArgs {
@@ -57,8 +57,9 @@ export class AwsBucket extends pulumi.ComponentResource {
       arn.apply((bucketArn) => JSON.stringify(make({ bucketArn, prefix })));
     const writing = document((given) => writerPolicy({ ...given, longestLockDays }));
     const path = iamPath(deployment);
+    const permissionsBoundary = boundaryIn(settings.boundary, child);
     const user = (who: "writer" | "reader", policy: pulumi.Output<string>, opts: pulumi.CustomResourceOptions) => {
-      const made = new aws.iam.User(`bucket-${who}`, { path }, opts);
+      const made = new aws.iam.User(`bucket-${who}`, { path, permissionsBoundary }, opts);
       const allowed = new aws.iam.UserPolicy(`bucket-${who}-rights`, { user: made.name, policy }, opts);
       const { id, secret } = new aws.iam.AccessKey(`bucket-${who}-key`, { user: made.name }, opts);
       const key = pulumi.secret(

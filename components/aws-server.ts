@@ -2,10 +2,10 @@
 import * as aws from "@pulumi/aws";
 import * as pulumi from "@pulumi/pulumi";
 import type { Settings } from "../config";
-import { SERVER_ADMIN } from "../config-aws";
+import { type BucketAws, SERVER_ADMIN } from "../config-aws";
 import * as host from "../provider";
 import { waitForFirstBoot } from "./first-boot";
-import { deploymentTag, iamPath, instanceTrustPolicy } from "./policies";
+import { deploymentTag, iamPath, instanceTrustPolicy, policyArn } from "./policies";
 import { userData, volumeDevices } from "./user-data";
 
 export interface AwsServerArgs {
@@ -17,8 +17,8 @@ export interface AwsServerArgs {
   settings: NonNullable<Settings["server"]["aws"]>;
   /** The operator's private key, a file on this computer; undefined: the agent has it. */
   identityFile: string | undefined;
-  /** Whether the server writes to a bucket with a role of its own. */
-  writes: boolean;
+  /** The bucket that the server writes to with a role of its own; undefined: with a key, or to none. */
+  writes: Pick<BucketAws, "boundary"> | undefined;
 }
 
 /** A provider for one region, and one account. */
@@ -40,6 +40,12 @@ export function awsProvider(
     },
     { parent },
   );
+}
+
+/** The ARN of a boundary in the provider's account. */
+export function boundaryIn(name: string | undefined, opts: pulumi.InvokeOptions): pulumi.Output<string> | undefined {
+  if (name === undefined) return undefined;
+  return aws.getCallerIdentityOutput({}, opts).accountId.apply((account) => policyArn(account, name));
 }
 
 /** The processor of a type: those of Graviton have a g after the generation (EC2's naming of instance types). */
@@ -118,6 +124,7 @@ export class AwsServer extends pulumi.ComponentResource {
           path,
           assumeRolePolicy: JSON.stringify(instanceTrustPolicy()),
           description: `Writes copies of ${deployment}`,
+          permissionsBoundary: boundaryIn(args.writes.boundary, child),
         },
         child,
       );

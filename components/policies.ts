@@ -105,6 +105,8 @@ export function bucketPolicy({ account, writerArn, readerArn, ...rights }: Bucke
   };
 }
 
+const actionsOf = (statements: Statement[]) => [...new Set(statements.flatMap(({ Action }) => Action ?? []))].sort();
+
 /** What keeps somebody to a policy's rights, whatever others they have. */
 function confined(
   name: "Writer" | "Reader",
@@ -123,7 +125,7 @@ function confined(
       Sid: `${name}NothingElse`,
       Effect: "Deny",
       Principal: "*",
-      NotAction: [...new Set(theirs.flatMap(({ Action }) => Action ?? []))].sort(),
+      NotAction: actionsOf(theirs),
       Resource: everything,
       Condition: them,
     },
@@ -184,6 +186,35 @@ export const lifecycleRules = [
   },
 ];
 
+/** The boundary that the example in docs/production.md gives users and roles: the name of a policy of the account. */
+export const exampleBoundary = "cht-backup-boundary";
+
+export function policyArn(account: string, name: string): string {
+  return `arn:aws:iam::${account}:policy/${name}`;
+}
+
+/**
+ * The most that a deployment's users and its server's role may, whatever rights they are given: what writer and reader
+ * may, with the whole bucket. It says so twice: a boundary that only allows doesn't hold against a bucket's policy that
+ * names the user.
+ */
+export function boundaryPolicy({ bucketArn }: { bucketArn: string }): PolicyDocument {
+  const rights = { bucketArn, prefix: "" };
+  // The writer's refusals, one with a number of days, stay with the writer's own policy.
+  const both = { Writer: writerPolicy({ ...rights, longestLockDays: 0 }), Reader: readerPolicy(rights) };
+  const given = Object.entries(both).flatMap(([name, { Statement: all }]) =>
+    all.filter(({ Effect }) => Effect === "Allow").map((one) => ({ ...one, Sid: `${name}${one.Sid}` })),
+  );
+  return {
+    Version: "2012-10-17",
+    Statement: [
+      ...given,
+      { Sid: "NothingElse", Effect: "Deny", NotAction: actionsOf(given), Resource: "*" },
+      { Sid: "NothingElsewhere", Effect: "Deny", Action: "*", NotResource: [bucketArn, `${bucketArn}/*`] },
+    ],
+  };
+}
+
 /** Who may take the server's role: instances, on which it is the machine's. */
 export function instanceTrustPolicy(): PolicyDocument {
   const Principal = { Service: "ec2.amazonaws.com" };
@@ -201,22 +232,27 @@ export interface OperatorRights {
   server?: { region: string };
   /** The bucket that the stack makes. */
   bucket?: { name: string };
+  /** The name of the policy that has to be the boundary of all users and roles. */
+  boundary: string;
 }
 
 /**
  * What the operator may who runs `up`, `preview` and `destroy` for a deployment. Not to remove the data volume, the
- * bucket, or anything in it.
+ * bucket, or anything in it; nor to give anybody a right beyond the boundary. So the account's other parts are out of
+ * reach for whoever steals the operator's key.
  *
- * Whoever may write policies of users can give such a user any right. It is a guard against mistakes and against
- * whoever steals the operator's key for something else, not against an operator with bad intentions.
+ * The deployment isn't: who may attach the data volume to an instance can write to it, and who may write the bucket's policy
+ * can let somebody else in, another account, too. Only locks in compliance mode hold against that.
  */
-export function operatorPolicy({ account, deployment, server, bucket }: OperatorRights): PolicyDocument {
+export function operatorPolicy({ account, deployment, server, bucket, boundary }: OperatorRights): PolicyDocument {
   return {
     Version: "2012-10-17",
     Statement: [
       ...(server === undefined ? [] : serverMaking(server, account, deployment)),
       ...(bucket === undefined ? [] : bucketMaking(bucket)),
-      ...(server === undefined && bucket === undefined ? [] : identityMaking(account, deployment)),
+      ...(server === undefined && bucket === undefined
+        ? []
+        : identityMaking(account, deployment, policyArn(account, boundary))),
     ],
   };
 }
@@ -231,50 +267,31 @@ function serverMaking({ region }: { region: string }, account: string, deploymen
   return [
     allow("Look", ["ec2:Describe*"], "*", here),
     allow(
-      "MakeAndChange",
+      "Make",
       [
         "ec2:AllocateAddress",
-        "ec2:AssociateAddress",
-        "ec2:AssociateIamInstanceProfile",
-        "ec2:AssociateRouteTable",
-        "ec2:AttachInternetGateway",
-        "ec2:AuthorizeSecurityGroupEgress",
-        "ec2:AuthorizeSecurityGroupIngress",
         "ec2:CreateInternetGateway",
-        "ec2:CreateRoute",
         "ec2:CreateRouteTable",
         "ec2:CreateSecurityGroup",
         "ec2:CreateSubnet",
         "ec2:CreateVolume",
         "ec2:CreateVpc",
-        "ec2:DisassociateAddress",
-        "ec2:DisassociateIamInstanceProfile",
-        "ec2:DisassociateRouteTable",
-        "ec2:ModifyInstanceAttribute",
-        "ec2:ModifyInstanceCreditSpecification",
-        "ec2:ModifyInstanceMaintenanceOptions",
-        "ec2:ModifyInstanceMetadataOptions",
-        "ec2:ModifySecurityGroupRules",
-        "ec2:ModifySubnetAttribute",
-        "ec2:ModifyVolume",
-        "ec2:ModifyVpcAttribute",
-        "ec2:ReplaceIamInstanceProfileAssociation",
-        "ec2:ReplaceRoute",
-        "ec2:RevokeSecurityGroupEgress",
-        "ec2:RevokeSecurityGroupIngress",
         "ec2:RunInstances",
-        "ec2:UpdateSecurityGroupRuleDescriptionsEgress",
-        "ec2:UpdateSecurityGroupRuleDescriptionsIngress",
       ],
       "*",
       here,
     ),
-    allow("TagWhatIsMade", ["ec2:CreateTags"], ec2("*"), { Null: { "ec2:CreateAction": "false" } }),
-    allow("TagOurs", ["ec2:CreateTags", "ec2:DeleteTags"], ec2("*"), ours),
-    // Not the data volume: whatever a stack does, it stays.
+    // Not to remove the data volume: whatever a stack does, it stays.
     allow(
-      "RemoveOurs",
+      "ChangeAndRemoveOurs",
       [
+        "ec2:AssociateAddress",
+        "ec2:AssociateIamInstanceProfile",
+        "ec2:AssociateRouteTable",
+        "ec2:AttachInternetGateway",
+        "ec2:AttachVolume",
+        "ec2:AuthorizeSecurityGroup*",
+        "ec2:CreateRoute",
         "ec2:DeleteInternetGateway",
         "ec2:DeleteRoute",
         "ec2:DeleteRouteTable",
@@ -282,15 +299,52 @@ function serverMaking({ region }: { region: string }, account: string, deploymen
         "ec2:DeleteSubnet",
         "ec2:DeleteVpc",
         "ec2:DetachInternetGateway",
+        "ec2:DetachVolume",
+        "ec2:DisassociateAddress",
+        "ec2:DisassociateIamInstanceProfile",
+        "ec2:DisassociateRouteTable",
+        "ec2:ModifyInstanceAttribute",
+        "ec2:ModifyInstanceCreditSpecification",
+        "ec2:ModifyInstanceMaintenanceOptions",
+        "ec2:ModifyInstanceMetadataOptions",
+        "ec2:ModifyNetworkInterfaceAttribute",
+        "ec2:ModifySubnetAttribute",
+        "ec2:ModifyVolume",
+        "ec2:ModifyVpcAttribute",
+        "ec2:MonitorInstances",
         "ec2:ReleaseAddress",
+        "ec2:ReplaceIamInstanceProfileAssociation",
+        "ec2:ReplaceRoute",
+        "ec2:ReplaceRouteTableAssociation",
+        "ec2:RevokeSecurityGroup*",
         "ec2:StartInstances",
         "ec2:StopInstances",
         "ec2:TerminateInstances",
+        "ec2:UnmonitorInstances",
+        "ec2:UpdateSecurityGroupRuleDescriptions*",
       ],
-      ec2("elastic-ip", "instance", "internet-gateway", "route-table", "security-group", "subnet", "vpc"),
+      ec2("*"),
       ours,
     ),
-    allow("VolumesOnOurs", ["ec2:AttachVolume", "ec2:DetachVolume"], ec2("instance"), ours),
+    // What AWS makes along with ours has no tag: an instance's network interface, a group's rules. The interface of another
+    // instance can be given one of our addresses or groups, therefore.
+    allow(
+      "ChangeWhatComesWithOurs",
+      [
+        "ec2:AssociateAddress",
+        "ec2:AuthorizeSecurityGroup*",
+        "ec2:DisassociateAddress",
+        "ec2:ModifyNetworkInterfaceAttribute",
+      ],
+      ec2("network-interface", "security-group-rule"),
+    ),
+    allow("TagWhatIsMade", ["ec2:CreateTags"], ec2("*"), { Null: { "ec2:CreateAction": "false" } }),
+    allow("TagOurs", ["ec2:CreateTags", "ec2:DeleteTags"], ec2("*"), ours),
+    // The volume of the system gets its tags when it is there already.
+    allow("TagTheSystem", ["ec2:CreateTags"], ec2("volume"), {
+      StringEquals: { [`aws:RequestTag/${deploymentTag}`]: deployment },
+      Null: { [`aws:ResourceTag/${deploymentTag}`]: "true" },
+    }),
     // One that is there already has no tag of ours.
     allow("VolumesOfAny", ["ec2:AttachVolume", "ec2:DetachVolume"], ec2("volume")),
     allow(
@@ -333,13 +387,26 @@ function bucketMaking({ name }: { name: string }): Statement[] {
   ];
 }
 
-function identityMaking(account: string, deployment: string): Statement[] {
+function identityMaking(account: string, deployment: string, boundary: string): Statement[] {
   const iam = (kind: string) => `arn:aws:iam::${account}:${kind}${iamPath(deployment)}*`;
   return [
+    // The key of the condition is the boundary that is asked for, or where there is none to ask for, the one that is there.
+    allow(
+      "RightsWithinTheBoundary",
+      [
+        "iam:CreateRole",
+        "iam:CreateUser",
+        "iam:PutRolePermissionsBoundary",
+        "iam:PutRolePolicy",
+        "iam:PutUserPermissionsBoundary",
+        "iam:PutUserPolicy",
+      ],
+      [iam("role"), iam("user")],
+      { StringEquals: { "iam:PermissionsBoundary": boundary } },
+    ),
     allow(
       "TheServersRole",
       [
-        "iam:CreateRole",
         "iam:DeleteRole",
         "iam:DeleteRolePolicy",
         "iam:GetRole",
@@ -348,7 +415,6 @@ function identityMaking(account: string, deployment: string): Statement[] {
         "iam:ListInstanceProfilesForRole",
         "iam:ListRolePolicies",
         "iam:ListRoleTags",
-        "iam:PutRolePolicy",
         "iam:TagRole",
         "iam:UntagRole",
         "iam:UpdateAssumeRolePolicy",
@@ -378,7 +444,6 @@ function identityMaking(account: string, deployment: string): Statement[] {
       "TheBucketsUsers",
       [
         "iam:CreateAccessKey",
-        "iam:CreateUser",
         "iam:DeleteAccessKey",
         "iam:DeleteUser",
         "iam:DeleteUserPolicy",
@@ -389,7 +454,6 @@ function identityMaking(account: string, deployment: string): Statement[] {
         "iam:ListGroupsForUser",
         "iam:ListUserPolicies",
         "iam:ListUserTags",
-        "iam:PutUserPolicy",
         "iam:TagUser",
         "iam:UntagUser",
         "iam:UpdateAccessKey",

@@ -2,7 +2,14 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { parse } from "yaml";
-import { operatorPolicy, type PolicyDocument, type Statement, statePolicy } from "../components/policies";
+import {
+  boundaryPolicy,
+  exampleBoundary,
+  operatorPolicy,
+  type PolicyDocument,
+  type Statement,
+  statePolicy,
+} from "../components/policies";
 
 /** What docs/production.md has replaced: an account (the one in AWS' own examples), the key of the secrets, two buckets. */
 const account = "123456789012";
@@ -22,16 +29,21 @@ export function lookingOnly({ Version, Statement: statements }: PolicyDocument):
   };
 }
 
-/** By who gets them: who runs `up`, who keeps states in the bucket for them, and the pipeline, which only looks. */
-export function rightsOfTheExample(): Record<"operator" | "state" | "pipeline", PolicyDocument> {
+/**
+ * By who gets them: who runs `up`, who keeps states in the bucket for them, and the pipeline, which only looks. And the
+ * boundary of those whom the operator makes.
+ */
+export function rightsOfTheExample(): Record<"operator" | "boundary" | "state" | "pipeline", PolicyDocument> {
   const { config } = parse(readFileSync(join(__dirname, "..", "Pulumi.prod.yaml"), "utf8"));
   const operator = operatorPolicy({
     account,
     deployment: config["cht-backup:deployment"] ?? "prod",
     server: { region: config["cht-backup:server"].aws.region },
     bucket: { name: copies },
+    boundary: exampleBoundary,
   });
+  const boundary = boundaryPolicy({ bucketArn: `arn:aws:s3:::${copies}` });
   const state = statePolicy({ bucket: stateBucket, kmsKeyArn });
   const [looks, reads] = [lookingOnly(operator), lookingOnly(state)];
-  return { operator, state, pipeline: { ...looks, Statement: [...looks.Statement, ...reads.Statement] } };
+  return { operator, boundary, state, pipeline: { ...looks, Statement: [...looks.Statement, ...reads.Statement] } };
 }

@@ -1,13 +1,13 @@
-/** Prints the documents of components/policies.ts as JSON, for the tests in Python: `{function: arguments}` in, by standard input. */
+/** Prints the documents of components/policies.ts as JSON, for the tests in Python: `{name: arguments}` in, by standard input. */
 import { text } from "node:stream/consumers";
 import * as policies from "../../components/policies";
 
-const functions = policies as unknown as Record<string, (settings: object) => object>;
+const all = policies as unknown as Record<string, object | ((settings: object) => object)>;
 
 text(process.stdin).then((asked) => {
-  const documents = Object.entries<object>(JSON.parse(asked)).map(([name, settings]) => [
-    name,
-    functions[name]?.(settings),
-  ]);
+  const documents = Object.entries<object>(JSON.parse(asked)).map(([name, settings]) => {
+    const one = all[name];
+    return [name, typeof one === "function" ? one(settings) : one];
+  });
   process.stdout.write(JSON.stringify(Object.fromEntries(documents)));
 });

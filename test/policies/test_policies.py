@@ -48,7 +48,10 @@ def setUpModule():
             "deployment": "moh",
             "server": {"region": "us-east-1"},
             "bucket": {"name": MADE},
+            "boundary": "cht-backup-boundary",
         },
+        boundaryPolicy={"bucketArn": ARN},
+        lifecycleRules={},
     )
 
 
@@ -386,6 +389,34 @@ class OnMoto(Case):
         self.all_refused(self.moto.client("iam", key), IAM_ATTEMPTS)
         self.all_refused(self.moto.client("ec2", key), EC2_ATTEMPTS, ["UnauthorizedOperation", "AccessDenied"])
 
+    def boundary(self):
+        # moto knows no NotResource.
+        policy = for_moto(rendered["boundaryPolicy"])
+        return {**policy, "Statement": [of for of in policy["Statement"] if "NotResource" not in of]}
+
+    def test_nobody_under_the_boundary_may_more_whatever_rights_he_is_given(self):
+        # moto doesn't look at boundaries, so what one refuses is taken for the user's own.
+        refused = [of for of in self.boundary()["Statement"] if of["Effect"] == "Deny"]
+        given = {"Sid": "x", "Effect": "Allow", "Action": "*", "Resource": "*"}
+        key = self.moto.make_user("thief", {"Version": "2012-10-17", "Statement": [given, *refused]})
+        self.moto.enforce()
+        self.all_done(self.moto.client("s3", key), rights_of_writer(self.filled))
+        elsewhere = [of for of in attempts(self.filled) if "elsewhere" in of[0]]
+        tried = [of for of in inside(seen_by_moto(attempts(self.filled))) if of not in elsewhere]
+        self.all_refused(self.moto.client("s3", key), tried)
+        self.all_refused(self.moto.client("iam", key), IAM_ATTEMPTS)
+        self.all_refused(self.moto.client("ec2", key), EC2_ATTEMPTS, ["UnauthorizedOperation", "AccessDenied"])
+
+    def test_the_boundary_leaves_writer_and_reader_their_rights_and_gives_nobody_more(self):
+        key = self.moto.make_user("bounded", self.boundary())
+        self.moto.enforce()
+        self.all_done(self.moto.client("s3", key), rights_of_writer(self.filled) + rights_of_reader(self.filled))
+        elsewhere = [of for of in attempts(self.filled) if "elsewhere" in of[0]]
+        tried = [of for of in seen_by_moto(attempts(self.filled)) if of not in elsewhere]
+        self.all_refused(self.moto.client("s3", key), tried)
+        self.all_refused(self.moto.client("iam", key), IAM_ATTEMPTS)
+        self.all_refused(self.moto.client("ec2", key), EC2_ATTEMPTS, ["UnauthorizedOperation", "AccessDenied"])
+
     def test_the_servers_role_makes_and_checks_a_copy_without_any_key_on_the_server(self):
         # It takes no default for a bucket that isn't empty.
         self.moto.forget()
@@ -431,7 +462,8 @@ class OnMoto(Case):
         ]
         ec2.create_tags(Resources=[volume], Tags=tags)
         path, trust = "/cht-backup/moh/", json.dumps(rendered["instanceTrustPolicy"])
-        iam.create_role(RoleName="server", Path=path, AssumeRolePolicyDocument=trust)
+        boundary = {"PermissionsBoundary": f"arn:aws:iam::{ACCOUNT}:policy/cht-backup-boundary"}
+        iam.create_role(RoleName="server", Path=path, AssumeRolePolicyDocument=trust, **boundary)
         writing = json.dumps(rendered["writerPolicy"])
         iam.put_role_policy(RoleName="server", PolicyName="writer", PolicyDocument=writing)
         iam.create_instance_profile(InstanceProfileName="server", Path=path)
@@ -441,6 +473,10 @@ class OnMoto(Case):
             ImageId=image, MinCount=1, MaxCount=1, InstanceType="t4g.small", SubnetId=subnet,
             SecurityGroupIds=[group], IamInstanceProfile={"Name": "server"}, MetadataOptions={"HttpTokens": "required"},
         )["Instances"][0]["InstanceId"]  # fmt: skip
+        (system,) = ec2.describe_instances()["Reservations"][0]["Instances"][0]["BlockDeviceMappings"]
+        ec2.create_tags(Resources=[system["Ebs"]["VolumeId"]], Tags=tags)
+        (interface,) = ec2.describe_network_interfaces()["NetworkInterfaces"]
+        ec2.modify_network_interface_attribute(NetworkInterfaceId=interface["NetworkInterfaceId"], Groups=[group])
         ec2.attach_volume(InstanceId=instance, VolumeId=volume, Device="/dev/sdf")
         address = ec2.allocate_address(Domain="vpc")["AllocationId"]
         associated = ec2.associate_address(AllocationId=address, InstanceId=instance)["AssociationId"]
@@ -448,7 +484,7 @@ class OnMoto(Case):
         asked = ("debian/release/13/latest/arm64", "canonical/ubuntu/server/24.04/stable/current/arm64/hvm/ebs-gp3")
         for name in asked:
             self.assertEqual(code_of(ssm, "get_parameter", {"Name": f"/aws/service/{name}"}), "ParameterNotFound")
-        iam.create_user(UserName="reader", Path=path)
+        iam.create_user(UserName="reader", Path=path, **boundary)
         iam.put_user_policy(UserName="reader", PolicyName="x", PolicyDocument=json.dumps(rendered["readerPolicy"]))
         iam.create_access_key(UserName="reader")
         self.make_bucket_as_the_stack_does(s3)
@@ -466,6 +502,7 @@ class OnMoto(Case):
                 ("make a policy", "create_policy", {"PolicyName": "x", "PolicyDocument": ANYTHING}),
                 ("make a login", "create_login_profile", {"UserName": "reader", "Password": "Correct-horse-1"}),
                 ("make a group", "create_group", {"GroupName": "x"}),
+                ("remove the boundary", "delete_role_permissions_boundary", {"RoleName": "server"}),
                 ("list users", "list_users", {}),
             ],
             s3: [

@@ -62,7 +62,7 @@ const stacks = {
         tags: { owner: "moh" },
       },
     },
-    "cht-backup:bucket": { ...madeBucket, aws: { adopt: true } },
+    "cht-backup:bucket": { ...madeBucket, aws: { adopt: true, boundary: "moh-boundary" } },
     "cht-backup:drill": { from: "bucket", manageDocker: false },
   }),
   "a second deployment on that server": settings({
@@ -333,6 +333,23 @@ describe("stacks with AWS", function () {
     assert.match(String(inputsOf(stack, "first-boot").stdin), /cloud-init/);
     const { couchdbData } = JSON.parse(String(inputsOf(stack, "backup-settings").content));
     assert.deepEqual(couchdbData, ["/srv/couchdb1", "/srv/couchdb2", "/srv/couchdb3"]);
+  });
+
+  it("the boundary that an operator has to give is everybody's who is made", () => {
+    const made = (stack: StackName) =>
+      [...run(stack).resources]
+        .filter(([, { type }]) => /^aws:iam\/(user|role):/.test(type))
+        .map(([name, { inputs }]) => [name, inputs.permissionsBoundary])
+        .sort();
+    const boundary = "arn:aws:iam::123456789012:policy/moh-boundary";
+    assert.deepEqual(made("a clustered CouchDB, all at AWS, drills from the bucket"), [
+      ["bucket-reader", boundary],
+      ["server-role", boundary],
+    ]);
+    assert.deepEqual(made("a second deployment on that server"), [
+      ["bucket-reader", undefined],
+      ["bucket-writer", undefined],
+    ]);
   });
 
   it("drills from a bucket that the stack makes get the reader's key on their machine, the server gets none at all", () => {

@@ -3,6 +3,7 @@ import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import {
+  boundaryPolicy,
   bucketPolicy,
   deploymentTag,
   iamPath,
@@ -27,6 +28,7 @@ const operator = operatorPolicy({
   deployment: "moh",
   server: { region: "eu-west-1" },
   bucket: { name: "moh-copies" },
+  boundary: "cht-backup-boundary",
 });
 
 const list = (value: string | string[] | undefined) => [value ?? []].flat();
@@ -157,6 +159,32 @@ describe("what the bucket removes by itself", () => {
   });
 });
 
+describe("the boundary", () => {
+  const { bucketArn } = rights;
+  const boundary = boundaryPolicy({ bucketArn });
+
+  it("leaves writer and reader all their rights", () => {
+    const whole = { bucketArn, prefix: "" };
+    for (const policy of [writerPolicy({ ...whole, longestLockDays }), readerPolicy(whole)]) {
+      for (const { Sid: _, ...wanted } of of("Allow", policy)) {
+        ok(
+          of("Allow", boundary).some(({ Sid: _, ...given }) => JSON.stringify(given) === JSON.stringify(wanted)),
+          JSON.stringify(wanted),
+        );
+      }
+    }
+  });
+
+  it("refuses all else, as a bucket's policy could give it that names the user", () => {
+    const given = [...new Set(actions(of("Allow", boundary)))].sort();
+    for (const action of given) ok(/^s3:(Get|List|PutObject$|PutObjectRetention$)/.test(action), action);
+    equal(of("Deny", boundary), [
+      { Sid: "NothingElse", Effect: "Deny", NotAction: given, Resource: "*" },
+      { Sid: "NothingElsewhere", Effect: "Deny", Action: "*", NotResource: [bucketArn, `${bucketArn}/*`] },
+    ]);
+  });
+});
+
 it("the server's role is taken by instances of EC2 alone", () => {
   const [statement, ...others] = instanceTrustPolicy().Statement;
   equal(others, []);
@@ -211,23 +239,69 @@ describe("what the operator may", () => {
     }
   });
 
-  it("ends and removes nothing without the deployment's tag, and makes nothing in another region", () => {
+  it("changes, ends and removes nothing at EC2 without the deployment's tag, and makes nothing in another region", () => {
+    const ours = { [`aws:ResourceTag/${deploymentTag}`]: "moh" };
+    const others: Record<string, string[]> = {};
     for (const { Sid, Action, Resource, Condition } of of("Allow", operator)) {
-      for (const action of list(Action).filter((name) =>
-        /^ec2:(Delete|Terminate|Stop|Release|Detach(?!Volume))/.test(name),
-      )) {
-        equal(Condition?.StringEquals, { [`aws:ResourceTag/${deploymentTag}`]: "moh" }, `${Sid} ${action}`);
-      }
       if (list(Resource).includes("*")) equal(Condition, { StringEquals: { "aws:RequestedRegion": "eu-west-1" } }, Sid);
+      // A route has no tag: it is made in a table that has.
+      const changing = list(Action).filter((action) =>
+        /^ec2:(?!Describe|Allocate|Run|Create(?!Route$|Tags$))/.test(action),
+      );
+      if (changing.length > 0 && JSON.stringify(Condition?.StringEquals) !== JSON.stringify(ours)) {
+        others[Sid] = list(Resource).map((arn) => arn.replace(/^arn:aws:ec2:eu-west-1:123456789012:/, ""));
+      }
+    }
+    equal(others, {
+      ChangeWhatComesWithOurs: ["network-interface/*", "security-group-rule/*"],
+      TagWhatIsMade: ["*/*"],
+      TagTheSystem: ["volume/*"],
+      VolumesOfAny: ["volume/*"],
+    });
+    const tagging = of("Allow", operator).filter(({ Sid }) => Sid.startsWith("Tag"));
+    equal(
+      tagging.map(({ Condition }) => Condition),
+      [
+        { Null: { "ec2:CreateAction": "false" } },
+        { StringEquals: ours },
+        {
+          StringEquals: { [`aws:RequestTag/${deploymentTag}`]: "moh" },
+          Null: { [`aws:ResourceTag/${deploymentTag}`]: "true" },
+        },
+      ],
+    );
+  });
+
+  it("gives no user and no role a right beyond the boundary, and can't take that away", () => {
+    const within = {
+      StringEquals: { "iam:PermissionsBoundary": `arn:aws:iam::${account}:policy/cht-backup-boundary` },
+    };
+    for (const what of ["User", "Role"]) {
+      for (const action of [`iam:Create${what}`, `iam:Put${what}Policy`, `iam:Put${what}PermissionsBoundary`]) {
+        equal(
+          may(action).map(({ Condition }) => Condition),
+          [within],
+          action,
+        );
+      }
+      for (const action of [`iam:Delete${what}PermissionsBoundary`, `iam:Attach${what}Policy`]) {
+        equal(may(action), [], action);
+      }
+    }
+    for (const action of ["iam:CreatePolicyVersion", "iam:DeletePolicy", "iam:SetDefaultPolicyVersion"]) {
+      equal(may(action), [], action);
     }
   });
 
   it("is only what the stack makes", () => {
     const services = (policy: PolicyDocument) =>
       new Set(actions(policy.Statement).map((action) => action.split(":")[0]));
-    equal(services(operatorPolicy({ account, deployment: "moh", bucket: { name: "x" } })), new Set(["s3", "iam"]));
     equal(
-      services(operatorPolicy({ account, deployment: "moh", server: { region: "eu-west-1" } })),
+      services(operatorPolicy({ account, deployment: "moh", boundary: "x", bucket: { name: "x" } })),
+      new Set(["s3", "iam"]),
+    );
+    equal(
+      services(operatorPolicy({ account, deployment: "moh", boundary: "x", server: { region: "eu-west-1" } })),
       new Set(["ec2", "ssm", "iam"]),
     );
   });
@@ -235,6 +309,8 @@ describe("what the operator may", () => {
   it("fits into a managed policy, with the longest names", () => {
     const deployment = "d".repeat(31);
     const server = { region: "ap-southeast-7" };
-    ok(length(operatorPolicy({ account, deployment, server, bucket: { name: "b".repeat(63) } })) <= 6144);
+    const bucket = { name: "b".repeat(63) };
+    ok(length(operatorPolicy({ account, deployment, server, bucket, boundary: "p".repeat(128) })) <= 6144);
+    ok(length(boundaryPolicy({ bucketArn: `arn:aws:s3:::${bucket.name}` })) <= 6144);
   });
 });
