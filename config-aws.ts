@@ -266,6 +266,14 @@ function serverMistakes(given: Mapping): string[] {
         "machine and knows it",
     );
   }
+  for (const name of ["jump", "configFile"]) {
+    const value = asMapping(machines?.server)?.[name];
+    if (value === undefined) continue;
+    lines.push(
+      `host:machines.server.${name}: ${found(value)} with cht-backup:server.aws; must be left out: the Command plugin, which ` +
+        "waits for that machine's first boot, doesn't read it. operatorNetworks says from where it is reached",
+    );
+  }
   const { region, availabilityZone: zone } = aws;
   lines.push(...regionMistakes("cht-backup:server.aws.region", region));
   if (typeof region === "string" && typeof zone === "string" && !zone.startsWith(region)) {

@@ -48,7 +48,7 @@ export const settingsSchema = z.strictObject({
     description:
       "The machines and how your computer reaches them over SSH. `cht` is the machine that runs the CHT, `server` " +
       "the one that keeps the backups: another machine, for whoever takes over the first must not reach both. With " +
-      "`cht-backup:server.aws` the stack makes `server`; then it has at most `identityFile`, `jump` or `configFile`.",
+      "`cht-backup:server.aws` the stack makes `server`; then it has at most `identityFile`.",
     allowed: "a mapping that has `cht` and `server`, each with at least `address`",
     example: "{ cht: { address: cht.example.org, user: ubuntu }, server: { address: backup.example.org } }",
   }),
@@ -557,7 +557,8 @@ export const settingsSchema = z.strictObject({
       description:
         "Whether `pulumi up` makes the first backup once everything is in place, and shows it for up to 20 minutes; a longer " +
         "one goes on by itself. It uses the Command plugin, which logs in with the agent or `identityFile` and doesn't read " +
-        "an ssh configuration.",
+        "an ssh configuration. A key that the agent has, too, is used from there; another one is kept in the stack's state, " +
+        "encrypted.",
       allowed: "true or false",
       example: "false",
     }),
@@ -975,10 +976,19 @@ function dataOn(machine: string, given: Record<string, unknown>): string[] {
   return machine === "cht" ? [home, ...couchdbData].flat() : [];
 }
 
-/** The Command plugin, which starts the first backup, knows neither an ssh configuration nor a chain of jump hosts. */
+/**
+ * The Command plugin, which starts the first backup, knows neither an ssh configuration nor a chain of jump hosts; and with
+ * an RSA host key it asks for signatures by SHA-1, which OpenSSH gives no more (8.8).
+ */
 function firstBackupMistakes(given: unknown): string[] {
   const machine = machinesSchema.valueType.safeParse(asMapping(given)?.cht).data;
   const unfit = (["configFile", "jump"] as const).find((name) => machine?.[name] !== undefined);
+  if (unfit === undefined && machine?.hostKey?.startsWith("ssh-rsa ")) {
+    return [
+      "cht-backup:firstBackup: found true with a host:machines.cht.hostKey of the type ssh-rsa, by which the Command plugin " +
+        "can't connect; must be false, or the hostKey of another type: `ssh-keyscan -t ed25519 ADDRESS`",
+    ];
+  }
   if (unfit === undefined) return [];
   return [
     `cht-backup:firstBackup: found true with host:machines.cht.${unfit}; must be false then, for the Command plugin ` +

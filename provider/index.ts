@@ -14,8 +14,8 @@ function inPlace(opts: pulumi.CustomResourceOptions = {}): pulumi.CustomResource
 }
 
 /**
- * Where a machine is that the stack makes itself, so that `host:machines` can't say it. Its `identityFile`, `jump` and
- * `configFile` still come from there.
+ * Where a machine is that the stack makes itself, so that `host:machines` can't say it. Its `identityFile` still comes
+ * from there.
  */
 export interface Place {
   /** Name of the machine. */

@@ -48,6 +48,8 @@ function mistakes(settings: Record<string, unknown>, secrets: string[] = [], sta
 }
 
 const host = "AAAAC3NzaC1lZDI1NTE5AAAAIDchlaMSlsqghPIoqQnY3dW3bNcFuEd9egd7VQ/ugsoX";
+/** The beginning of a key: its type. */
+const rsaKey = Buffer.from("\0\0\0\x07ssh-rsa\0\0\0\x03\x01\0\x01", "latin1").toString("base64");
 
 const bucket = {
   name: "moh-backup-copy",
@@ -317,6 +319,24 @@ const wrong: [what: string, settings: Record<string, unknown>, line: RegExp, sec
     "yes in place of true",
     { "cht-backup:firstBackup": "yes" },
     /^cht-backup:firstBackup: found "yes"; must be true or false/,
+  ],
+  [
+    "a jump host on the way to a server that the stack makes",
+    made({}, { "host:machines": { cht: machines.cht, server: { jump: "bastion" } } }),
+    /^host:machines.server.jump: found "bastion" with cht-backup:server.aws; must be left out: the Command plugin/,
+  ],
+  [
+    "an ssh configuration for a server that the stack makes",
+    made({}, { "host:machines": { cht: machines.cht, server: { configFile: "./ssh_config" } } }),
+    /^host:machines.server.configFile: found ".\/ssh_config" with cht-backup:server.aws; must be left out/,
+  ],
+  [
+    "a first backup with a host key of RSA",
+    {
+      "cht-backup:firstBackup": true,
+      "host:machines": { ...machines, cht: { address: "a", hostKey: `ssh-rsa ${rsaKey}` } },
+    },
+    /^cht-backup:firstBackup: found true with a host:machines.cht.hostKey of the type ssh-rsa, .*ssh-keyscan -t ed25519/,
   ],
   [
     "a first backup over a jump host",

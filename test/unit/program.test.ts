@@ -559,12 +559,14 @@ describe("the first backup", function () {
       assert.ok(command.dependencies.includes("nightly-backup-timer"));
       assert.doesNotMatch(JSON.stringify(replaceSecrets(command.raw, () => "")), /hunter2/);
       const { connection, ...others } = command.inputs;
-      // It runs once for each repository, and for nothing else.
+      // It runs once for each repository, and for nothing else: then where the machine is by then, and by today's key.
       assert.equal(command.replacementTrigger, "f".repeat(64));
-      assert.deepEqual(command.ignored, ["connection", "create", "stdin"]);
+      assert.deepEqual(command.ignored, []);
       assert.deepEqual(others, {
         create: "sudo -n bash -s -- cht-backup-moh.service",
         stdin: readHostFile("cht/first_backup.sh"),
+        update: "true",
+        addPreviousOutputInEnv: false,
       });
       const { host, port, user, privateKey } = connection as Record<string, unknown>;
       assert.deepEqual([host, port, user, privateKey], ["cht.example.org", 22, "ubuntu", "hunter2, a private key"]);
