@@ -160,9 +160,37 @@ const wrong: [what: string, settings: Record<string, unknown>, line: RegExp, sec
     /^cht-backup:bucket.accessKeyId: found a value that isn't shown with aws; must be left out/,
   ],
   [
-    "versions that are removed before their locks end",
-    madeBucket({ aws: { noncurrentDays: 30 } }),
-    /^cht-backup:bucket.aws.noncurrentDays: found 30 with lockDays 60; must not be less$/,
+    "a name with dots for a bucket at AWS",
+    madeBucket({ name: "moh.backup.copy" }),
+    /^cht-backup:bucket.name: found "moh.backup.copy" with aws; must have no dots there/,
+  ],
+  [
+    "a zone beside a subnet",
+    made({
+      availabilityZone: "eu-west-1b",
+      vpc: { id: "vpc-0123456789abcdef0", subnetId: "subnet-0123456789abcdef0" },
+    }),
+    /^cht-backup:server.aws.availabilityZone: found "eu-west-1b" with vpc; must be left out/,
+  ],
+  [
+    "an address of the office's own network",
+    made({ chtNetworks: ["192.168.1.20/32"] }),
+    /^cht-backup:server.aws.chtNetworks: found "192.168.1.20\/32", which no server on the internet ever sees; must be /,
+  ],
+  [
+    "a CHT machine that is reached inside a network, and nothing that says what the internet sees",
+    made({ chtNetworks: undefined }, { "host:machines": { cht: { address: "10.0.0.5" } } }),
+    /^cht-backup:server.aws.chtNetworks: found "10.0.0.5\/32", which no server on the internet ever sees/,
+  ],
+  [
+    "operators that come by IPv6 alone",
+    made({ operatorNetworks: ["2001:db8::/48"] }),
+    /^cht-backup:server.aws.operatorNetworks: found networks of IPv6 alone; must have one of IPv4, too/,
+  ],
+  [
+    "a region of another partition",
+    made({ region: "cn-north-1" }),
+    /^cht-backup:server.aws.region: found "cn-north-1", which isn't in AWS' public partition/,
   ],
   [
     "a bucket that exists without a key",
