@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { execFileSync, spawn } from "node:child_process";
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -9,7 +9,10 @@ import { after, before, describe, it } from "mocha";
 import { isEncryptedKey, isOffered } from "../../components/remote-script";
 import { replaceSecrets, runProgram } from "./program";
 
-const folder = mkdtempSync(join(tmpdir(), "cht-backup-keys-"));
+let folder: string;
+before(() => {
+  folder = mkdtempSync(join(tmpdir(), "cht-backup-keys-"));
+});
 after(() => rmSync(folder, { recursive: true }));
 
 /** A new key: its path. */
@@ -56,12 +59,11 @@ describe("an identity file for the Command plugin", () => {
 describe("the first backup's login", function () {
   this.timeout(30_000);
 
-  const path = makeKey("operator", "");
-  const encrypted = makeKey("encrypted", "hunter2 hunter2");
-  const socket = join(folder, "agent");
-  const agent = spawn("ssh-agent", ["-D", "-a", socket], { stdio: "ignore" });
   const { SSH_AUTH_SOCK } = process.env;
+  let agent: ChildProcess;
   before(async () => {
+    const socket = join(folder, "agent");
+    agent = spawn("ssh-agent", ["-D", "-a", socket], { stdio: "ignore" });
     const until = Date.now() + 10_000;
     while (!existsSync(socket) && Date.now() < until) await setTimeout(20);
     process.env.SSH_AUTH_SOCK = socket;
@@ -82,6 +84,7 @@ describe("the first backup's login", function () {
   };
 
   it("is by the key's file, until the agent has the key: then no key is in the state", async () => {
+    const path = makeKey("operator", "");
     assert.equal((await connection(path)).privateKey, readFileSync(path, "utf8"));
     execFileSync("ssh-add", ["-q", path]);
     const { host, privateKey } = await connection(path);
@@ -89,7 +92,7 @@ describe("the first backup's login", function () {
   });
 
   it("by a key that needs a passphrase is refused with what to do, before anything is touched", async () => {
-    await assert.rejects(connection(encrypted), (error: Error) => {
+    await assert.rejects(connection(makeKey("encrypted", "hunter2 hunter2")), (error: Error) => {
       assert.ok(pulumi.RunError.isInstance(error));
       assert.match(error.message, /^host:machines.cht.identityFile: \S+encrypted needs a passphrase, .*`ssh-add \S+`/);
       return true;
