@@ -1084,8 +1084,21 @@ def end_with_input() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+def require_docker() -> None:
+    """Raises Refused where Docker doesn't answer."""
+    if why := backup.Docker().stopped:
+        raise Refused(
+            f"Docker is needed for a CHT's volumes, and doesn't answer: {why}. Nothing was fetched. Add"
+            " --install-docker, or install and start it yourself"
+        )
+
+
 def from_bucket(
-    action: Callable[[dict[str, Any], str], int], request: dict[str, Any], work: str, tell: Callable[[str], None]
+    action: Callable[[dict[str, Any], str], int],
+    request: dict[str, Any],
+    work: str,
+    tell: Callable[[str], None],
+    needs_docker: bool = False,
 ) -> int:
     """Fetch the repository from the bucket, and do what is asked with it. It stays for a next run, and goes when a
     restore has succeeded; where only the repository is asked for, that is all. Raises Refused."""
@@ -1096,7 +1109,10 @@ def from_bucket(
     place, directory = request["bucket"], request["repository"]
     dry_run, only_list = bool(request.get("dryRun")), "last" in request
     only_fetch = bool(request.get("repositoryOnly"))
-    Borg(request).check_version()  # before hours of fetching
+    # Before hours of fetching. Which volumes there are is known only after them, but a CHT in Docker has some.
+    Borg(request).check_version()
+    if needs_docker and not only_fetch:
+        require_docker()
     try:
         there = bucket_fetch.fetch(place, directory, tell, dry_run)
     except bucket_fetch.Refused as error:
@@ -1183,10 +1199,10 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.action == "list":
         return perform(list_archives, options.work)
-    return perform(lambda request, work: Restore(request, work).run(), options.work)
+    return perform(lambda request, work: Restore(request, work).run(), options.work, needs_docker=True)
 
 
-def perform(action: Callable[[dict[str, Any], str], int], work: str) -> int:
+def perform(action: Callable[[dict[str, Any], str], int], work: str, needs_docker: bool = False) -> int:
     """Do what the line on standard input asks for, alone on this machine, until standard input ends. Returns
     the exit code."""
     os.umask(0o077)
@@ -1205,7 +1221,7 @@ def perform(action: Callable[[dict[str, Any], str], int], work: str) -> int:
         if "bucket" in request:
             # A list is printed as JSON, with nothing beside it.
             tell = tell_aside if "last" in request else say
-            return from_bucket(action, request, work, tell)
+            return from_bucket(action, request, work, tell, needs_docker)
         return action(request, work)
     except BlockingIOError:
         print("another restore is running on this machine", file=sys.stderr)

@@ -2,6 +2,7 @@ import contextlib
 import datetime
 import errno
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -13,7 +14,9 @@ from unittest import mock
 from fixture import couchdb
 
 import backup
+import bucket_fetch
 import couch_files
+import part
 import restore
 import verify
 
@@ -554,6 +557,54 @@ class AfterARestoreFromTheBucket(unittest.TestCase):
         self.assertEqual(code, restore.WRONG)
         self.assertRegex(said[0], "^the fetched repository stays in ")
         self.assertTrue(self.notes.exists() and (self.fetched / "data" / "0" / "1").exists())
+
+
+class BeforeTheRepositoryIsFetched(unittest.TestCase):
+    """On a machine without Docker."""
+
+    def run_main(self, program, *arguments, **request):
+        """The exit code, what was said of errors, and whether the bucket was asked."""
+        line = {"bucket": {}, "repository": "/r", "passphrase": "", "baseDirectory": "/b/borg", **request}
+        complained, asked = io.StringIO(), bucket_fetch.Refused("the bucket was asked")
+        with (
+            tempfile.TemporaryDirectory() as work,
+            mock.patch.dict(os.environ, {"PATH": work}),
+            mock.patch.object(restore.Borg, "check_version"),
+            mock.patch.object(restore, "read_line", return_value=json.dumps(line)),
+            mock.patch.object(restore, "end_with_input"),
+            mock.patch("signal.signal"),
+            mock.patch("os.getuid", return_value=0),
+            mock.patch("os.umask"),
+            mock.patch("bucket_fetch.fetch", side_effect=asked) as fetch,
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(complained),
+        ):
+            code = program.main([*arguments, work])
+        return code, complained.getvalue(), fetch.called
+
+    def test_a_restore_is_refused_at_once_and_so_is_its_dry_run(self):
+        for options in ({}, {"dryRun": True}, {"start": True}):
+            code, complained, fetched = self.run_main(restore, "restore", **options)
+            self.assertEqual((code, fetched), (restore.REFUSED, False))
+            self.assertRegex(
+                complained,
+                "^Docker is needed for a CHT's volumes, and doesn't answer: docker is not installed."
+                " Nothing was fetched. Add --install-docker, or install and start it yourself\n$",
+            )
+
+    def test_what_needs_no_docker_goes_on(self):
+        for program, arguments, request in [
+            (restore, ["restore"], {"repositoryOnly": True}),
+            (restore, ["list"], {"last": 0}),
+            (part, [], {"databases": ["medic"]}),
+            (part, [], {"databases": [], "paths": ["/home"]}),
+        ]:
+            code, complained, fetched = self.run_main(program, *arguments, **request)
+            self.assertEqual((code, complained, fetched), (restore.REFUSED, "the bucket was asked\n", True))
+
+    def test_a_restore_goes_on_where_docker_answers(self):
+        with mock.patch.object(backup.Docker, "_run", return_value="26.1.5\n"):
+            self.assertEqual(self.run_main(restore, "restore")[1:], ("the bucket was asked\n", True))
 
 
 class Words(unittest.TestCase):
