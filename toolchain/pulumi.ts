@@ -6,14 +6,16 @@
  */
 import { spawn } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
-import { hostname, tmpdir } from "node:os";
+import { homedir, hostname, tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
+import { awsCredentialProblem } from "../components/aws-credentials";
 import { type Result, type RunOptions, run } from "./command";
 import { main } from "./main";
+import { credentialAdvice, profileOf, stateInS3 } from "./missing-credential";
 import { missingPlugins, pluginAdvice, withEvents } from "./missing-plugin";
 import { labFolder, project } from "./paths";
 import { livingProcess } from "./process";
-import { Progress } from "./progress";
+import { Problem, Progress } from "./progress";
 import { type Cli, ensureCli, findCli } from "./pulumi-cli";
 
 /** The stack that the arguments or the environment name, or undefined. */
@@ -25,6 +27,23 @@ export function namedStack(args: readonly string[], env: NodeJS.ProcessEnv): str
     if (match) return match[1];
   }
   return env.PULUMI_STACK || undefined;
+}
+
+/** Options of Pulumi's that npm doesn't know. */
+const swallowed = ["stack", "exclude", "refresh", "secret", "secrets-provider", "show-secrets", "skip-preview"];
+
+/**
+ * What to say where npm has kept options for itself, as it does without `--` before them: Pulumi would go on without
+ * them, perhaps with another stack. Undefined where it has kept none. Pure.
+ * @param env npm notes in it what it was given
+ */
+export function swallowedOptions(args: readonly string[], env: NodeJS.ProcessEnv): string | undefined {
+  const names = swallowed.filter((name) => env[`npm_config_${name.replace("-", "_")}`] !== undefined);
+  const given = names.filter((name) => !args.some((arg) => arg.split("=")[0] === `--${name}`));
+  if (given.length === 0) return undefined;
+  const options = given.map((name) => `--${name}`).join(" and ");
+  const right = `npm run pulumi -- ${args[0] ?? "preview"} --stack STACK`;
+  return `npm has kept ${options} for itself, and nothing was done: it needs \`--\` before Pulumi's arguments, \`${right}\``;
 }
 
 /** What the CLI's environment needs on top of this process's. */
@@ -104,9 +123,26 @@ function adviseOnPlugins(events: string): void {
   }
 }
 
+/** The address that the CLI has kept of the last login; undefined where there is none. */
+function keptLogin(env: NodeJS.ProcessEnv): string | undefined {
+  const folder = env.PULUMI_CREDENTIALS_PATH || env.PULUMI_HOME || join(env.HOME || homedir(), ".pulumi");
+  try {
+    return JSON.parse(readFileSync(join(folder, "credentials.json"), "utf8")).current;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Says on standard error what to do where the state is in S3 and this computer has no credential for it. */
+function adviseOnCredential(args: readonly string[], env: NodeJS.ProcessEnv): void {
+  const address = stateInS3(args, env, keptLogin(env));
+  const problem = address && awsCredentialProblem(profileOf(address), env);
+  if (address && problem) process.stderr.write(credentialAdvice(address, problem));
+}
+
 /**
- * Runs the CLI on this process's input and output and returns its exit code. Where it couldn't get a plugin, this says
- * what to do about it.
+ * Runs the CLI on this process's input and output and returns its exit code. Where it couldn't get a plugin, or has no
+ * credential for its state, this says what to do about it.
  */
 export async function pulumiInherited(args: readonly string[], env: NodeJS.ProcessEnv = process.env): Promise<number> {
   const cli = await cliOrBuild();
@@ -115,11 +151,12 @@ export async function pulumiInherited(args: readonly string[], env: NodeJS.Proce
   try {
     const events = join(folder, "events.json");
     const watched = withEvents(args, events);
-    const code = await runInherited(cli.command, watched?.args ?? args, {
-      ...cliEnvironment(stack, cli, env),
-      ...watched?.env,
-    });
-    if (code !== 0) adviseOnPlugins(events);
+    const settled = cliEnvironment(stack, cli, env);
+    const code = await runInherited(cli.command, watched?.args ?? args, { ...settled, ...watched?.env });
+    if (code !== 0) {
+      adviseOnPlugins(events);
+      adviseOnCredential(args, settled);
+    }
     return code;
   } finally {
     rmSync(folder, { recursive: true, force: true });
@@ -146,5 +183,10 @@ async function runInherited(command: string, args: readonly string[], env: NodeJ
 }
 
 if (require.main === module || process.argv[1] === __filename) {
-  void main("pulumi", () => pulumiInherited(process.argv.slice(2)));
+  void main("pulumi", () => {
+    const args = process.argv.slice(2);
+    const problem = swallowedOptions(args, process.env);
+    if (problem !== undefined) throw new Problem(problem);
+    return pulumiInherited(args);
+  });
 }

@@ -4,10 +4,11 @@ import { join } from "node:path";
 import { describe, it } from "mocha";
 import { lastLines } from "../../toolchain/command";
 import { distribution, plan, type Situation } from "../../toolchain/engine";
+import { credentialAdvice, profileOf, stateInS3 } from "../../toolchain/missing-credential";
 import { missingPlugins, pluginAdvice, withEvents } from "../../toolchain/missing-plugin";
 import { cacheFolder, project } from "../../toolchain/paths";
 import { duration, Progress, plain } from "../../toolchain/progress";
-import { cliEnvironment, namedStack } from "../../toolchain/pulumi";
+import { cliEnvironment, namedStack, swallowedOptions } from "../../toolchain/pulumi";
 import { goPlan, isAtLeast } from "../../toolchain/pulumi-cli";
 
 describe("the Docker engine", () => {
@@ -113,6 +114,24 @@ describe("the Pulumi CLI", () => {
     assert.equal(namedStack(["config", "set", "x", "--", "--stack", "lab"], {}), undefined);
   });
 
+  it("is refused what npm has kept for itself, with the way to write it", () => {
+    for (const [args, env, options] of [
+      [["preview", "prod"], { npm_config_stack: "true" }, "--stack"],
+      [["preview"], { npm_config_stack: "prod" }, "--stack"],
+      [["preview"], { npm_config_stack: "prod", npm_config_skip_preview: "true" }, "--stack and --skip-preview"],
+    ] as const) {
+      assert.equal(
+        swallowedOptions(args, env),
+        `npm has kept ${options} for itself, and nothing was done: it needs \`--\` before Pulumi's arguments, \`npm run pulumi -- preview --stack STACK\``,
+      );
+    }
+    const secret = { npm_config_secret: "true" };
+    assert.match(swallowedOptions(["config", "set", "a", "b"], secret) ?? "", /--secret .*-- config --stack STACK`$/);
+    const npms = { npm_config_loglevel: "silent", npm_config_yes: "", npm_config_target: "29.0.0" };
+    assert.equal(swallowedOptions(["preview", "--stack", "prod"], npms), undefined);
+    assert.equal(swallowedOptions(["up", "--stack=lab"], { npm_config_stack: "prod" }), undefined);
+  });
+
   it("gets the lab's state and passphrase for the stack lab alone", () => {
     const cli = { command: "/opt/p/bin/pulumi", folder: "/opt/p/bin" };
     const user = { PATH: "/bin", PULUMI_CONFIG_PASSPHRASE: "mine", PULUMI_BACKEND_URL: "s3://mine" };
@@ -212,6 +231,48 @@ describe("a plugin that is missing", () => {
       const sdk = require(`@pulumi/${name}/package.json`);
       assert.equal(sdk.pulumi.version, dependencies[`@pulumi/${name}`]);
     }
+  });
+});
+
+describe("a state in S3", () => {
+  const address = "s3://moh-state?region=eu-west-1";
+
+  it("is known by the login that is asked for, the environment, or the login before", () => {
+    const backend = { PULUMI_BACKEND_URL: address };
+    for (const [args, env, login] of [
+      [["login", address], {}, undefined],
+      [["login", "--cloud-url", address], {}, "file://~"],
+      [["login", `--cloud-url=${address}`], { PULUMI_BACKEND_URL: "file://~" }, undefined],
+      [["login"], backend, undefined],
+      [["stack", "init", "prod"], {}, address],
+      [["preview", "--stack", "prod"], backend, "file://~"],
+      [["config", "set", "a", "file://x"], {}, address],
+    ] as const) {
+      assert.equal(stateInS3(args, env, login), address, args.join(" "));
+    }
+  });
+
+  it("is no matter where it is elsewhere, or isn't needed", () => {
+    for (const [args, env, login] of [
+      [["login", "--local"], {}, address],
+      [["login", "file://~"], { PULUMI_BACKEND_URL: address }, undefined],
+      [["preview"], { PULUMI_BACKEND_URL: "file:///state" }, address],
+      [["preview"], {}, "https://api.pulumi.com"],
+      [["preview"], {}, undefined],
+      [["plugin", "install"], {}, address],
+      [["up", "--help"], {}, address],
+      [[], {}, undefined],
+    ] as const) {
+      assert.equal(stateInS3(args, env, login), undefined, args.join(" "));
+    }
+  });
+
+  it("that can't be read for want of a credential is told with the bucket, why, and what to do", () => {
+    assert.deepEqual([profileOf(address), profileOf(`${address}&profile=moh`)], [undefined, "moh"]);
+    assert.match(
+      credentialAdvice(address, "no credential for AWS: nobody is logged in. Log in"),
+      /^\nPulumi's state is in s3:\/\/moh-state, and can't be read: no credential for AWS: nobody is logged in\. Log in\.\n.*`aws\.profile` doesn't count/,
+    );
   });
 });
 
