@@ -3,7 +3,7 @@ import { readHostFile } from "../components/host-files";
 import { drillNames } from "../components/names";
 import { command, exitCodes, Refused, readOptions, stackOf } from "./main";
 import { printable, Remote } from "./remote";
-import { readStackSettings } from "./stack";
+import { readDeployment } from "./stack";
 
 const help = `Usage: npm run drill -- --stack STACK [OPTIONS]
 
@@ -39,7 +39,8 @@ async function drill(signal: AbortSignal): Promise<number> {
   }
   const stack = stackOf(options);
   const { json } = options;
-  const { drill, deployment, machines } = await readStackSettings(stack);
+  // With its output: before the first `up` that says what is missing, and SSH wouldn't.
+  const { drill, deployment, machines } = (await readDeployment(stack)).settings;
   if (drill === undefined)
     throw new Refused(`the drill is switched off in the stack ${stack}: cht-backup:drill.enabled`);
   const machine = machines[drill.machine];
