@@ -56,7 +56,17 @@ case $(printf '%s\n' "$long" | sed -n 's/^status: *//p') in
 		fi
 		exit 0
 		;;
-	error) echo "the first boot failed:" >&2 ;;
+	error)
+		echo "the first boot failed:" >&2
+		reasons >&2
+		# After a restart cloud-init would say that all is done, though nothing of this would have been made up for.
+		cat >&2 <<'END'
+A restart would not make up for it. Mend the cause, and have another instance made; the data volume stays:
+  npm run pulumi -- up --stack STACK --replace '**:Instance::server-instance-*'
+or delete the instance at AWS, and run `up` again.
+END
+		exit 1
+		;;
 	disabled) echo "the first boot set nothing up, for cloud-init is disabled:" >&2 ;;
 	*) echo "cloud-init doesn't tell how the first boot went:" >&2 ;;
 esac

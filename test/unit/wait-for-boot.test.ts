@@ -83,6 +83,15 @@ esac
     );
   });
 
+  it("that failed says how to get another instance, as a restart wouldn't help; one that is only late doesn't", async () => {
+    const { stderr } = await waited({ status: "error", errors: ["no volume"] });
+    assert.match(
+      stderr,
+      /log\nA restart would not make up for it\. .*the data volume stays:\n {2}npm run pulumi -- up --stack STACK --replace '\*\*:Instance::server-instance-\*'\nor delete the instance at AWS, and run `up` again\.\n$/,
+    );
+    assert.doesNotMatch((await waited({ status: "running", wait: 543 }, 1)).stderr, /restart|--replace/);
+  });
+
   it("that failed in a unit quotes the unit", async () => {
     const failed = { unit: "cht-data-volume.service", words: "the data volume isn t attached" };
     const done = await waited({ status: "error", errors: ["('scripts-user', 'runcmd')"], failed });
