@@ -151,9 +151,7 @@ export const serverAwsSchema = z
       )
       .min(1)
       .meta({
-        description:
-          "The SSH keys of those who may log in, as `cht-admin`; nobody else may. A change restarts the server, which takes " +
-          "a few minutes.",
+        description: "The SSH keys of those who may log in, as `cht-admin`; nobody else may.",
         allowed: "a list of public keys, one at least",
         example: "[ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI…]",
       }),

@@ -179,9 +179,9 @@ export class AwsServer extends pulumi.ComponentResource {
       {
         ...child,
         additionalSecretOutputs: ["userData"],
-        // A newer image is no reason for another machine. Other user data, with the keys of today's operators, restart it: they
-        // are what an instance in its place would boot with.
-        ignoreChanges: ["ami"],
+        // Both are for the first boot. A newer image is no reason for another machine, and other user data would stop this one.
+        // An instance that is replaced boots with the former ones; keys and files are today's as soon as it has booted.
+        ignoreChanges: ["ami", "userData"],
       },
     );
     const attachment = new aws.ec2.VolumeAttachment(

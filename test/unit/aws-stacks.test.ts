@@ -444,6 +444,7 @@ describe("stacks with AWS", function () {
     assert.equal(boot?.deletedWith, "server-instance-debian-13-arm64");
     assert.deepEqual(run("server and bucket at AWS").resources.get("server-instance-debian-13-arm64")?.ignored, [
       "ami",
+      "userData",
     ]);
   });
 
