@@ -29,7 +29,8 @@ on the machine of a CHT that runs (\`--to cht\`).
                          directory that is empty or not there yet. Default: /var/lib/cht-restore/DEPLOYMENT/repository
   --repository-only      from the bucket: fetch the repository and leave it there, for a new server that is to go on with
                          it; the passphrase isn't sent
-  --start                start the containers (docker compose up --detach) and ask CouchDB and nginx
+  --start                start the containers (docker compose up --detach) and ask CouchDB and nginx. A CHT that sends
+                         SMS by itself does so from there: not for a trial
   --install-docker       install the distribution's Docker engine and Compose where they are missing
   --dry-run              say what would be done, how much room it takes and how long; change nothing but install borg
   --replace              move aside what is there already, instead of refusing
