@@ -160,7 +160,6 @@ export class AwsServer extends pulumi.ComponentResource {
       {
         ami: aws.ssm.getParameterOutput({ name: parameter }, child).value,
         instanceType,
-        availabilityZone,
         subnetId: network.subnetId,
         // For the first boot, until the elastic address is there.
         associatePublicIpAddress: true,

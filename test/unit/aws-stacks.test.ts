@@ -265,7 +265,6 @@ describe("stacks with AWS", function () {
         is: "ec2.Instance",
         ami: "ami-0123456789abcdef0",
         instanceType: "t4g.small",
-        availabilityZone: "eu-west-1a",
         subnetId: "server-subnet-id",
         associatePublicIpAddress: true,
         vpcSecurityGroupIds: ["server-security-group-id"],
@@ -321,7 +320,6 @@ describe("stacks with AWS", function () {
     );
     const instance = inputsOf(stack, "server-instance-ubuntu-24-04-amd64-vol-0123456789abcdef0");
     assert.equal(instance.subnetId, "subnet-0123456789abcdef0");
-    assert.equal(instance.availabilityZone, "eu-west-1b");
     assert.equal(instance.userData, boot("vol-0123456789abcdef0"));
     assert.equal(inputsOf(stack, "server-data-attachment").volumeId, "vol-0123456789abcdef0");
     assert.equal(inputsOf(stack, "server-security-group").vpcId, "vpc-0123456789abcdef0");

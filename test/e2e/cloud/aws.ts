@@ -76,6 +76,7 @@ serve(
         return {};
       },
     },
+    "aws:ec2/subnet:Subnet": { create: async () => ({ outputs: { availabilityZone: "eu-west-1a" } }) },
     "aws:ec2/vpc:Vpc": { create: async () => ({ outputs: { ipv6CidrBlock: "2001:db8:1234:1a00::/56" } }) },
   },
   { "aws:ssm/getParameter:getParameter": () => ({ value: "ami-0123456789abcdef0" }) },
