@@ -82,6 +82,10 @@ function tasksFor({ type, inputs, outputs }: Resource): Task[] {
       return copy(`${path}/requirements.txt`, inputs.requirements);
     case "BorgRepository":
       return look(`grep -q "^append_only = 1" ${path}/config`);
+    case "BucketProtection": {
+      const { programs, settings } = inputs as Record<string, string>;
+      return look(`${programs}/venv/bin/python -B ${programs}/bin/bucket_copy.py describe ${settings}`);
+    }
     default:
       throw new Problem(`bench/ansible.ts doesn't know what ${type} is in Ansible`);
   }
