@@ -1,14 +1,6 @@
-/**
- * The plugin's gRPC service, on the protocol that the SDK publishes. The SDK's own server for providers in
- * Node is not used: it keeps the old inputs from `diff`, and prints a stack trace beside every refusal
- * (`provider/server.js` of SDK 3.248).
- */
-import * as grpc from "@grpc/grpc-js";
-import * as pluginMessages from "@pulumi/pulumi/proto/plugin_pb";
-import * as services from "@pulumi/pulumi/proto/provider_grpc_pb";
+/** What the plugin `host` does with its resources when the engine asks: see `plugin.ts` for the rest of the protocol. */
 import * as messages from "@pulumi/pulumi/proto/provider_pb";
 import * as empty from "google-protobuf/google/protobuf/empty_pb";
-import { Struct } from "google-protobuf/google/protobuf/struct_pb";
 import { z } from "zod";
 import {
   hostPattern,
@@ -20,7 +12,8 @@ import {
 import { warn } from "./engine";
 import { kinds } from "./kinds";
 import { mistakesIn } from "./mistakes";
-import { type Properties, scrub, unwrap, wrap } from "./properties";
+import { diffResponse, properties, servePlugin, toStruct } from "./plugin";
+import { type Properties, scrub } from "./properties";
 import { Refused, Unreachable } from "./refused";
 import { changedProperties, checkInputs, type Inputs, type Kind, type Machines, type Observed } from "./resource";
 import { Machine } from "./ssh";
@@ -112,14 +105,6 @@ function machinesFromSettings(environment: NodeJS.ProcessEnv): { get: MachinesAt
   };
 }
 
-function properties(struct: Struct | undefined): Properties {
-  return unwrap(struct?.toJavaScript() as Record<string, unknown> | undefined);
-}
-
-function toStruct(values: Record<string, unknown>, secret: Iterable<string>): Struct {
-  return Struct.fromJavaScript(wrap(values, secret) as Record<string, never>);
-}
-
 /** Which of the properties are secret: those that arrived so, and those that always are. */
 function secrets(kind: Kind, ...from: Properties[]): Set<string> {
   return new Set([...(kind.secret ?? []), ...from.flatMap((properties) => [...properties.secret])]);
@@ -177,13 +162,10 @@ function handlers(machinesAt: MachinesAt) {
       const olds = properties(request.getOldInputs());
       const news = properties(request.getNews());
       const changed = changedProperties(olds.values, news.values, news.unknown);
-      const response = new messages.DiffResponse();
-      const { DIFF_NONE, DIFF_SOME } = messages.DiffResponse.DiffChanges;
-      response.setChanges(changed.length === 0 ? DIFF_NONE : DIFF_SOME);
-      response.setDiffsList(changed);
-      const replaces = changed.filter((property) => kind.identity.includes(property));
-      response.setReplacesList(replaces);
-      return response;
+      return diffResponse(
+        changed,
+        changed.filter((property) => kind.identity.includes(property)),
+      );
     },
 
     async create(request: messages.CreateRequest) {
@@ -263,48 +245,6 @@ function handlers(machinesAt: MachinesAt) {
         return new empty.Empty();
       });
     },
-
-    async configure() {
-      const response = new messages.ConfigureResponse();
-      response.setAcceptsecrets(true);
-      response.setAcceptresources(false);
-      response.setAcceptoutputs(false);
-      response.setSupportspreview(false);
-      return response;
-    },
-
-    async checkConfig(request: messages.CheckRequest) {
-      const response = new messages.CheckResponse();
-      response.setInputs(request.getNews());
-      return response;
-    },
-
-    async diffConfig() {
-      // The settings of the plugin are connections: a new address is no reason to replace anything.
-      const response = new messages.DiffResponse();
-      response.setChanges(messages.DiffResponse.DiffChanges.DIFF_NONE);
-      return response;
-    },
-
-    async getPluginInfo() {
-      const response = new pluginMessages.PluginInfo();
-      response.setVersion("0.1.0");
-      return response;
-    },
-
-    async getSchema() {
-      const response = new messages.GetSchemaResponse();
-      response.setSchema("{}");
-      return response;
-    },
-
-    async attach() {
-      return new empty.Empty();
-    },
-
-    async cancel() {
-      return new empty.Empty();
-    },
   };
 }
 
@@ -318,45 +258,8 @@ async function withSecretsHidden<T>(properties: Properties[], operation: () => P
   }
 }
 
-/** A gRPC handler from a function that returns the response; what it throws becomes the error's text. */
-function answering<Q, R>(handler: (request: Q) => Promise<R>): grpc.handleUnaryCall<Q, R> {
-  return (call, callback) => {
-    handler(call.request).then(
-      (response) => callback(null, response),
-      (error: Error) => callback({ code: grpc.status.UNKNOWN, details: error.message }),
-    );
-  };
-}
-
-/** Starts the plugin and prints the port, which the engine waits for as the first line. */
+/** Starts the plugin. */
 export function serve(): void {
   const machines = machinesFromSettings(process.env);
-  const stop = () => {
-    machines.close();
-    process.exit(0);
-  };
-  // The engine keeps a terminal's Ctrl-C from its plugins, and ends them with this signal when it is done.
-  process.on("SIGINT", stop);
-  process.on("SIGTERM", stop);
-  process.on("exit", () => machines.close());
-  // An engine that was killed can't end its plugins; without it, this process has nobody to serve.
-  const engine = process.ppid;
-  setInterval(() => {
-    if (process.ppid !== engine) stop();
-  }, 1000).unref();
-
-  const implementation: grpc.UntypedServiceImplementation = {};
-  for (const [name, handler] of Object.entries(handlers(machines.get))) {
-    // One type for all: each handler gets the request of its own method, by the service's definition.
-    implementation[name] = answering(handler as (request: unknown) => Promise<unknown>);
-  }
-  const server = new grpc.Server({ "grpc.max_receive_message_length": 400 * 1024 * 1024 });
-  server.addService(services.ResourceProviderService, implementation);
-  server.bindAsync("127.0.0.1:0", grpc.ServerCredentials.createInsecure(), (error, port) => {
-    if (error !== null) {
-      console.error(error.message);
-      process.exit(1);
-    }
-    console.log(port);
-  });
+  servePlugin("0.1.0", handlers(machines.get), machines.close);
 }

@@ -4,13 +4,9 @@
  * machine can do is done.
  */
 import { appendFileSync } from "node:fs";
-import * as grpc from "@grpc/grpc-js";
-import * as pluginMessages from "@pulumi/pulumi/proto/plugin_pb";
-import * as services from "@pulumi/pulumi/proto/provider_grpc_pb";
 import * as messages from "@pulumi/pulumi/proto/provider_pb";
 import * as empty from "google-protobuf/google/protobuf/empty_pb";
-import { Struct } from "google-protobuf/google/protobuf/struct_pb";
-import { unwrap, wrap } from "../../../provider/properties";
+import { diffResponse, properties, servePlugin, toStruct } from "../../../provider/plugin";
 import { changedProperties } from "../../../provider/resource";
 
 type Values = Record<string, unknown>;
@@ -32,10 +28,6 @@ const note = (verb: string, what: string) => appendFileSync(calls, `${verb} ${wh
 
 const typeOf = (urn: string) => urn.split("::")[2]?.split("$").at(-1) ?? "";
 const nameOf = (urn: string) => urn.split("::")[3] ?? "";
-const properties = (struct: Struct | undefined) => unwrap(struct?.toJavaScript() as Values | undefined);
-const toStruct = (values: Values, secret: Iterable<string>) =>
-  Struct.fromJavaScript(wrap(values, secret) as Record<string, never>);
-
 /**
  * Serves resources and functions until the engine ends it.
  * @param version the plugin's that it stands in for
@@ -56,12 +48,10 @@ export function serve(
       const [olds, news] = [properties(request.getOldInputs()), properties(request.getNews())];
       const ignored = request.getIgnorechangesList();
       const changed = changedProperties(olds.values, news.values, news.unknown).filter((key) => !ignored.includes(key));
-      const response = new messages.DiffResponse();
-      const { DIFF_NONE, DIFF_SOME } = messages.DiffResponse.DiffChanges;
-      response.setChanges(changed.length === 0 ? DIFF_NONE : DIFF_SOME);
-      response.setDiffsList(changed);
-      response.setReplacesList(changed.filter((key) => kindOf(request.getUrn()).replaces?.includes(key)));
-      return response;
+      return diffResponse(
+        changed,
+        changed.filter((key) => kindOf(request.getUrn()).replaces?.includes(key)),
+      );
     },
     async create(request: messages.CreateRequest) {
       const urn = request.getUrn();
@@ -100,51 +90,6 @@ export function serve(
       response.setReturn(toStruct({ ...inputs, ...functions[request.getTok()]?.(inputs) }, []));
       return response;
     },
-    async configure() {
-      const response = new messages.ConfigureResponse();
-      response.setAcceptsecrets(true);
-      return response;
-    },
-    async checkConfig(request: messages.CheckRequest) {
-      const response = new messages.CheckResponse();
-      response.setInputs(request.getNews());
-      return response;
-    },
-    async diffConfig() {
-      return new messages.DiffResponse();
-    },
-    async getPluginInfo() {
-      const response = new pluginMessages.PluginInfo();
-      response.setVersion(version);
-      return response;
-    },
-    async getSchema() {
-      const response = new messages.GetSchemaResponse();
-      response.setSchema("{}");
-      return response;
-    },
-    async attach() {
-      return new empty.Empty();
-    },
-    async cancel() {
-      return new empty.Empty();
-    },
   };
-  const implementation: grpc.UntypedServiceImplementation = {};
-  for (const [name, handler] of Object.entries(handlers)) {
-    implementation[name] = ((call, callback) => {
-      (handler as (request: unknown) => Promise<unknown>)(call.request).then(
-        (response) => callback(null, response),
-        (error: Error) => callback({ code: grpc.status.UNKNOWN, details: error.message }),
-      );
-    }) as grpc.handleUnaryCall<unknown, unknown>;
-  }
-  const server = new grpc.Server({ "grpc.max_receive_message_length": 400 * 1024 * 1024 });
-  server.addService(services.ResourceProviderService, implementation);
-  server.bindAsync("127.0.0.1:0", grpc.ServerCredentials.createInsecure(), (_error, port) => console.log(port));
-  const engine = process.ppid;
-  setInterval(() => {
-    if (process.ppid !== engine) process.exit();
-  }, 1000).unref();
-  process.on("SIGINT", () => process.exit());
+  servePlugin(version, handlers, () => undefined);
 }
