@@ -4,7 +4,7 @@ import { z } from "zod";
 import { regionMistake } from "./components/aws-regions";
 import { isNetwork, isPrivateNetwork } from "./config-formats";
 import { isPublicKey } from "./provider/connection";
-import { core, found, mustBe } from "./provider/mistakes";
+import { asMapping, core, found, mustBe } from "./provider/mistakes";
 
 const profile = () =>
   z
@@ -230,9 +230,6 @@ export type BucketAws = z.output<typeof bucketAwsSchema>;
 export const SERVER_ADMIN = "cht-admin";
 
 type Mapping = Record<string, unknown>;
-const asMapping = (given: unknown) =>
-  typeof given === "object" && given !== null && !Array.isArray(given) ? (given as Mapping) : undefined;
-
 /**
  * The networks from which the CHT machine sends its backups.
  * @param address `host:machines.cht.address`
@@ -253,23 +250,25 @@ function serverMistakes(given: Mapping): string[] {
   const aws = asMapping(asMapping(given["cht-backup:server"])?.aws);
   if (aws === undefined) return [];
   const machines = asMapping(given["host:machines"]);
+  const server = asMapping(machines?.server) ?? {};
   const lines: string[] = [];
-  const ours = ["address", "user", "port", "hostKey", "sudo"].filter(
-    (name) => asMapping(machines?.server)?.[name] !== undefined,
-  );
-  for (const name of ours) {
-    const value = asMapping(machines?.server)?.[name];
+  const known = "the stack makes that machine and knows it";
+  const unread =
+    "the Command plugin, which waits for that machine's first boot, doesn't read it. operatorNetworks says from where it is " +
+    "reached";
+  const why = {
+    address: known,
+    user: known,
+    port: known,
+    hostKey: known,
+    sudo: known,
+    jump: unread,
+    configFile: unread,
+  };
+  for (const [name, reason] of Object.entries(why)) {
+    if (server[name] === undefined) continue;
     lines.push(
-      `host:machines.server.${name}: ${found(value)} with cht-backup:server.aws; must be left out: the stack makes that ` +
-        "machine and knows it",
-    );
-  }
-  for (const name of ["jump", "configFile"]) {
-    const value = asMapping(machines?.server)?.[name];
-    if (value === undefined) continue;
-    lines.push(
-      `host:machines.server.${name}: ${found(value)} with cht-backup:server.aws; must be left out: the Command plugin, which ` +
-        "waits for that machine's first boot, doesn't read it. operatorNetworks says from where it is reached",
+      `host:machines.server.${name}: ${found(server[name])} with cht-backup:server.aws; must be left out: ${reason}`,
     );
   }
   const { region, availabilityZone: zone } = aws;
@@ -306,13 +305,13 @@ function serverMistakes(given: Mapping): string[] {
 /** Networks that can't be what is meant. An address that isn't of the internet never reaches AWS; the server has one of IPv4. */
 function networkMistakes(given: Mapping, aws: Mapping): string[] {
   const lines: string[] = [];
-  const of = { operatorNetworks: aws.operatorNetworks, chtNetworks: aws.chtNetworks };
   const cht = asMapping(asMapping(given["host:machines"])?.cht)?.address;
   const named = [
-    ...Object.entries(of).map(([name, value]) => ({ at: `cht-backup:server.aws.${name}`, value })),
-    ...(aws.chtNetworks === undefined && typeof cht === "string"
-      ? [{ at: "cht-backup:server.aws.chtNetworks", value: chtNetworks(undefined, cht) }]
-      : []),
+    { at: "cht-backup:server.aws.operatorNetworks", value: aws.operatorNetworks },
+    {
+      at: "cht-backup:server.aws.chtNetworks",
+      value: aws.chtNetworks ?? (typeof cht === "string" ? chtNetworks(undefined, cht) : undefined),
+    },
   ];
   for (const { at, value } of named) {
     if (!Array.isArray(value) || value.length === 0 || !value.every((one) => typeof one === "string" && isNetwork(one)))

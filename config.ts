@@ -25,7 +25,7 @@ import {
   isTimeSpan,
 } from "./config-formats";
 import { hostPattern, type Machine, type Machines, machinesSchema } from "./provider/connection";
-import { core, found, mistakesIn, mustBe, type Path } from "./provider/mistakes";
+import { asMapping, core, found, mistakesIn, mustBe, type Path } from "./provider/mistakes";
 
 const pathRule =
   "an absolute path without `.` or `..` in it, of letters, digits and the characters `_`, `.`, `+`, `@`, `-`";
@@ -687,18 +687,22 @@ export function withMade<
   };
 }
 
+/** Whether drills are made from the bucket, ever: then their machine needs the key for reading. */
+export function drillsRead({ drill }: Pick<Settings, "drill">): boolean {
+  return drill !== undefined && drill.from !== "server";
+}
+
 /** Reads this stack's settings. Throws all mistakes at once, as a `RunError`: Pulumi prints it without a stack trace. */
 export function loadSettings(): StackSettings {
   // The names of secret keys have no public function in the SDK; the engine hands them to the program in this variable.
   const secretKeys: string[] = JSON.parse(process.env.PULUMI_CONFIG_SECRET_KEYS || "[]");
   const all = readSettings(pulumi.runtime.allConfig(), pulumi.getStack(), secretKeys);
   const { alerts, passphrase, bucket, ...settings } = all;
-  const drillReads = (settings.drill?.from ?? "server") !== "server";
   return {
     ...settings,
     alerts: pulumi.secret(alerts),
     passphrase: passphrase === undefined ? undefined : pulumi.secret(passphrase),
-    bucket: bucket === undefined ? undefined : withoutSecrets(bucket, drillReads),
+    bucket: bucket === undefined ? undefined : withoutSecrets(bucket, drillsRead(settings)),
   };
 }
 
@@ -994,9 +998,4 @@ function firstBackupMistakes(given: unknown): string[] {
     `cht-backup:firstBackup: found true with host:machines.cht.${unfit}; must be false then, for the Command plugin ` +
       "doesn't read it: start the first backup with the command that `pulumi stack output commands` shows",
   ];
-}
-
-function asMapping(given: unknown): Record<string, unknown> | undefined {
-  if (typeof given !== "object" || given === null || Array.isArray(given)) return undefined;
-  return given as Record<string, unknown>;
 }

@@ -1,6 +1,6 @@
 /** What a stack makes at AWS before anything is put on machines: the server, the bucket, both or nothing. */
 import * as pulumi from "@pulumi/pulumi";
-import type { Made, StackBucket, StackSettings } from "../config";
+import { drillsRead, type Made, type StackBucket, type StackSettings } from "../config";
 import { type MonthlyCost, monthlyCost } from "../docs/costs";
 import { awsCredentialProblem } from "./aws-credentials";
 
@@ -26,7 +26,7 @@ export interface AtAws {
  * @throws pulumi.RunError when no credential can be found, before anything is made
  */
 export function makeAtAws(machine: "server", settings: StackSettings): AtAws {
-  const { deployment, server, bucket, machines, drill } = settings;
+  const { deployment, server, bucket, machines } = settings;
   const profiles = [server.aws, bucket?.aws].filter((aws) => aws !== undefined).map(({ profile }) => profile);
   for (const profile of new Set(profiles)) {
     const problem = awsCredentialProblem(profile);
@@ -69,7 +69,7 @@ export function makeAtAws(machine: "server", settings: StackSettings): AtAws {
     bucket: bucket && {
       ...bucket,
       writer: bucket.writer ?? madeBucket?.writer,
-      readerKey: bucket.readerKey ?? (drill === undefined || drill.from === "server" ? undefined : madeBucket?.reader),
+      readerKey: bucket.readerKey ?? (drillsRead(settings) ? madeBucket?.reader : undefined),
     },
     before: madeBucket?.parts ?? [],
     volumeId: madeServer?.volumeId,

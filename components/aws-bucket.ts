@@ -72,7 +72,7 @@ export class AwsBucket extends pulumi.ComponentResource {
     const writer =
       role === undefined
         ? user("writer", writing, child)
-        : { arn: role.arn, key: undefined, allowed: this.rightsOf(role, writing) };
+        : { arn: role.arn, key: undefined, allowed: rightsOf(role, writing) };
 
     const account = aws.getCallerIdentityOutput({}, child).accountId;
     const policy = pulumi
@@ -101,21 +101,16 @@ export class AwsBucket extends pulumi.ComponentResource {
         { ...of, rule: { objectOwnership: "BucketOwnerEnforced" } },
         kept,
       ),
-      new aws.s3.BucketLifecycleConfiguration(
-        "bucket-lifecycle",
-        { ...of, rules: lifecycleRules },
-        // S3 takes rules on versions once there are some.
-        { ...kept, dependsOn: versioning },
-      ),
+      new aws.s3.BucketLifecycleConfiguration("bucket-lifecycle", { ...of, rules: lifecycleRules }, kept),
       new aws.s3.BucketPolicy("bucket-policy", { ...of, policy }, { ...kept, dependsOn: closed }),
     ];
     this.writer = writer.key;
     this.reader = reader.key;
     this.registerOutputs({});
   }
+}
 
-  /** The role may be of another account, so its rights go by the provider that made it. */
-  private rightsOf(role: aws.iam.Role, policy: pulumi.Output<string>): pulumi.Resource {
-    return new aws.iam.RolePolicy("server-role-rights", { role: role.name, policy }, { parent: role });
-  }
+/** The role may be of another account, so its rights go by the provider that made it. */
+function rightsOf(role: aws.iam.Role, policy: pulumi.Output<string>): pulumi.Resource {
+  return new aws.iam.RolePolicy("server-role-rights", { role: role.name, policy }, { parent: role });
 }

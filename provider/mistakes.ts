@@ -99,6 +99,12 @@ export function found(value: unknown, hidden = false): string {
   return `found ${JSON.stringify(value.length > 60 ? `${value.slice(0, 57)}…` : value)}`;
 }
 
+/** A value that is a mapping; undefined for any other. */
+export function asMapping(given: unknown): Record<string, unknown> | undefined {
+  if (typeof given !== "object" || given === null || Array.isArray(given)) return undefined;
+  return given as Record<string, unknown>;
+}
+
 function unknownName(parent: Path, key: string, names: string[]): { meant: string | undefined; line: string } {
   const at = written([...parent, key]);
   const near = nearest(key, names);
