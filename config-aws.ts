@@ -2,7 +2,8 @@
 import { isIP } from "node:net";
 import { z } from "zod";
 import { regionMistake } from "./components/aws-regions";
-import { isNetwork, isPrivateNetwork } from "./config-formats";
+import { deploymentTag } from "./components/policies";
+import { canonicalNetwork, isNetwork, isPrivateNetwork } from "./config-formats";
 import { isPublicKey } from "./provider/connection";
 import { asMapping, core, found, mustBe } from "./provider/mistakes";
 
@@ -23,15 +24,19 @@ const tags = () =>
     .record(
       z
         .string()
-        .regex(/^(?!aws:)[A-Za-z0-9_.:/=+@ -]{1,128}$/)
+        .regex(/^(?!aws:)[A-Za-z0-9_.:/=+@ -]{1,128}$/i)
         .meta({
           description: "A tag's name.",
           allowed: "1 to 128 letters, digits, spaces and the characters `_.:/=+@-`, not beginning with `aws:`",
         }),
       z
         .string()
-        .max(256)
-        .meta({ description: "A tag's value.", allowed: "a text of at most 256 characters", example: "moh" }),
+        .regex(/^[\p{L}\p{Z}\p{N}_.:/=+\-@]{0,256}$/u)
+        .meta({
+          description: "A tag's value.",
+          allowed: "at most 256 letters, digits, spaces and the characters `_.:/=+-@`",
+          example: "moh",
+        }),
     )
     .default({})
     .meta({
@@ -50,7 +55,7 @@ const publicKey = () =>
 const networks = (description: string, fallback?: string) =>
   z
     .array(
-      z.string().refine(isNetwork).meta({
+      z.string().overwrite(canonicalNetwork).refine(isNetwork).meta({
         description: "One network.",
         allowed: "a network in CIDR notation, IPv4 from /8 or IPv6 from /16 on",
         example: "203.0.113.7/32",
@@ -238,12 +243,38 @@ type Mapping = Record<string, unknown>;
 export function chtNetworks(given: readonly string[] | undefined, address: string): readonly string[] | undefined {
   if (given !== undefined) return given;
   const version = isIP(address);
-  return version === 0 ? undefined : [`${address}/${version === 4 ? 32 : 128}`];
+  return version === 0 ? undefined : [canonicalNetwork(`${address}/${version === 4 ? 32 : 128}`)];
 }
 
 /** The mistakes in settings for AWS that a schema can't find. */
 export function awsMistakes(given: Mapping): string[] {
-  return [...serverMistakes(given), ...bucketMistakes(asMapping(given["cht-backup:bucket"]))];
+  return [
+    ...serverMistakes(given),
+    ...bucketMistakes(asMapping(given["cht-backup:bucket"])),
+    ...["cht-backup:server", "cht-backup:bucket"].flatMap((at) =>
+      tagMistakes(`${at}.aws.tags`, asMapping(asMapping(asMapping(given[at])?.aws)?.tags)),
+    ),
+  ];
+}
+
+/** What AWS takes at most for one resource, less the two that the stack gives it itself, and their names. */
+const tagLimit = 48;
+const ownTags = ["Name", deploymentTag];
+
+/** Tags that EC2 would take together, and IAM doesn't: their names are the same to it in any case of letters. */
+function tagMistakes(at: string, tags: Mapping | undefined): string[] {
+  const names = Object.keys(tags ?? {});
+  const lines = names.flatMap((name, index) => {
+    const same = [...ownTags, ...names.slice(0, index)].find(
+      (other) => other !== name && other.toLowerCase() === name.toLowerCase(),
+    );
+    return same === undefined
+      ? []
+      : [`${at}: has the names ${same} and ${name}, which are the same to IAM; must have one`];
+  });
+  if (names.length > tagLimit)
+    lines.push(`${at}: found ${names.length} tags; must be ${tagLimit} at most: AWS takes 50, and the stack gives two`);
+  return lines;
 }
 
 function serverMistakes(given: Mapping): string[] {
@@ -253,22 +284,10 @@ function serverMistakes(given: Mapping): string[] {
   const server = asMapping(machines?.server) ?? {};
   const lines: string[] = [];
   const known = "the stack makes that machine and knows it";
-  const unread =
-    "the Command plugin, which waits for that machine's first boot, doesn't read it. operatorNetworks says from where it is " +
-    "reached";
-  const why = {
-    address: known,
-    user: known,
-    port: known,
-    hostKey: known,
-    sudo: known,
-    jump: unread,
-    configFile: unread,
-  };
-  for (const [name, reason] of Object.entries(why)) {
+  for (const name of ["address", "user", "port", "hostKey", "sudo"]) {
     if (server[name] === undefined) continue;
     lines.push(
-      `host:machines.server.${name}: ${found(server[name])} with cht-backup:server.aws; must be left out: ${reason}`,
+      `host:machines.server.${name}: ${found(server[name])} with cht-backup:server.aws; must be left out: ${known}`,
     );
   }
   const { region, availabilityZone: zone } = aws;

@@ -36,15 +36,53 @@ export function isCalendar(text: string): boolean {
   return left.length === 0 && text !== "";
 }
 
+/**
+ * After how much time without a run one was missed, as a time span of systemd.time(7). A time that a zone leaves out when
+ * its summer time begins comes only the next time for systemd.
+ * @param calendar where `isCalendar`
+ * @param randomDelay how much later than scheduled a run may start, where `isTimeSpan`
+ */
+export function missedAfter(calendar: string, randomDelay: string): string {
+  // When summer time ends a day has an hour more.
+  return `${longestDays(calendar) * 24 + 1}h 10min ${randomDelay}`;
+}
+
+/** How many days may be between two times of a calendar expression (`isCalendar`), or more. */
+export function longestDays(calendar: string): number {
+  const rare = 731;
+  const parts = calendar.split(/ +/);
+  if (parts.length > 1 && isTimeZone(parts.at(-1) ?? "")) parts.pop();
+  const word = (parts[0] ?? "").toLowerCase();
+  if (calendarWords.includes(word)) {
+    return { minutely: 1, hourly: 1, daily: 1, weekly: 7, monthly: 31 }[word] ?? rare;
+  }
+  const days = isCalendarWeekdays(parts[0] ?? "") ? weekdaysIn(parts.shift() ?? "") : [0, 1, 2, 3, 4, 5, 6];
+  const date = isCalendarDate(parts[0] ?? "") ? (parts[0] ?? "") : "*-*";
+  if (!/^(\*-)?\*-\*$/.test(date)) return days.length === 7 && /^(\*-)?\*[-~][^-~]+$/.test(date) ? 31 : rare;
+  return Math.max(...days.map((day, index) => (days[index + 1] ?? (days[0] as number) + 7) - day));
+}
+
 /** Days and ranges of days, divided by commas. */
 function isCalendarWeekdays(text: string): boolean {
   return text.split(",").every((part) => {
-    const days = part.split(/\.\.|-/).map((day) => {
-      const name = day.toLowerCase();
-      return Math.max(weekdays.indexOf(name), longWeekdays.indexOf(name));
-    });
-    const [from = -1, to = from] = days;
-    return days.length <= 2 && from >= 0 && from <= to;
+    const [from = -1, to = from, ...rest] = weekdayRange(part);
+    return rest.length === 0 && from >= 0 && from <= to;
+  });
+}
+
+/** Their numbers, Monday's is 0, in order. */
+function weekdaysIn(text: string): number[] {
+  const named = text.split(",").flatMap((part) => {
+    const [from = 0, to = from] = weekdayRange(part);
+    return weekdays.map((_, day) => day).filter((day) => day >= from && day <= to);
+  });
+  return [...new Set(named)].sort();
+}
+
+function weekdayRange(text: string): number[] {
+  return text.split(/\.\.|-/).map((day) => {
+    const name = day.toLowerCase();
+    return Math.max(weekdays.indexOf(name), longWeekdays.indexOf(name));
   });
 }
 
@@ -177,15 +215,32 @@ export function isEndpoint(text: string): boolean {
 
 /**
  * Whether a text is a network in CIDR notation that isn't half of the internet: IPv4 from /8 on, IPv6 from /16 on, without
- * bits set beyond its length (AWS refuses those).
+ * bits set beyond its length (AWS refuses those). No zone, and no IPv4 in IPv6's clothes (`::ffff:203.0.113.7`), which comes
+ * in as IPv4.
  */
 export function isNetwork(text: string): boolean {
   const [address = "", length = "", ...rest] = text.split("/");
   const version = isIP(address);
   if (version === 0 || rest.length > 0 || !/^\d{1,3}$/.test(length)) return false;
+  if (version === 6 && (address.includes("%") || /^0{80}1{16}/.test(bitsOf(address)))) return false;
   const bits = Number(length);
   if (version === 4 ? bits < 8 || bits > 32 : bits < 16 || bits > 128) return false;
   return /^0*$/.test(bitsOf(address).slice(bits));
+}
+
+/**
+ * A network as AWS writes it: IPv6 shortened and in lower case (RFC 5952), the length without zeros before it. Another form
+ * of the same would be drift for ever. What is no network stays as it is.
+ */
+export function canonicalNetwork(text: string): string {
+  if (!isNetwork(text)) return text;
+  const [address = "", length] = text.split("/");
+  return `${isIP(address) === 6 ? shortened(address) : address}/${Number(length)}`;
+}
+
+/** An IPv6 address by RFC 5952, which the parser of URLs follows; it also turns an IPv4 address at the end into groups. */
+function shortened(address: string): string {
+  return new URL(`http://[${address}]`).hostname.slice(1, -1);
 }
 
 /** Networks that the internet doesn't route (RFC 1918, 6598, 3927, 4193, 4291). */
@@ -217,8 +272,7 @@ function bitsOf(address: string): string {
       .split(".")
       .map((byte) => Number(byte).toString(2).padStart(8, "0"))
       .join("");
-  // The parser of URLs turns an IPv4 address at the end into groups.
-  const [head = "", tail] = new URL(`http://[${address}]`).hostname.slice(1, -1).split("::");
+  const [head = "", tail] = shortened(address).split("::");
   const groups = (text: string) => text.split(":").filter((group) => group !== "");
   const [first, last] = [groups(head), groups(tail ?? "")];
   return [...first, ...Array<string>(8 - first.length - last.length).fill("0"), ...last]

@@ -87,7 +87,8 @@ export const settingsSchema = z.strictObject({
           description: "CouchDB's data directories: one, or one of every node of a cluster.",
           allowed: "a list of absolute paths, none twice",
           example: "[/srv/couchdb1, /srv/couchdb2, /srv/couchdb3]",
-          fallback: "what `upgrade-service/.env` names: `COUCHDB_DATA`, or `DB1_DATA` and the others of a cluster",
+          fallback:
+            "what CouchDB's containers have mounted; without them what `upgrade-service/.env` names: `COUCHDB_DATA`, or `DB1_DATA` and the others of a cluster",
         }),
     })
     .prefault({})
@@ -133,6 +134,46 @@ export const settingsSchema = z.strictObject({
           allowed: "a whole number of MiB from 1 to 1048576",
           example: "1024",
         }),
+      limits: z
+        .strictObject({
+          commitsPerDay: z
+            .int()
+            .min(300)
+            .max(100_000)
+            .default(600)
+            .meta({
+              description:
+                "Transactions that the server takes within a day. A long first upload makes one every five minutes (288); " +
+                "who makes thousands wants to fill the disk, or the bucket.",
+              allowed: "a whole number from 300 to 100000",
+              example: "600",
+            }),
+          sessionDays: z.int().min(1).max(365).default(45).meta({
+            description: "How long one session may last, in days: longer than the first upload takes on your link.",
+            allowed: "a whole number from 1 to 365",
+            example: "45",
+          }),
+          idleHours: z
+            .int()
+            .min(1)
+            .max(720)
+            .default(48)
+            .meta({
+              description:
+                "How long a session may say nothing, in hours, until it is ended and gives its lock back. A backup says " +
+                "nothing while it reads what is stored already.",
+              allowed: "a whole number from 1 to 720",
+              example: "48",
+            }),
+        })
+        .prefault({})
+        .meta({
+          description:
+            "What a client may do at most, so that a CHT host in other hands can't keep the server busy, or full. An honest " +
+            "deployment doesn't meet these limits.",
+          allowed: "a mapping of `commitsPerDay`, `sessionDays`, `idleHours`",
+          example: "{ sessionDays: 90 }",
+        }),
       aws: serverAwsSchema.optional(),
     })
     .prefault({})
@@ -148,7 +189,8 @@ export const settingsSchema = z.strictObject({
     .meta({
       description:
         "When backups start, in the CHT machine's time zone unless another one is added. A run that was missed " +
-        "because the machine was off is made up for when it is on again.",
+        "because the machine was off is made up for when it is on again; one whose time the zone leaves out, when " +
+        "summer time begins, a few hours later.",
       allowed: "a calendar expression of systemd.time(7)",
       example: '"*-*-* 02:00:00 Africa/Nairobi"',
     }),
@@ -199,7 +241,8 @@ export const settingsSchema = z.strictObject({
     .meta({
       description:
         "Where a failed backup is reported: addresses of apprise (mail, SMS, chat and many more). They hold " +
-        "passwords, so each is a secret: `npm run pulumi -- config set --secret --path 'cht-backup:alerts[0]'` asks for it.",
+        "passwords, so each is a secret: `npm run pulumi -- config set --secret --path 'cht-backup:alerts[0]'` asks for it. " +
+        "What can't be delivered is tried again for a week. Without an address every `preview` and `up` says so.",
       allowed: "a list of secret addresses",
       example: '[{ secure: "…" }]',
     }),
@@ -326,8 +369,9 @@ export const settingsSchema = z.strictObject({
         .meta({
           description:
             "Whether the stack keeps the drill's network and image, by the Docker plugin. It logs in over SSH as the " +
-            "machine's `user`, who must be in the group `docker` there (sudo isn't used). With `false`, make the " +
-            "network on the machine: `docker network create --internal cht-drill-DEPLOYMENT`.",
+            "machine's `user`, who must be in the group `docker` there (sudo isn't used); on a machine other than `cht` " +
+            "the stack sees to that, too. A network of that name that is there already is taken over. With `false`, make " +
+            "it yourself: `docker network create --internal cht-drill-DEPLOYMENT`.",
           allowed: "true or false",
           example: "false",
         }),
@@ -457,6 +501,18 @@ export const settingsSchema = z.strictObject({
           allowed: "a calendar expression of systemd.time(7)",
           example: '"*-*-* 06:00:00 Africa/Nairobi"',
         }),
+      leastIntervalMinutes: z
+        .int()
+        .min(0)
+        .max(1440)
+        .default(30)
+        .meta({
+          description:
+            "How long after a copy the next one begins at the earliest; what comes in meanwhile is copied then, all of it " +
+            "once. Whoever takes over the CHT machine can't have a copy made, and locked, of each of thousands of commits.",
+          allowed: "a whole number of minutes from 0 to 1440, less than `maxAgeHours`",
+          example: "60",
+        }),
       checkSchedule: z.string().refine(isCalendar).default("Wed *-*-* 12:00:00").meta({
         description: "When the bucket is checked against the newest copy's index, in the server's time zone.",
         allowed: "a calendar expression of systemd.time(7)",
@@ -541,12 +597,13 @@ export const settingsSchema = z.strictObject({
     }),
   "cht-backup:passphrase": z
     .string()
-    .regex(/^\S[^\r\n]{14,}\S$/)
+    .regex(/^\S([^\r\n]*\S)?$/)
     .optional()
     .meta({
       description:
         "The passphrase of the repository, a secret: `npm run pulumi -- config set --secret cht-backup:passphrase`. Without it " +
-        "and the repository's key, no archive can be read.",
+        "and the repository's key, no archive can be read. A shorter one is taken only for a repository that was made with it " +
+        "by hand (docs/adopting.md).",
       allowed: "one line of 16 characters or more, without spaces at its ends",
       fallback: "a random one, made by the first `pulumi up` and kept encrypted in the stack",
     }),
@@ -556,9 +613,7 @@ export const settingsSchema = z.strictObject({
     .meta({
       description:
         "Whether `pulumi up` makes the first backup once everything is in place, and shows it for up to 20 minutes; a longer " +
-        "one goes on by itself. It uses the Command plugin, which logs in with the agent or `identityFile` and doesn't read " +
-        "an ssh configuration. A key that the agent has, too, is used from there; another one is kept in the stack's state, " +
-        "encrypted.",
+        "one goes on by itself. Pulumi's Command plugin starts it, by the same ssh as everything else.",
       allowed: "true or false",
       example: "false",
     }),
@@ -850,7 +905,6 @@ function furtherMistakes(given: Record<string, unknown>, stack: string, secret: 
     });
   }
   lines.push(...drillMistakes(given, stack));
-  if (given["cht-backup:firstBackup"] !== false) lines.push(...firstBackupMistakes(given["host:machines"]));
   return lines;
 }
 
@@ -962,11 +1016,20 @@ function bucketMistakes(given: Record<string, unknown>, secret: Set<string>): st
       `cht-backup:bucket.${name}: missing; ${mustBe(settingsSchema.shape["cht-backup:bucket"].unwrap().shape[name])}`,
     );
   }
-  const { keepDays, lockDays } = settingsSchema.shape["cht-backup:bucket"].unwrap().shape;
+  const { keepDays, lockDays, leastIntervalMinutes, maxAgeHours } =
+    settingsSchema.shape["cht-backup:bucket"].unwrap().shape;
   const [keep, lock] = [keepDays.safeParse(bucket.keepDays).data, lockDays.safeParse(bucket.lockDays).data];
   if (keep !== undefined && lock !== undefined && lock <= keep) {
     lines.push(
       `cht-backup:bucket.lockDays: ${found(lock)} with keepDays ${keep}; must be more: locks are lengthened in the days between`,
+    );
+  }
+  const minutes = leastIntervalMinutes.safeParse(bucket.leastIntervalMinutes).data;
+  const hours = maxAgeHours.safeParse(bucket.maxAgeHours).data;
+  if (minutes !== undefined && hours !== undefined && minutes >= hours * 60) {
+    lines.push(
+      `cht-backup:bucket.leastIntervalMinutes: ${found(minutes)} with maxAgeHours ${hours}; must be less than these ` +
+        "hours, or a copy that waits raises the alarm",
     );
   }
   return lines;
@@ -978,24 +1041,4 @@ function dataOn(machine: string, given: Record<string, unknown>): string[] {
   if (machine === "server") return [server.safeParse(given["cht-backup:server"]).data?.dataDirectory ?? []].flat();
   const { home, couchdbData } = cht.safeParse(given["cht-backup:cht"]).data ?? { home: [], couchdbData: [] };
   return machine === "cht" ? [home, ...couchdbData].flat() : [];
-}
-
-/**
- * The Command plugin, which starts the first backup, knows neither an ssh configuration nor a chain of jump hosts; and with
- * an RSA host key it asks for signatures by SHA-1, which OpenSSH gives no more (8.8).
- */
-function firstBackupMistakes(given: unknown): string[] {
-  const machine = machinesSchema.valueType.safeParse(asMapping(given)?.cht).data;
-  const unfit = (["configFile", "jump"] as const).find((name) => machine?.[name] !== undefined);
-  if (unfit === undefined && machine?.hostKey?.startsWith("ssh-rsa ")) {
-    return [
-      "cht-backup:firstBackup: found true with a host:machines.cht.hostKey of the type ssh-rsa, by which the Command plugin " +
-        "can't connect; must be false, or the hostKey of another type: `ssh-keyscan -t ed25519 ADDRESS`",
-    ];
-  }
-  if (unfit === undefined) return [];
-  return [
-    `cht-backup:firstBackup: found true with host:machines.cht.${unfit}; must be false then, for the Command plugin ` +
-      "doesn't read it: start the first backup with the command that `pulumi stack output commands` shows",
-  ];
 }

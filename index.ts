@@ -1,6 +1,8 @@
 /** What a CHT deployment gets, from top to bottom. */
 import * as pulumi from "@pulumi/pulumi";
+import { warnWithoutAlerts } from "./components/archive-client";
 import { makeAtAws } from "./components/at-aws";
+import { lookAtBackupsSoFar } from "./components/backups-so-far";
 import { BorgRepository } from "./components/borg-repository";
 import { BucketCopy, bucketWarning } from "./components/bucket-copy";
 import { ChtBackup } from "./components/cht-backup";
@@ -14,13 +16,27 @@ import { loadSettings } from "./config";
 const settings = loadSettings();
 const { machines, drill, alerts } = settings;
 export const { deployment, schedule } = settings;
-const { dataDirectory, port, reserveMebibytes } = settings.server;
+const { dataDirectory, port, reserveMebibytes, limits } = settings.server;
+
+// An alarm that nobody gets is none.
+warnWithoutAlerts(alerts);
 
 // What doesn't exist yet, where the settings say that the stack makes it: a server, a bucket.
 const { serverAddress, bucket, before, made, volumeId, cost } = makeAtAws("server", settings);
 
-// A place on another machine that can only receive.
-const server = new OffsiteServer("offsite-server", { machine: "server", deployment, dataDirectory, reserveMebibytes });
+// Nothing begins anew without a word, and nothing that others made is touched before it is sure that it can be taken over.
+const after = lookAtBackupsSoFar("server", "cht", settings, bucket);
+
+// A place on another machine that can only receive: a guard before borg, what is stored sealed, its log read.
+const server = new OffsiteServer("offsite-server", {
+  machine: "server",
+  deployment,
+  dataDirectory,
+  reserveMebibytes,
+  limits,
+  alerts,
+  after,
+});
 
 // Restores are rehearsed on the CHT machine, unless another one is trusted with the archives.
 const drillMachine =
@@ -34,6 +50,7 @@ const drillMachine =
         address: drill.server.address || serverAddress,
         port: drill.server.port,
         fromServer: drill.from !== "bucket",
+        dockerUser: drill.docker?.user,
         alerts,
       });
 
@@ -47,6 +64,7 @@ const backups = new BorgRepository("backup-repository", {
   port,
   otherKeys: drillMachine?.publicKeys ?? [],
   passphrase: settings.passphrase,
+  after,
 });
 
 // Everything that a restore needs, every night, and an alarm when that fails.
@@ -83,7 +101,7 @@ if (drill === undefined) {
 // A third copy, locked, that nobody can take away who takes over both machines.
 const warning = bucketWarning(bucket);
 if (warning !== undefined) void pulumi.log.warn(warning);
-if (bucket !== undefined) new BucketCopy("bucket-copy", { deployment, server, dataDirectory, bucket, before, alerts });
+if (bucket !== undefined) new BucketCopy("bucket-copy", { deployment, server, dataDirectory, bucket, before });
 
 export const repository = backups.location;
 export const repositoryId = backups.repositoryId;

@@ -10,6 +10,7 @@ import { benchBackup } from "./backup";
 import { benchBucket } from "./bucket";
 import { table } from "./figures";
 import { benchGrowth } from "./growth";
+import { benchGuard } from "./guard";
 import { benchPreview } from "./preview";
 import { benchProgram } from "./program";
 import { benchRestore } from "./restore";
@@ -24,13 +25,15 @@ Measures on the lab's two machines (\`npm run lab\` sets them up):
   growth    what ten days store, beside borg's defaults and restic; needs no lab, but --data
   program   the program's start with and without the SDKs of clouds; needs no lab
   bucket    what copies into a bucket send and ask, beside \`rclone sync\` of the live folder; needs no lab
+  guard     backups with the server's guard and seals, beside bare \`borg serve\`; needs no lab, but root
 
-  --only preview|backup|restore|growth|program|bucket   one of them
+  --only PART                    one of them
   --data FILE                    a .tar.zst with day00, day01, … of a CouchDB's data directory; growth needs it, backup
                                  and restore take its first day instead of the lab's own small data, and bucket its
                                  days instead of random data
-  --size N                       MB to back up and to restore (default 400; the data is copied, with other bytes)
-  --rounds N                     how often each is measured (default 7; backup and restore: half as often)
+  --size N                       MB to back up and to restore (default 400; the data is copied, with other bytes; guard
+                                 takes random data)
+  --rounds N                     how often each is measured (default 7; backup, restore and guard: half as often)
   --help                         this text
 
 All contestants are measured in turns, so that a busy machine slows all of them; ratios are medians over the turns. A
@@ -38,8 +41,8 @@ part that did not do its work ends the bench with exit code 1; no figure does. E
 option, 130 Ctrl-C. The figures of the last run are in .lab/bench/results.json, too.
 `;
 
-const parts = ["preview", "backup", "restore", "growth", "program", "bucket"] as const;
-const withoutLab: readonly string[] = ["growth", "program", "bucket"];
+const parts = ["preview", "backup", "restore", "growth", "program", "bucket", "guard"] as const;
+const withoutLab: readonly string[] = ["growth", "program", "bucket", "guard"];
 
 interface Measured {
   rows: string[][];
@@ -103,7 +106,9 @@ async function bench(): Promise<number> {
               ? await benchGrowth(chosen.data, progress)
               : part === "program"
                 ? await benchProgram(chosen.rounds, progress)
-                : await benchBucket(chosen.data, progress);
+                : part === "guard"
+                  ? await benchGuard(Math.ceil(chosen.rounds / 2), chosen.size, progress)
+                  : await benchBucket(chosen.data, progress);
     if (typeof measured === "string") {
       process.stdout.write(`\n${part}: ${measured}\n`);
       results[part] = measured;

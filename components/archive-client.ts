@@ -2,6 +2,7 @@
 import * as pulumi from "@pulumi/pulumi";
 import type { AccessKey } from "../config";
 import * as host from "../provider";
+import { borgPackage } from "./borg";
 import { readHostFile, renderHostFile } from "./host-files";
 import { chtNames, serverNames } from "./names";
 import type { OffsiteServer } from "./offsite-server";
@@ -29,12 +30,8 @@ export function foundations(
   { machine, deployment, rename = (name) => name }: ArchiveClient,
   child: pulumi.CustomResourceOptions,
 ) {
-  const { settings, state } = chtNames(deployment);
-  const borg = new host.Packages(
-    rename("cht-borg"),
-    { machine, packages: ["borgbackup"], minimum: { borgbackup: "1.2.8" } },
-    child,
-  );
+  const { settings, state, programs } = chtNames(deployment);
+  const borg = new host.Packages(rename("cht-borg"), { machine, ...borgPackage(programs) }, child);
   const directory = new host.Directory(
     rename("cht-settings-directory"),
     { machine, path: settings, mode: "0700" },
@@ -83,7 +80,17 @@ export function wayToRepository(args: WayArgs, directory: pulumi.Resource, child
 }
 
 /** The files of `hosts/cht/` that every client of the archives runs. */
-const scripts = ["backup", "plan", "manifest", "couch_files", "alert"];
+const scripts = [
+  "backup",
+  "plan",
+  "manifest",
+  "compose",
+  "compose_env",
+  "couch_files",
+  "alert",
+  "plain",
+  "alert_queue",
+];
 
 export interface ProgramsArgs extends ArchiveClient {
   /** Addresses of apprise, a secret. */
@@ -107,7 +114,7 @@ export interface Programs {
  */
 export function programs(args: ProgramsArgs, child: pulumi.CustomResourceOptions): Programs {
   const { machine, deployment, rename = (name) => name } = args;
-  const { settings, programs } = chtNames(deployment);
+  const { settings, programs, alertLaterService, alertLaterPath } = chtNames(deployment);
 
   const python = new host.Packages(rename("cht-python"), { machine, packages: ["python3-venv"] }, child);
   const programDirectory = new host.Directory(rename("cht-program-directory"), { machine, path: programs }, child);
@@ -128,6 +135,13 @@ export function programs(args: ProgramsArgs, child: pulumi.CustomResourceOptions
     }),
   );
   const alerts = alertAddresses(rename("alert-addresses"), machine, settings, args.alerts, child);
+  deliverAlertsLater(
+    (part) => rename(`alert-later-${part}`),
+    machine,
+    { [alertLaterService]: "cht/cht-alert-later.service", [alertLaterPath]: "cht/cht-alert-later.path" },
+    deployment,
+    { ...child, dependsOn: [environment, alerts, ...scriptFiles] },
+  );
   new host.File(
     rename("cht-lock-cleanup"),
     {
@@ -155,6 +169,39 @@ export function alertAddresses(
 ): pulumi.Resource {
   const content = alerts.apply((addresses) => addresses.map((address) => `${address}\n`).join(""));
   return new host.File(name, { machine, path: `${settings}/alerts`, mode: "0600", content }, opts);
+}
+
+/** Says in each `preview` and `up` that nobody hears of failures, where the settings name nobody. */
+export function warnWithoutAlerts(alerts: pulumi.Output<string[]>): void {
+  alerts.apply(async (addresses) => {
+    if (addresses.length > 0) return;
+    await pulumi.log.warn(
+      "cht-backup:alerts names nobody: when a backup, a drill or a copy fails, only the journals of the machines say so. " +
+        `This asks for an address: npm run pulumi -- config set --stack ${pulumi.getStack()} --secret --path 'cht-backup:alerts[0]'`,
+    );
+  });
+}
+
+/**
+ * The units that deliver alerts which couldn't be delivered at once.
+ *
+ * @param rename makes the name of a resource from `service` or `path`
+ * @param units by name, the files of `hosts/`: the service, then what starts it
+ */
+export function deliverAlertsLater(
+  rename: (part: string) => string,
+  machine: string,
+  units: Record<string, string>,
+  deployment: string,
+  opts: pulumi.CustomResourceOptions,
+): void {
+  const [service, path] = Object.entries(units).map(([unit, file]) => ({
+    machine,
+    unit,
+    content: renderHostFile(file, { DEPLOYMENT: deployment }),
+  })) as [host.UnitArgs, host.UnitArgs];
+  const sender = new host.Unit(rename("service"), service, opts);
+  new host.Unit(rename("path"), { ...path, enabled: true, active: true }, { ...opts, dependsOn: sender });
 }
 
 /** A key of a bucket, in a file as the AWS command line tool has it, that root alone reads. */

@@ -2,7 +2,7 @@
 import * as pulumi from "@pulumi/pulumi";
 import { drillsRead, type Made, type StackBucket, type StackSettings } from "../config";
 import { type MonthlyCost, monthlyCost } from "../docs/costs";
-import { awsCredentialProblem } from "./aws-credentials";
+import { missingAwsCredential } from "./aws-credentials";
 
 export interface AtAws {
   /** Where the CHT machine reaches the server. */
@@ -27,11 +27,8 @@ export interface AtAws {
  */
 export function makeAtAws(machine: "server", settings: StackSettings): AtAws {
   const { deployment, server, bucket, machines } = settings;
-  const profiles = [server.aws, bucket?.aws].filter((aws) => aws !== undefined).map(({ profile }) => profile);
-  for (const profile of new Set(profiles)) {
-    const problem = awsCredentialProblem(profile);
-    if (problem !== undefined) throw new pulumi.RunError(problem);
-  }
+  const missing = missingAwsCredential(settings);
+  if (missing !== undefined) throw new pulumi.RunError(missing);
 
   // Loaded here and not above: the SDK takes time, which a stack that doesn't use it would pay at every preview.
   const { AwsServer }: Partial<typeof import("./aws-server")> = server.aws === undefined ? {} : require("./aws-server");
@@ -45,7 +42,7 @@ export function makeAtAws(machine: "server", settings: StackSettings): AtAws {
       deployment,
       dataDirectory: server.dataDirectory,
       settings: server.aws,
-      identityFile: machines.server.identityFile,
+      login: machines.server,
       writes: bucket?.aws,
     });
   const madeBucket =
@@ -53,7 +50,7 @@ export function makeAtAws(machine: "server", settings: StackSettings): AtAws {
     bucket?.aws &&
     new AwsBucket("aws-bucket", { deployment, bucket, settings: bucket.aws, role: madeServer?.role });
   const cost =
-    profiles.length === 0
+    server.aws === undefined && bucket?.aws === undefined
       ? undefined
       : monthlyCost({
           instanceType: server.aws?.instanceType,

@@ -93,7 +93,16 @@ export class AwsBucket extends pulumi.ComponentResource {
       ),
       new aws.s3.BucketServerSideEncryptionConfiguration(
         "bucket-encryption",
-        { ...of, rules: [{ applyServerSideEncryptionByDefault: { sseAlgorithm: "AES256" } }] },
+        {
+          ...of,
+          // Keys that requests bring are switched off by AWS itself for new buckets; left out, that would be drift.
+          rules: [
+            {
+              applyServerSideEncryptionByDefault: { sseAlgorithm: "AES256" },
+              blockedEncryptionTypes: ["SSE-C"],
+            },
+          ],
+        },
         kept,
       ),
       new aws.s3.BucketOwnershipControls(

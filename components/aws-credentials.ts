@@ -6,6 +6,7 @@ import { createHash } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
+import type { StackSettings } from "../config";
 
 /** What this computer has. */
 export interface CredentialSources {
@@ -171,4 +172,12 @@ export function awsCredentialProblem(
       textOf("/sys/hypervisor/uuid")?.startsWith("ec2") === true,
     now: new Date(),
   });
+}
+
+/** Why a stack can't log in to AWS, for the first of its profiles that has no credential; undefined: it can, or needn't. */
+export function missingAwsCredential({ server, bucket }: Pick<StackSettings, "server" | "bucket">): string | undefined {
+  const profiles = [server.aws, bucket?.aws].filter((aws) => aws !== undefined).map(({ profile }) => profile);
+  return [...new Set(profiles)]
+    .map((profile) => awsCredentialProblem(profile))
+    .find((problem) => problem !== undefined);
 }

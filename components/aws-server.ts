@@ -4,6 +4,7 @@ import * as pulumi from "@pulumi/pulumi";
 import type { Settings } from "../config";
 import { type BucketAws, SERVER_ADMIN } from "../config-aws";
 import * as host from "../provider";
+import type { Machine } from "../provider/connection";
 import { waitForFirstBoot } from "./first-boot";
 import { deploymentTag, iamPath, instanceTrustPolicy, policyArn } from "./policies";
 import { userData, volumeDevices } from "./user-data";
@@ -15,8 +16,8 @@ export interface AwsServerArgs {
   /** Where the data volume is mounted. */
   dataDirectory: string;
   settings: NonNullable<Settings["server"]["aws"]>;
-  /** The operator's private key, a file on this computer; undefined: the agent has it. */
-  identityFile: string | undefined;
+  /** How operators reach it: what the settings say of that beside address, user and host key. */
+  login: Machine;
   /** The bucket that the server writes to with a role of its own; undefined: with a key, or to none. */
   writes: Pick<BucketAws, "boundary"> | undefined;
 }
@@ -60,16 +61,29 @@ export function imageParameter(image: "debian-13" | "ubuntu-24.04", architecture
     : `/aws/service/canonical/ubuntu/server/24.04/stable/current/${architecture}/hvm/ebs-gp3/ami-id`;
 }
 
-/** What a security group lets in: SSH, from these networks and from nowhere else. */
+/**
+ * What a security group lets in: SSH, from these networks and from nowhere else. A network that is named twice is let in
+ * once, as the first: AWS refuses a second rule for it, whatever its description is.
+ * @param networks in their canonical form
+ */
 export function sshFrom(networks: Record<string, readonly string[]>) {
-  return Object.entries(networks).map(([description, blocks]) => ({
-    description: `SSH from ${description}`,
-    protocol: "tcp",
-    fromPort: 22,
-    toPort: 22,
-    cidrBlocks: blocks.filter((block) => !block.includes(":")),
-    ipv6CidrBlocks: blocks.filter((block) => block.includes(":")),
-  }));
+  const all = Object.values(networks).flat();
+  let before = 0;
+  const once = Object.entries(networks).map(([description, blocks]) => {
+    const first = blocks.filter((block, index) => all.indexOf(block) === before + index);
+    before += blocks.length;
+    return { description, blocks: first };
+  });
+  return once
+    .filter(({ blocks }) => blocks.length > 0)
+    .map(({ description, blocks }) => ({
+      description: `SSH from ${description}`,
+      protocol: "tcp",
+      fromPort: 22,
+      toPort: 22,
+      cidrBlocks: blocks.filter((block) => !block.includes(":")),
+      ipv6CidrBlocks: blocks.filter((block) => block.includes(":")),
+    }));
 }
 
 /**
@@ -172,7 +186,8 @@ export class AwsServer extends pulumi.ComponentResource {
           volumeType: "gp3",
           volumeSize: 8,
           encrypted: true,
-          tags: { [deploymentTag]: deployment, Name: `cht-backup-${deployment} system` },
+          // On read the provider takes those out that are equal to its default tags: named twice they would be drift for ever.
+          tags: { Name: `cht-backup-${deployment} system` },
         },
       },
       {
@@ -196,13 +211,15 @@ export class AwsServer extends pulumi.ComponentResource {
       { ...child, deleteBeforeReplace: true, deletedWith: instance },
     );
     const booted = waitForFirstBoot(
-      {
-        host: elastic.publicIp,
+      pulumi.all([elastic.publicIp, hostKey.publicKey]).apply(([address, publicKey]) => ({
+        ...args.login,
+        address,
         user: SERVER_ADMIN,
-        hostKey: hostKey.publicKey,
-        identityFile: args.identityFile,
-      },
+        hostKey: publicKey,
+        sudo: true,
+      })),
       instance.id,
+      settings,
       { parent: this, dependsOn: [attachment, association], deletedWith: instance },
     );
 

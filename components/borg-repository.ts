@@ -1,6 +1,7 @@
 import * as pulumi from "@pulumi/pulumi";
 import * as host from "../provider";
 import { foundations, type WayArgs, wayToRepository } from "./archive-client";
+import { borgPackage } from "./borg";
 import { chtNames, serveCommand, serverNames } from "./names";
 
 export interface BorgRepositoryArgs extends Omit<WayArgs, "rename"> {
@@ -8,6 +9,8 @@ export interface BorgRepositoryArgs extends Omit<WayArgs, "rename"> {
   otherKeys?: pulumi.Input<string>[];
   /** The passphrase, a secret. Default: the one on the machine, else a new one. */
   passphrase?: pulumi.Output<string>;
+  /** What has to be looked at before anything is touched. */
+  after: pulumi.Resource;
 }
 
 /**
@@ -21,7 +24,7 @@ export class BorgRepository extends pulumi.ComponentResource {
   readonly repositoryId: pulumi.Output<string>;
   /** The repository's key, wrapped by the passphrase; a secret. */
   readonly exportedKey: pulumi.Output<string>;
-  /** Keys of repositories that were in its place before, by their ids; a secret. */
+  /** Former exports of its key, and keys of repositories that were in its place before, by their ids; a secret. */
   readonly formerKeys: pulumi.Output<Record<string, string>>;
   /** The passphrase; a secret. */
   readonly passphrase: pulumi.Output<string>;
@@ -31,11 +34,11 @@ export class BorgRepository extends pulumi.ComponentResource {
   constructor(name: string, args: BorgRepositoryArgs, opts?: pulumi.ComponentResourceOptions) {
     super("cht-backup:index:BorgRepository", name, {}, opts);
     const { machine, deployment, server } = args;
-    const { settings, state } = chtNames(deployment);
+    const { settings, state, programs } = chtNames(deployment);
     const { user, repository } = serverNames(deployment, args.dataDirectory);
     const child = { parent: this };
 
-    const { borg, directory, stateDirectory } = foundations(args, child);
+    const { borg, directory, stateDirectory } = foundations(args, { ...child, dependsOn: args.after });
     const { key, knownHosts, sshConfig } = wayToRepository(args, directory, child);
     const passphrase = new host.Passphrase(
       "backup-passphrase",
@@ -50,7 +53,7 @@ export class BorgRepository extends pulumi.ComponentResource {
         user,
         publicKey: key.publicKey,
         otherKeys: args.otherKeys,
-        command: serveCommand(repository),
+        command: serveCommand(deployment),
       },
       { ...child, dependsOn: server },
     );
@@ -65,6 +68,7 @@ export class BorgRepository extends pulumi.ComponentResource {
         path: repository,
         rsh: `ssh -F ${settings}/ssh_config`,
         baseDirectory: `${state}/borg`,
+        borg: `${borgPackage(programs).build.path}/bin/borg`,
         passphrase: passphrase.passphrase,
         encryption: "repokey-blake2",
       },

@@ -1,7 +1,9 @@
 import * as pulumi from "@pulumi/pulumi";
 import type { StackBucket } from "../config";
+import { missedAfter } from "../config-formats";
 import * as host from "../provider";
-import { alertAddresses, bucketCredentials } from "./archive-client";
+import { bucketCredentials } from "./archive-client";
+import { searchPath } from "./borg";
 import { readHostFile, renderHostFile } from "./host-files";
 import { bucketNames, serverNames } from "./names";
 import type { OffsiteServer } from "./offsite-server";
@@ -15,8 +17,6 @@ export interface BucketCopyArgs {
   bucket: StackBucket;
   /** What has to be there before anything is copied. */
   before: pulumi.Resource[];
-  /** Addresses of apprise, a secret. */
-  alerts: pulumi.Output<string[]>;
 }
 
 /** How long a copy waits for borg's lock, in seconds. A backup holds it as long as it runs; the next trigger comes. */
@@ -28,13 +28,13 @@ const scripts = [
   "server/bucket_copy.py",
   "server/copy_plan.py",
   "server/snapshot.py",
-  "cht/alert.py",
+  "cht/plain.py",
 ];
 
 /**
  * The third copy: units on the offsite server that copy the repository to a bucket after each backup and check what is
- * there. They run as the account that owns the repository; only root can read the bucket's key. Copies in the bucket
- * stay when the stack is destroyed.
+ * there. They run as the account that owns the repository; only root can read the bucket's key. Alarms are raised by the
+ * server's own program. Copies in the bucket stay when the stack is destroyed.
  */
 export class BucketCopy extends pulumi.ComponentResource {
   constructor(name: string, args: BucketCopyArgs, opts?: pulumi.ComponentResourceOptions) {
@@ -107,6 +107,7 @@ export class BucketCopy extends pulumi.ComponentResource {
               keepDays: bucket.keepDays,
               lockDays: bucket.lockDays,
               lockWait: LOCK_WAIT,
+              leastInterval: bucket.leastIntervalMinutes * 60,
               maxAge: bucket.maxAgeHours,
               uploadRate: bucket.uploadRate,
               storageClass: bucket.storageClass,
@@ -118,7 +119,6 @@ export class BucketCopy extends pulumi.ComponentResource {
         },
         inside,
       ),
-      alertAddresses("bucket-alert-addresses", machine, settings, args.alerts, inside),
     ];
 
     if (bucket.writer !== undefined) {
@@ -141,7 +141,13 @@ export class BucketCopy extends pulumi.ComponentResource {
       {
         machine,
         unit: units.copyService,
-        content: renderHostFile("server/cht-bucket-copy.service", { DEPLOYMENT, SERVER_USER, SERVER_HOME }),
+        content: renderHostFile("server/cht-bucket-copy.service", {
+          DEPLOYMENT,
+          SERVER_USER,
+          SERVER_HOME,
+          // The server's borg, which the guard takes too.
+          SEARCH_PATH: searchPath(serverNames(deployment, args.dataDirectory).programs),
+        }),
       },
       after,
     );
@@ -175,6 +181,7 @@ export class BucketCopy extends pulumi.ComponentResource {
             DEPLOYMENT,
             SCHEDULE: bucket.schedule,
             RANDOM_DELAY,
+            MISSED_AFTER: missedAfter(bucket.schedule, RANDOM_DELAY),
           }),
         },
         { ...child, dependsOn: copy },
@@ -188,6 +195,7 @@ export class BucketCopy extends pulumi.ComponentResource {
             DEPLOYMENT,
             SCHEDULE: bucket.checkSchedule,
             RANDOM_DELAY,
+            MISSED_AFTER: missedAfter(bucket.checkSchedule, RANDOM_DELAY),
           }),
         },
         { ...child, dependsOn: check },

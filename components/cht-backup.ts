@@ -1,7 +1,9 @@
 import * as pulumi from "@pulumi/pulumi";
+import { missedAfter } from "../config-formats";
 import * as host from "../provider";
 import type { Machine } from "../provider/connection";
 import { type Programs, type ProgramsArgs, programs } from "./archive-client";
+import { searchPath } from "./borg";
 import type { BorgRepository } from "./borg-repository";
 import { makeFirstBackup } from "./first-backup";
 import { renderHostFile } from "./host-files";
@@ -92,7 +94,14 @@ export class ChtBackup extends pulumi.ComponentResource {
     );
     const backup = new host.Unit(
       "nightly-backup-service",
-      { machine, unit: service, content: renderHostFile("cht/cht-backup.service", { DEPLOYMENT }) },
+      {
+        machine,
+        unit: service,
+        content: renderHostFile("cht/cht-backup.service", {
+          DEPLOYMENT,
+          SEARCH_PATH: searchPath(chtNames(deployment).programs),
+        }),
+      },
       { ...child, dependsOn: [repository, environment, settingsFile, borgmatic, failure, ...scripts] },
     );
     const clock = new host.Unit(
@@ -104,6 +113,7 @@ export class ChtBackup extends pulumi.ComponentResource {
           DEPLOYMENT,
           SCHEDULE: args.schedule,
           RANDOM_DELAY: args.randomDelay,
+          MISSED_AFTER: missedAfter(args.schedule, args.randomDelay),
         }),
         enabled: true,
         active: true,
@@ -112,7 +122,7 @@ export class ChtBackup extends pulumi.ComponentResource {
     );
 
     if (args.firstBackup !== undefined) {
-      makeFirstBackup(args.firstBackup, service, repository.repositoryId, { parent: this, dependsOn: clock });
+      makeFirstBackup(args.firstBackup, deployment, repository.repositoryId, { parent: this, dependsOn: clock });
     }
     this.registerOutputs({});
   }

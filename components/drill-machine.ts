@@ -12,6 +12,8 @@ import {
 export interface DrillMachineArgs extends Omit<WayArgs & ProgramsArgs, "rename"> {
   /** Whether drills ask the server at all: without, the machine gets no key for it. */
   fromServer: boolean;
+  /** Who logs in for the Docker plugin; undefined: it isn't used. */
+  dockerUser: string | undefined;
 }
 
 /**
@@ -27,6 +29,8 @@ export class DrillMachine extends pulumi.ComponentResource {
   readonly directory: pulumi.Resource;
   /** Docker's Compose, after the engine. */
   readonly compose: pulumi.CustomResource;
+  /** The last of what the Docker plugin needs there. */
+  readonly engine: pulumi.CustomResource;
 
   constructor(name: string, args: DrillMachineArgs, opts?: pulumi.ComponentResourceOptions) {
     super("cht-backup:index:DrillMachine", name, {}, opts);
@@ -52,6 +56,15 @@ export class DrillMachine extends pulumi.ComponentResource {
       },
       { ...child, dependsOn: engine },
     );
+    // Whoever may use sudo gains nothing by it.
+    this.engine =
+      args.dockerUser === undefined || args.dockerUser === "root"
+        ? this.compose
+        : new host.GroupMember(
+            rename("docker-user"),
+            { machine, user: args.dockerUser, group: "docker" },
+            { ...child, dependsOn: this.compose, retainOnDelete: true },
+          );
     this.programs = programs({ ...args, rename }, { ...child, dependsOn: [borg, directory] });
     this.directory = directory;
     this.registerOutputs({ publicKeys: this.publicKeys });

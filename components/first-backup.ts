@@ -1,5 +1,7 @@
 import type * as pulumi from "@pulumi/pulumi";
 import type { Machine } from "../provider/connection";
+import { listCommand } from "./borg";
+import { chtNames } from "./names";
 import { runRemotely } from "./remote-script";
 
 /**
@@ -10,18 +12,20 @@ import { runRemotely } from "./remote-script";
  */
 export function makeFirstBackup(
   machine: Machine,
-  service: string,
+  deployment: string,
   repositoryId: pulumi.Output<string>,
   opts: pulumi.CustomResourceOptions,
 ): pulumi.Resource {
-  const { address, port, user, hostKey, identityFile, sudo } = machine;
+  const names = chtNames(deployment);
   return runRemotely(
     "first-backup",
     {
-      login: { host: address, port, user, hostKey, identityFile, sudo },
-      machine: "host:machines.cht",
+      order: {
+        name: "cht",
+        machine,
+        words: [names.service, "1200", `${names.state}/last-backup.json`, `${listCommand(names)} --json`],
+      },
       script: "cht/first_backup.sh",
-      words: [service],
       once: repositoryId,
     },
     opts,

@@ -1,29 +1,42 @@
-import type * as pulumi from "@pulumi/pulumi";
-import { type Login, runRemotely } from "./remote-script";
+import * as pulumi from "@pulumi/pulumi";
+import type { Machine } from "../provider/connection";
+import { runRemotely } from "./remote-script";
 
 /**
  * Waits until a new server has set itself up, and fails with the reason where it couldn't. What is done on the machine
  * afterwards depends on this.
  *
- * @param login as the server's user data allows it
+ * @param machine as the server's user data lets in
  * @param instanceId an instance that takes another's place is waited for again
+ * @param account where it is, for the commands that messages show
  */
 export function waitForFirstBoot(
-  login: Omit<Login, "sudo">,
-  instanceId: pulumi.Input<string>,
+  machine: pulumi.Output<Machine>,
+  instanceId: pulumi.Output<string>,
+  account: { region: string; profile?: string | undefined },
   opts: pulumi.CustomResourceOptions,
 ): pulumi.Resource {
-  return runRemotely(
-    "first-boot",
-    {
-      login: { ...login, sudo: true },
-      machine: "host:machines.server",
-      script: "aws/wait_for_boot.sh",
-      words: [],
-      once: instanceId,
-      // A machine that was started a moment ago doesn't answer yet.
-      attempts: 60,
-    },
-    opts,
+  const order = pulumi.all([machine, instanceId]).apply(([known, id]) => ({
+    name: "server",
+    machine: known,
+    words: [],
+    starting: { patience: 600, refused: anotherInstance(id, account) },
+  }));
+  return runRemotely("first-boot", { order, script: "aws/wait_for_boot.sh", once: instanceId }, opts);
+}
+
+/**
+ * What to do where nobody can log in to a new instance: its first boot is its only one that reads keys, and an instance
+ * that is replaced by Pulumi gets the keys of the one before.
+ */
+export function anotherInstance(
+  instanceId: string,
+  { region, profile }: { region: string; profile?: string | undefined },
+): string {
+  const options = profile === undefined ? `--region ${region}` : `--profile ${profile} --region ${region}`;
+  return (
+    "The first boot let in the cht-backup:server.aws.operatorKeys of its day, and no later `up` can change that before " +
+    "somebody gets in. Where yours isn't among them, put it there, and have another instance made; the data volume stays: " +
+    `aws ec2 terminate-instances ${options} --instance-ids ${instanceId}; once it has ended, run \`up\` again`
   );
 }

@@ -10,6 +10,9 @@ export interface ChtNames {
   service: string;
   timer: string;
   failedService: string;
+  /** Delivers the alerts in `alerts/` of the state, which couldn't be delivered at once. */
+  alertLaterService: string;
+  alertLaterPath: string;
 }
 
 /** Names on the machine that runs the CHT, and on another one that works with its archives. */
@@ -21,6 +24,8 @@ export function chtNames(deployment: string): ChtNames {
     service: `cht-backup-${deployment}.service`,
     timer: `cht-backup-${deployment}.timer`,
     failedService: `cht-backup-${deployment}-failed.service`,
+    alertLaterService: `cht-alert-later-${deployment}.service`,
+    alertLaterPath: `cht-alert-later-${deployment}.path`,
   };
 }
 
@@ -65,6 +70,21 @@ export interface ServerNames {
   reserve: string;
   /** Where the copy to the bucket links the repository's files. */
   snapshot: string;
+  /** What root does: `guard.py`, `seal.py`, `audit.py`, and for all alarms of the server `alert.py` and `venv/`. */
+  programs: string;
+  /** `repository.json`, and whom alarms go to. */
+  settings: string;
+  /** Root's own: the ledger of archives, what the audit found, a copy of the repository's `config`, undelivered alerts. */
+  state: string;
+  sealService: string;
+  sealPath: string;
+  auditService: string;
+  auditPath: string;
+  auditTimer: string;
+  failedService: string;
+  /** Delivers the alerts in `alerts/` of the state, which couldn't be delivered at once. */
+  alertLaterService: string;
+  alertLaterPath: string;
 }
 
 /**
@@ -80,11 +100,22 @@ export function serverNames(deployment: string, dataDirectory: string): ServerNa
     repository: `${home}/repository`,
     reserve: `${home}/reserve`,
     snapshot: `${home}/snapshot`,
+    programs: `/opt/cht-backup-server/${deployment}`,
+    settings: `/etc/cht-backup-server/${deployment}`,
+    state: `/var/lib/cht-backup-server/${deployment}`,
+    sealService: `cht-repository-seal-${deployment}.service`,
+    sealPath: `cht-repository-seal-${deployment}.path`,
+    auditService: `cht-repository-audit-${deployment}.service`,
+    auditPath: `cht-repository-audit-${deployment}.path`,
+    auditTimer: `cht-repository-audit-${deployment}.timer`,
+    failedService: `cht-repository-failed-${deployment}.service`,
+    alertLaterService: `cht-repository-alert-later-${deployment}.service`,
+    alertLaterPath: `cht-repository-alert-later-${deployment}.path`,
   };
 }
 
 export interface BucketNames {
-  /** Settings (`bucket.json`), the bucket's credentials and whom alarms go to. */
+  /** Settings (`bucket.json`) and the bucket's credentials. */
   settings: string;
   /** Programs: `bin/` for the scripts, `venv/` for the Python environment. */
   programs: string;
@@ -115,7 +146,9 @@ export function bucketNames(deployment: string): BucketNames {
   };
 }
 
-/** The only command that the key of the CHT machine may run on the server. */
-export function serveCommand(repository: string): string {
-  return `/usr/bin/borg serve --append-only --restrict-to-repository ${repository}`;
+/** The only command that the key of the CHT machine may run on the server: the guard before borg's own server. */
+export function serveCommand(deployment: string): string {
+  // Neither depends on where the data is.
+  const { programs, settings } = serverNames(deployment, "");
+  return `/usr/bin/python3 -I ${programs}/guard.py ${settings}/repository.json`;
 }

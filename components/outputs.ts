@@ -2,16 +2,16 @@
 import * as pulumi from "@pulumi/pulumi";
 import type { StackBucket } from "../config";
 import { type Machine, sshCommandLine } from "../provider/connection";
+import { listCommand } from "./borg";
 import { bucketNames, chtNames, serverNames } from "./names";
 
 /** The three commands to know, ready to paste. */
 export function commandsToKnow(deployment: string, cht: Machine): Record<string, string> {
-  const { service, settings, programs } = chtNames(deployment);
-  const borgmatic = `${programs}/venv/bin/borgmatic --config ${settings}/borgmatic.yaml`;
+  const names = chtNames(deployment);
   return {
-    backUpNow: sshCommandLine(cht, `systemctl start ${service}`),
-    lastRun: sshCommandLine(cht, `journalctl --unit ${service} --lines 50`),
-    listArchives: sshCommandLine(cht, `${borgmatic} repo-list`),
+    backUpNow: sshCommandLine(cht, `systemctl start ${names.service}`),
+    lastRun: sshCommandLine(cht, `journalctl --unit ${names.service} --lines 50`),
+    listArchives: sshCommandLine(cht, listCommand(names)),
   };
 }
 
@@ -28,14 +28,15 @@ export function keptByDestroy(
   bucket: Pick<StackBucket, "name" | "prefix" | "aws"> | undefined,
   volumeId: pulumi.Output<string> | undefined,
 ): Record<string, pulumi.Input<string>> {
-  const { user, repository } = serverNames(deployment, dataDirectory);
+  const { user, repository, state: ledger } = serverNames(deployment, dataDirectory);
   const { settings, state } = chtNames(deployment);
   return {
     ...(volumeId && {
       volume: pulumi.interpolate`AWS: the data volume ${volumeId}, with what is said of the server below, for cht-backup:server.aws.volumeId`,
     }),
     repository: `server: ${repository}, with all archives`,
-    account: `server: user ${user}, which owns the repository and can't log in any more`,
+    ledger: `server: ${ledger}, the ledger of archives and what the audit found`,
+    account: `server: user ${user}, the owner of the repository; without a key nobody logs in as it`,
     passphrase: `cht: ${settings}/passphrase; without it and the repository's key, both in the recovery kit, no archive can be read`,
     state: `cht: ${state}, borg's cache, the report of the last backup and those of drills`,
     packages: "cht and server: borgbackup and python3-venv, which others may use",

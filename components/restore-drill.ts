@@ -1,7 +1,9 @@
 import * as pulumi from "@pulumi/pulumi";
 import type { AccessKey, Drill, StackBucket } from "../config";
+import { missedAfter } from "../config-formats";
 import * as host from "../provider";
 import { bucketCredentials, type Programs, scriptFile } from "./archive-client";
+import { searchPath } from "./borg";
 import type { BorgRepository } from "./borg-repository";
 import type { DrillMachine } from "./drill-machine";
 import { readHostFile, renderHostFile } from "./host-files";
@@ -48,10 +50,19 @@ export class RestoreDrill extends pulumi.ComponentResource {
       throw new pulumi.RunError(`cht-backup:drill.from is ${args.from}, and there is no key for reading the bucket`);
     }
     const inside = { ...child, dependsOn: other?.directory ?? repository.foundations };
-    const needed: pulumi.Resource[] = [args.programs.environment, args.programs.alerts, ...args.programs.scripts];
+    const needed: pulumi.Input<pulumi.Resource>[] = [
+      args.programs.environment,
+      args.programs.alerts,
+      ...args.programs.scripts,
+    ];
 
-    for (const script of ["restore", "verify"]) needed.push(this.script(script, `restore/${script}.py`, args));
-    for (const script of ["drill", "reports"]) needed.push(this.script(script, `drill/${script}.py`, args));
+    const scripts = {
+      restore: ["confined", "couch_server", "restore", "verify"],
+      drill: ["compose_text", "drill", "ledger", "reading", "reports"],
+    };
+    for (const [folder, files] of Object.entries(scripts)) {
+      for (const file of files) needed.push(this.script(file.replace("_", "-"), `${folder}/${file}.py`, args));
+    }
     const drillSettings = {
       deployment,
       repository: repository.location,
@@ -124,7 +135,7 @@ export class RestoreDrill extends pulumi.ComponentResource {
     if (args.docker !== undefined) {
       // Loaded here and not above: it takes time, which a stack that doesn't use it would pay at every preview.
       const { keepDocker }: typeof import("./drill-docker") = require("./drill-docker");
-      needed.push(...keepDocker(machine, args.docker, names.network, args.couchdbImage, other?.compose, child));
+      needed.push(...keepDocker(machine, args.docker, names.network, args.couchdbImage, other?.engine, child));
     }
 
     const failure = new host.Unit(
@@ -148,7 +159,11 @@ export class RestoreDrill extends pulumi.ComponentResource {
       {
         machine,
         unit: names.service,
-        content: renderHostFile("drill/cht-drill.service", { DEPLOYMENT, SCRATCH: scratch }),
+        content: renderHostFile("drill/cht-drill.service", {
+          DEPLOYMENT,
+          SCRATCH: scratch,
+          SEARCH_PATH: searchPath(programs),
+        }),
       },
       after,
     );
@@ -161,6 +176,7 @@ export class RestoreDrill extends pulumi.ComponentResource {
           DEPLOYMENT,
           SCHEDULE: args.schedule,
           RANDOM_DELAY: args.randomDelay,
+          MISSED_AFTER: missedAfter(args.schedule, args.randomDelay),
         }),
         enabled: true,
         active: true,

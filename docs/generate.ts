@@ -1,17 +1,17 @@
 /**
  * Writes docs/settings.md, the reference of all settings, from the texts in `config.ts`; docs/costs.md from the prices in
- * `costs.ts`; and the rights in docs/examples from `policies.ts`.
- *
- * Usage: npm run docs [-- --check]
- *   --check   writes nothing; exit code 1 when a file isn't what would be written
+ * `costs.ts`; docs/stack.schema.json, by which editors check stack files; and the rights in docs/examples from `policies.ts`.
  */
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join, relative } from "node:path";
 import { z } from "zod";
 import { settingsSchema } from "../config";
 import { core, textsOf } from "../provider/mistakes";
+import { main } from "../toolchain/main";
+import { Problem } from "../toolchain/progress";
 import { costs } from "./costs";
 import { rightsOfTheExample } from "./policies";
+import { stackSchema, stackSchemaFile } from "./stack-schema";
 
 /** Where the reference is. */
 export const referenceFile = join(__dirname, "settings.md");
@@ -33,7 +33,8 @@ All settings are in the stack's file, \`Pulumi.STACK.yaml\`, under \`config:\`; 
 such as \`cht-backup:server.port\` is the setting \`port\` inside \`cht-backup:server\`, and is set by
 \`npm run pulumi -- config set --path 'cht-backup:server.port' 2222\` or in the file. Only the two machines' addresses are
 needed. A wrong setting stops \`pulumi preview\` and \`pulumi up\` before anything is touched, with one line for every
-mistake.
+mistake. An editor with the YAML language server (the YAML extension of VS Code) completes and checks the file while it is
+written, by [stack.schema.json](stack.schema.json), which the first line of the examples names.
 `;
 
 /** The whole reference. Pure. */
@@ -84,15 +85,51 @@ function defaultOf(schema: z.ZodType): string {
   return `\`${String(value)}\``;
 }
 
-if (require.main === module || process.argv[1] === __filename) {
-  for (const [file, text] of [[referenceFile, reference()], [costsFile, costs()], ...rightsFiles()] as const) {
+const help = `Usage: npm run docs [-- --check]
+
+Writes what is made from the program's own texts: docs/settings.md, docs/stack.schema.json, docs/costs.md and the
+rights in docs/examples.
+
+  --check   write nothing; exit code 1 when a file isn't what would be written
+  --help    this text
+`;
+
+/** All that is made, by its file, and what can't be made. */
+function made(): { files: [string, string][]; problem: string | undefined } {
+  const files: [string, string][] = [
+    [referenceFile, reference()],
+    [costsFile, costs()],
+    [stackSchemaFile, stackSchema()],
+  ];
+  try {
+    return { files: [...files, ...rightsFiles()], problem: undefined };
+  } catch (error) {
+    if (error instanceof Problem) return { files, problem: error.message };
+    throw error;
+  }
+}
+
+async function generate(args: readonly string[]): Promise<number> {
+  if (args.includes("--help") || args.includes("-h")) {
+    process.stdout.write(help);
+    return 0;
+  }
+  const unknown = args.find((arg) => arg !== "--check");
+  if (unknown !== undefined) throw new Problem(`there is no option ${unknown}; see npm run docs -- --help`);
+  const { files, problem } = made();
+  let code = 0;
+  for (const [file, text] of files) {
     const name = relative(process.cwd(), file);
-    if (!process.argv.includes("--check")) {
+    if (!args.includes("--check")) {
       writeFileSync(file, text);
       console.log(`wrote ${name}`);
     } else if (!existsSync(file) || readFileSync(file, "utf8") !== text) {
       console.error(`${name} is stale: npm run docs`);
-      process.exitCode = 1;
+      code = 1;
     }
   }
+  if (problem !== undefined) console.error(`note: ${problem}`);
+  return code;
 }
+
+if (require.main === module || process.argv[1] === __filename) void main("docs", () => generate(process.argv.slice(2)));

@@ -10,6 +10,7 @@ import {
   type Statement,
   statePolicy,
 } from "../components/policies";
+import { Problem } from "../toolchain/progress";
 
 /** What docs/production.md has replaced: an account (the one in AWS' own examples), the key of the secrets, two buckets. */
 const account = "123456789012";
@@ -29,16 +30,30 @@ export function lookingOnly({ Version, Statement: statements }: PolicyDocument):
   };
 }
 
+/** @throws Problem where the stack's file isn't the example any more: README.md has its owner overwrite it. */
+function example(file: string): { deployment: string; region: string } {
+  const config = parse(readFileSync(file, "utf8"))?.config ?? {};
+  const region = config["cht-backup:server"]?.aws?.region;
+  if (typeof region !== "string") {
+    throw new Problem(
+      "Pulumi.prod.yaml is no longer the example, from which the rights in docs/examples are made: those are left as they are",
+    );
+  }
+  return { deployment: config["cht-backup:deployment"] ?? "prod", region };
+}
+
 /**
  * By who gets them: who runs `up`, who keeps states in the bucket for them, and the pipeline, which only looks. And the
  * boundary of those whom the operator makes.
  */
-export function rightsOfTheExample(): Record<"operator" | "boundary" | "state" | "pipeline", PolicyDocument> {
-  const { config } = parse(readFileSync(join(__dirname, "..", "Pulumi.prod.yaml"), "utf8"));
+export function rightsOfTheExample(
+  file: string = join(__dirname, "..", "Pulumi.prod.yaml"),
+): Record<"operator" | "boundary" | "state" | "pipeline", PolicyDocument> {
+  const { deployment, region } = example(file);
   const operator = operatorPolicy({
     account,
-    deployment: config["cht-backup:deployment"] ?? "prod",
-    server: { region: config["cht-backup:server"].aws.region },
+    deployment,
+    server: { region },
     bucket: { name: copies },
     boundary: exampleBoundary,
   });

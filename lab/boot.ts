@@ -13,6 +13,7 @@ import {
   label,
   type Machine,
   machines,
+  nameOf,
   network,
   output,
   stateOf,
@@ -86,6 +87,8 @@ export async function create(
     label,
     "--network",
     network,
+    "--network-alias",
+    nameOf(machine),
     // What systemd and a Docker engine inside need; --privileged would need more than some hosts can give.
     "--cap-add=SYS_ADMIN",
     "--cap-add=NET_ADMIN",

@@ -7,10 +7,8 @@ import { type Logged, run } from "../toolchain/command";
 import { labFolder, project } from "../toolchain/paths";
 import { Problem, type Progress } from "../toolchain/progress";
 import type { Images } from "./images";
-import { label, network } from "./machines";
+import { bucketContainer, label, nameOf, network } from "./machines";
 
-/** The container, and its name in the lab's network. */
-export const bucketContainer = "cht-backup-lab-bucket";
 /** The shortest locks that there are, as the smallest unit is a day; `npm run lab:down` removes the disk below them. */
 const [keepDays, lockDays] = [1, 2];
 /** Everybody's secret by name; the storage and the stack are told from here. */
@@ -22,10 +20,12 @@ type Identity = (typeof identities)[number];
 /** What the stack says of the bucket, without the secrets. */
 export const bucketSettings = {
   name: "cht-backup-lab",
-  endpoint: `http://${bucketContainer}:8333`,
+  endpoint: `http://${nameOf("bucket")}:8333`,
   mode: "compliance",
   keepDays,
   lockDays,
+  // Nobody floods it, and whoever tries it out waits for nothing.
+  leastIntervalMinutes: 0,
   randomDelay: "0s",
   accessKeyId: "lab-writer",
   reader: { accessKeyId: "lab-reader" },
@@ -90,8 +90,9 @@ export async function ensureBucket(
   await progress.step(before === undefined ? "making the bucket" : "starting the bucket", async () => {
     if (before === undefined) {
       if (images === undefined) throw new Problem("there is no image for the bucket");
-      const named = ["--name", bucketContainer, "--hostname", "bucket", "--label", label, "--network", network];
-      await logged.run("bucket", "docker", ["create", ...named, images.bucket]);
+      const named = ["--name", bucketContainer, "--hostname", "bucket", "--label", label];
+      const reached = ["--network", network, "--network-alias", nameOf("bucket")];
+      await logged.run("bucket", "docker", ["create", ...named, ...reached, images.bucket]);
     }
     if (before === "paused") await logged.run("bucket", "docker", ["unpause", bucketContainer]);
     await logged.run("bucket", "docker", ["start", bucketContainer]);

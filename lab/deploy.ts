@@ -3,7 +3,8 @@ import { appendFileSync, existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Logged, lastLines } from "../toolchain/command";
 import { labFolder } from "../toolchain/paths";
-import { Problem, type Progress, plain } from "../toolchain/progress";
+import { withoutColours } from "../toolchain/plain";
+import { Problem, type Progress } from "../toolchain/progress";
 import { pulumi } from "../toolchain/pulumi";
 import { containerOf, exec } from "./machines";
 import { writeBucketSettings } from "./stack";
@@ -14,7 +15,7 @@ const unit = "cht-backup-lab.service";
 
 /** What of the CLI's output tells why it failed: its diagnostics, else its last lines. */
 export function diagnostics(text: string): string {
-  const lines = plain(text).split("\n");
+  const lines = withoutColours(text).split("\n");
   const begin = lines.findIndex((line) => line.trim() === "Diagnostics:");
   if (begin < 0) return lastLines(text);
   const rest = lines.slice(begin + 1);
@@ -39,7 +40,7 @@ async function mustWork(args: readonly string[]): Promise<string> {
 
 /** How many resources an `up` changed, by its summary (`+ 31 created`); unchanged ones don't count. */
 export function changes(text: string): number {
-  const counts = plain(text).matchAll(/^\s+[^\w\s]+\s*(\d+) (?:created|updated|deleted|replaced|imported)$/gm);
+  const counts = withoutColours(text).matchAll(/^\s+[^\w\s]+\s*(\d+) (?:created|updated|deleted|replaced|imported)$/gm);
   return [...counts].reduce((sum, match) => sum + Number(match[1]), 0);
 }
 

@@ -1,5 +1,5 @@
 /**
- * The lab's images: a base (Debian 13), the machine, the CHT's machine, the two that run inside the latter, and
+ * The lab's images: a base (Debian), the machine, the CHT's machine, the two that run inside the latter, and
  * the bucket's.
  *
  * An image's tag is a hash of all that went into it, so that a change of its definition makes a new one and
@@ -25,8 +25,25 @@ import { labFolder, project } from "../toolchain/paths";
 import { Problem, type Progress } from "../toolchain/progress";
 import { imagePrefix, label } from "./machines";
 
-const baseImage = `${imagePrefix}base:trixie`;
-const release = { image: "debian:trixie-slim", name: "trixie" };
+/** What machines can be made of. */
+const releases = {
+  trixie: { title: "Debian 13", docker: "docker.io docker-cli docker-compose", drills: true },
+  // Its Docker, 20.10, gives an internal network a way out, which drills refuse.
+  bookworm: { title: "Debian 12", docker: "docker.io docker-compose", drills: false },
+};
+type Release = keyof typeof releases;
+
+/** What the lab's machines are made of; everything else in it is of Debian 13. */
+export function machineRelease(env: NodeJS.ProcessEnv = process.env): Release {
+  const name = env.CHT_BACKUP_LAB_RELEASE || "trixie";
+  if (Object.hasOwn(releases, name)) return name as Release;
+  throw new Problem(`CHT_BACKUP_LAB_RELEASE is ${name}; it must be ${Object.keys(releases).join(" or ")}.`);
+}
+
+/** Whether a CHT machine can make drills. */
+export const canDrill = () => releases[machineRelease()].drills;
+
+const baseOf = (release: Release) => `${imagePrefix}base:${release}`;
 /** The version that wrote the files in test/fixtures. */
 const couchdbImage = "couchdb:3.5.0";
 const officialCouchdb = `${imagePrefix}couchdb-official:3.5.0`;
@@ -91,6 +108,10 @@ function context(definition: string, extra: Record<string, Buffer | string> = {}
   const folder = join(labFolder, "build", definition.replaceAll("/", "-"));
   rmSync(folder, { recursive: true, force: true });
   cpSync(join(project, "lab", "images", definition), folder, { recursive: true });
+  // Some ways to copy a project lose who may run what.
+  for (const [name, content] of filesOf(folder)) {
+    if (content.subarray(0, 2).toString() === "#!") chmodSync(join(folder, name), 0o755);
+  }
   for (const [place, content] of Object.entries(extra)) {
     mkdirSync(dirname(join(folder, place)), { recursive: true });
     writeFileSync(join(folder, place), content);
@@ -142,18 +163,20 @@ async function pull(image: string, own: string, logged: Logged): Promise<boolean
 }
 
 /** Debian's base from an image registry, or made from Debian's packages where none is reached. */
-async function base(progress: Progress, logged: Logged): Promise<void> {
-  if (await pull(release.image, baseImage, logged)) return;
+async function base(release: Release, progress: Progress, logged: Logged): Promise<void> {
+  if (await pull(registryImage(release), baseOf(release), logged)) return;
   progress.note("no image registry is reached: the base image is made from Debian's packages");
-  await bootstrap(progress, logged);
+  await bootstrap(release, progress, logged);
 }
 
-async function bootstrap(progress: Progress, logged: Logged): Promise<void> {
+const registryImage = (release: Release) => `debian:${release}-slim`;
+
+async function bootstrap(release: Release, progress: Progress, logged: Logged): Promise<void> {
   const ids = existsSync("/etc/os-release") ? distribution(readFileSync("/etc/os-release", "utf8")) : [];
   if ((await run("mmdebstrap", ["--version"])).code !== 0) {
     if (process.getuid?.() !== 0 || !(ids.includes("debian") || ids.includes("ubuntu"))) {
       throw new Problem(
-        `neither ${release.image} can be pulled nor is mmdebstrap here to make a base image. ` +
+        `neither ${registryImage(release)} can be pulled nor is mmdebstrap here to make a base image. ` +
           "Install it (on Debian and Ubuntu: `sudo apt-get install mmdebstrap debian-archive-keyring`), or run this as root.",
       );
     }
@@ -169,31 +192,43 @@ async function bootstrap(progress: Progress, logged: Logged): Promise<void> {
     "--variant=minbase",
     "--format=tar",
     `--aptopt=${settings}`,
-    release.name,
+    release,
     `${tar}.new`,
   ]);
   renameSync(`${tar}.new`, tar);
-  await logged.run("image-base", "docker", ["import", "--change", `LABEL ${label.replace("=", " ")}`, tar, baseImage]);
+  await logged.run("image-base", "docker", [
+    "import",
+    "--change",
+    `LABEL ${label.replace("=", " ")}`,
+    tar,
+    baseOf(release),
+  ]);
   rmSync(tar, { force: true });
 }
 
-/** Builds an image from another one and a folder, where it is missing. */
-async function ensureImage(
+/** Builds an image from another one, a folder and `more` arguments, where it is missing. @returns its name */
+export async function ensureImage(
   name: string,
   from: string,
   folder: string,
   progress: Progress,
   logged: Logged,
+  more: Readonly<Record<string, string>> = {},
 ): Promise<string> {
   const id = await imageId(from);
-  const image = `${imagePrefix}${name}:${contentHash(filesOf(folder), id ?? from)}`;
+  const words = Object.entries(more).map(([name, value]) => `${name}=${value}`);
+  const image = `${imagePrefix}${name}:${contentHash(filesOf(folder), id ?? from, ...words)}`;
   if ((await imageId(image)) !== undefined) return image;
   const builder = buildCommand((await run("docker", ["buildx", "version"])).code === 0);
-  await progress.step(`building the image of ${titles[name]}`, () =>
+  await progress.step(`building the image of ${titles[name] ?? name}`, () =>
     logged.run(
       `image-${name}`,
       "docker",
-      [...builder.args, ...proxyArguments(), "--build-arg", `BASE=${from}`, "--tag", image, folder],
+      [
+        ...[...builder.args, ...proxyArguments(), "--build-arg", `BASE=${from}`],
+        ...words.flatMap((word) => ["--build-arg", word]),
+        ...["--tag", image, folder],
+      ],
       { env: { ...process.env, ...builder.env } },
     ),
   );
@@ -202,32 +237,39 @@ async function ensureImage(
 
 /** The image of a machine as a cloud has it, which only tests need, on top of that of a machine. */
 export function ensureCloudImage(machine: string, progress: Progress, logged: Logged): Promise<string> {
-  for (const file of ["with-devices", "attach-disks"]) chmodSync(join(project, "lab", "images", "cloud", file), 0o755);
   return ensureImage("cloud", machine, context("cloud"), progress, logged);
+}
+
+/** The CHT's database on top of CouchDB's own image, `from`. */
+export function ensureCouchdb(from: string, progress: Progress, logged: Logged): Promise<string> {
+  return ensureImage("couchdb", from, context("couchdb/official"), progress, logged);
 }
 
 /** Builds the images that are missing, several at once. */
 export async function ensureImages(progress: Progress, logged: Logged): Promise<Images> {
-  const build = (name: string, from: string, folder: string) => ensureImage(name, from, folder, progress, logged);
+  const build = (name: string, from: string, folder: string, more?: Record<string, string>) =>
+    ensureImage(name, from, folder, progress, logged, more);
+  const baseImage = baseOf("trixie");
+  const release = machineRelease();
 
-  if ((await imageId(baseImage)) === undefined) {
-    await progress.step("getting the base image (Debian 13)", () => base(progress, logged));
+  for (const of of new Set<Release>(["trixie", release])) {
+    if ((await imageId(baseOf(of))) !== undefined) continue;
+    await progress.step(`getting the base image (${releases[of].title})`, () => base(of, progress, logged));
   }
   const fromNetwork = await networkFiles();
-  for (const file of ["machine/first-process", "cht/deploy-cht", "bucket/first-process"]) {
-    chmodSync(join(project, "lab", "images", file), 0o755);
-  }
   const outer = async () => {
-    const machine = await build("machine", baseImage, context("machine", fromNetwork));
+    const machine = await build("machine", baseOf(release), context("machine", fromNetwork));
     const fixture = readFileSync(join(project, "test", "fixtures", "couchdb-small.tar.gz"));
-    return { machine, cht: await build("cht", machine, context("cht", { "couchdb.tar.gz": fixture })) };
+    const docker = { DOCKER: releases[release].docker };
+    return { machine, cht: await build("cht", machine, context("cht", { "couchdb.tar.gz": fixture }), docker) };
   };
   const couchdb = async () => {
     if (await pull(couchdbImage, officialCouchdb, logged)) {
-      return build("couchdb", officialCouchdb, context("couchdb/official"));
+      return ensureCouchdb(officialCouchdb, progress, logged);
     }
-    const reader = readFileSync(join(project, "hosts", "cht", "couch_files.py"));
-    return build("couchdb", baseImage, context("couchdb/stand-in", { "couch_files.py": reader, ...fromNetwork }));
+    const program = (name: string) => ({ [name]: readFileSync(join(project, "hosts", "cht", name)) });
+    const reader = { ...program("couch_files.py"), ...program("plain.py") };
+    return build("couchdb", baseImage, context("couchdb/stand-in", { ...reader, ...fromNetwork }));
   };
   const requirements = readFileSync(join(project, "test", "bucket", "requirements.txt"));
   const [machineImages, nginx, couchdbBuilt, bucket] = await Promise.all([

@@ -10,16 +10,36 @@ export const extraMachines = ["restore", "kit", "drill", "cloud"] as const;
 export type ExtraMachine = (typeof extraMachines)[number];
 export type AnyMachine = Machine | ExtraMachine;
 
+/**
+ * The lab's name in the Docker engine: of its network, and the beginning of those of its containers and volumes. A second
+ * checkout whose environment names another one has a lab of its own on the same computer.
+ */
+const lab = process.env.CHT_BACKUP_LAB || "cht-backup-lab";
+/** The name of the lab that `npm test` makes beside this one. */
+export const secondLab = `${lab}-second`;
+
 /** The container of a machine. */
 export function containerOf(machine: AnyMachine): string {
+  return `${lab}-${machine}`;
+}
+
+/** A machine's name in the lab's network, which is the same in each lab. */
+export function nameOf(machine: AnyMachine | "bucket"): string {
   return `cht-backup-lab-${machine}`;
 }
 
-/** Network, volumes, images and containers of the lab carry these names; nothing else does. */
-export const network = "cht-backup-lab";
+export const network = lab;
+export const dockerVolume = `${lab}-docker`;
+/** The bucket's container. */
+export const bucketContainer = `${lab}-bucket`;
+/** Each lab makes its machines from the same images. */
 export const imagePrefix = "cht-backup-lab-";
-export const label = "cht-backup.lab=1";
-export const dockerVolume = "cht-backup-lab-docker";
+/** Containers, volumes, network and images of any lab carry this label. */
+export const labelName = "cht-backup.lab";
+const labelOf = (name: string) => `${labelName}=${name === "cht-backup-lab" ? "1" : name}`;
+/** The label of this lab's. */
+export const label = labelOf(lab);
+export const secondLabel = labelOf(secondLab);
 
 export interface ExecOptions {
   /** What the script reads. It is put in front of nothing else: the script itself goes by `sh -c`. */
@@ -28,14 +48,25 @@ export interface ExecOptions {
   timeoutMs?: number;
 }
 
+/** Where a borg of the lab's deployment is on a machine whose distribution has an old one. */
+const built = ["/opt/cht-backup/lab", "/opt/cht-backup-server/lab"].map((programs) => `${programs}/borg/bin`);
+/** Where programs are looked for on a machine. */
+export const searchPath = [
+  ...built,
+  "/usr/local/sbin",
+  "/usr/local/bin",
+  "/usr/sbin",
+  "/usr/bin",
+  "/sbin",
+  "/bin",
+].join(":");
+
 /** Runs a shell script as root on a machine. Never throws for what the script does: look at the code. */
 export function exec(machine: AnyMachine, script: string, options: ExecOptions = {}): Promise<Result> {
   const timeoutMs = options.timeoutMs ?? 300_000;
-  const container = containerOf(machine);
-  if (options.stdin === undefined) {
-    return run("docker", ["exec", "-i", container, "sh", "-s"], { stdin: script, timeoutMs });
-  }
-  return run("docker", ["exec", "-i", container, "sh", "-c", script], { stdin: options.stdin, timeoutMs });
+  const words = ["exec", "-i", "--env", `PATH=${searchPath}`, containerOf(machine), "sh"];
+  if (options.stdin === undefined) return run("docker", [...words, "-s"], { stdin: script, timeoutMs });
+  return run("docker", [...words, "-c", script], { stdin: options.stdin, timeoutMs });
 }
 
 /** Runs a shell script that must succeed and returns what it printed, without the last line's end. */

@@ -2,23 +2,30 @@
 import { type Document, isMap, isScalar, parseDocument, visit } from "yaml";
 import { Problem } from "../toolchain/progress";
 import type { Reached } from "./boot";
-import { containerOf, type Machine } from "./machines";
+import { type Machine, nameOf } from "./machines";
 
-/** What the lab knows of itself and the program has to know. */
-export function labSettings(machines: Record<Machine, Reached>, identityFile: string): Record<string, unknown> {
+/**
+ * What the lab knows of itself and the program has to know.
+ * @param drills whether the CHT machine's Docker can make drills
+ */
+export function labSettings(
+  machines: Record<Machine, Reached>,
+  identityFile: string,
+  drills = true,
+): Record<string, unknown> {
   return {
     "host:machines": {
       cht: { ...machines.cht, identityFile },
       server: { ...machines.server, identityFile },
     },
     // The CHT machine reaches the server by its name in the lab's network, which stays when addresses change.
-    "cht-backup:server": { address: containerOf("server") },
+    "cht-backup:server": { address: nameOf("server") },
     // `npm run lab` starts the first backup itself: the plugin for one-shot commands can't be had everywhere.
     "cht-backup:firstBackup": false,
     // Nobody else's network has to be spared.
     "cht-backup:randomDelay": "0s",
     // The Docker plugin can't be had everywhere either: `npm run lab` makes the drill's network, and the CHT machine holds the image.
-    "cht-backup:drill": { manageDocker: false, randomDelay: "0s" },
+    "cht-backup:drill": { manageDocker: false, randomDelay: "0s", ...(drills ? {} : { enabled: false }) },
   };
 }
 

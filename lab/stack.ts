@@ -7,6 +7,7 @@ import { Problem } from "../toolchain/progress";
 import { pulumi } from "../toolchain/pulumi";
 import { identityFile, type Reached } from "./boot";
 import { bucketSecrets, bucketSettings } from "./bucket";
+import { canDrill } from "./images";
 import type { Machine } from "./machines";
 import { labSettings, mergeSettings, missingBucketSecrets } from "./settings";
 
@@ -31,7 +32,7 @@ export function ensurePassphrase(): boolean {
 /** Writes the stack file where it doesn't say what is so. */
 export function writeSettings(machines: Record<Machine, Reached>): void {
   // Relative to the project, so that the file means the same wherever the project is.
-  merge(labSettings(machines, identityFile.slice(project.length + 1)), ensurePassphrase());
+  merge(labSettings(machines, identityFile.slice(project.length + 1), canDrill()), ensurePassphrase());
 }
 
 /** Tells the stack, which must be there, of the bucket. Its secrets are set once, by Pulumi, which encrypts them. */

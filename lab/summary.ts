@@ -2,7 +2,7 @@
 import { duration, type Timing } from "../toolchain/progress";
 import type { Reached } from "./boot";
 import { bucketSettings } from "./bucket";
-import { exec, type Machine } from "./machines";
+import { containerOf, exec, type Machine } from "./machines";
 
 /** One archive as borg tells of it. */
 export interface Archive {
@@ -122,7 +122,7 @@ export async function summary(lab: {
   const next = lab.deployed
     ? [
         ["npm run pulumi -- preview --stack lab", "whether a machine has drifted"],
-        ["docker exec cht-backup-lab-cht systemctl start cht-backup-lab.service", "another backup"],
+        [`docker exec ${containerOf("cht")} systemctl start cht-backup-lab.service`, "another backup"],
         ["npm run drill -- --stack lab", "restore the newest backup beside the CHT, and prove it"],
         ["npm run lab:down", "remove all of it"],
       ]

@@ -5,6 +5,7 @@ import { Logged } from "../toolchain/command";
 import { ensureEngine } from "../toolchain/engine";
 import { main, onInterrupt } from "../toolchain/main";
 import { labFolder, project } from "../toolchain/paths";
+import { plainLines } from "../toolchain/plain";
 import { duration, Problem, Progress } from "../toolchain/progress";
 import { ensureCli } from "../toolchain/pulumi-cli";
 import { ensureMachines, machinesExist } from "./boot";
@@ -13,6 +14,7 @@ import { deployedImages, documentCounts, ensureCht } from "./cht";
 import { deploy, firstBackup } from "./deploy";
 import { ensureImages } from "./images";
 import { takeLock } from "./lock";
+import { removeForsaken } from "./remove";
 import { writeSettings } from "./stack";
 import { summary } from "./summary";
 
@@ -26,6 +28,10 @@ a bucket in a third container, the stack "lab" deployed onto both by Pulumi, and
 
 Needs Linux with Node 20.19 or newer and OpenSSH's client. A Docker engine and the Pulumi CLI are used where they
 are, else got (the engine as root on Debian and Ubuntu). \`npm run lab:down\` removes everything again.
+
+The environment may name what differs in a lab of its own beside another one:
+  CHT_BACKUP_LAB          its network, and the beginning of its containers' names (default: cht-backup-lab)
+  CHT_BACKUP_LAB_RELEASE  what its machines are made of: trixie (Debian 13, the default) or bookworm (Debian 12)
 Exit codes: 0 all is there, 1 something failed (said in words), 130 stopped by Ctrl-C.
 `;
 
@@ -50,6 +56,7 @@ void main("lab", async () => {
     // The one asks the network and the processor, the other waits for the network: both at once.
     const machinery = async () => {
       await ensureEngine(progress);
+      await removeForsaken(progress);
       const present = await Promise.all([machinesExist(), bucketExists()]);
       let images = present.every(Boolean) ? undefined : await ensureImages(progress, logged);
       const machines = await ensureMachines(images, progress, logged);
@@ -70,7 +77,8 @@ void main("lab", async () => {
       await firstBackup(progress, logged);
     }
     const counts = await documentCounts();
-    process.stdout.write(await summary({ machines, counts, timings: progress.timings, deployed: deploys }));
+    const text = await summary({ machines, counts, timings: progress.timings, deployed: deploys });
+    process.stdout.write(plainLines(text));
     process.stdout.write(`\nAll in ${duration(Date.now() - start)}.\n`);
     return 0;
   } finally {

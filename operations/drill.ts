@@ -1,8 +1,9 @@
 /** `npm run drill`: rehearses a restore now, or says what the last rehearsal came to. */
 import { readHostFile } from "../components/host-files";
 import { drillNames } from "../components/names";
-import { command, exitCodes, Refused, readOptions, stackOf } from "./main";
-import { printable, Remote } from "./remote";
+import { plainJson, plainLines } from "../toolchain/plain";
+import { command, exitCodes, Refused, readOptions, remark, stackOf } from "./main";
+import { Remote } from "./remote";
 import { readDeployment } from "./stack";
 
 const help = `Usage: npm run drill -- --stack STACK [OPTIONS]
@@ -51,19 +52,21 @@ async function drill(signal: AbortSignal): Promise<number> {
     if (options.report) {
       const [report = "", page = ""] = (await remote.script(readReport, [`${reports}/latest`], { signal })).split("\f");
       if (report === "") throw new Refused(`no drill has ended on the machine ${drill.machine} so far`);
-      process.stdout.write(printable(json ? report : page));
-      return (JSON.parse(report) as { ok: boolean }).ok ? exitCodes.right : exitCodes.wrong;
+      const parsed = JSON.parse(report) as { ok: boolean };
+      process.stdout.write(json ? plainJson(parsed) : plainLines(page));
+      return parsed.ok ? exitCodes.right : exitCodes.wrong;
     }
     const words = ["bash", "-c", readHostFile("drill/follow.sh"), "follow.sh"];
     const { code, stdout } = await remote.run([...words, service, `${reports}/latest.${json ? "json" : "txt"}`], {
       keepOpen: true,
       signal,
-      onError: (line) => void process.stderr.write(`${line}\n`),
+      onError: remark,
     });
     if (signal.aborted) {
-      process.stderr.write(`The drill goes on. Its report: npm run drill -- --stack ${stack} --report\n`);
+      remark(`The drill goes on. Its report: npm run drill -- --stack ${stack} --report`);
     }
-    process.stdout.write(printable(stdout));
+    // A drill that didn't come to a report has printed none.
+    if (stdout !== "") process.stdout.write(json ? plainJson(JSON.parse(stdout)) : plainLines(stdout));
     return code === 0 || code === 1 ? code : exitCodes.refused;
   } finally {
     remote.close();

@@ -1,12 +1,23 @@
 /** What the operator's commands have in common. */
 import { type ParseArgsConfig, parseArgs } from "node:util";
 import { report } from "../toolchain/main";
+import { plain } from "../toolchain/plain";
 import { Problem } from "../toolchain/progress";
 
 /** The command was used wrongly, or it can't begin: exit code 2. */
 export class Refused extends Problem {}
 
 export const exitCodes = { right: 0, wrong: 1, refused: 2, stopped: 130 } as const;
+
+/** Shows a line of the command's result. Machines choose some of the words in it. */
+export function say(line: string): void {
+  process.stdout.write(`${plain(line)}\n`);
+}
+
+/** Shows a line that is about the work, beside its result. */
+export function remark(line: string): void {
+  process.stderr.write(`${plain(line)}\n`);
+}
 
 /** Reads a command's options. @throws Refused with a line that names the wrong one */
 export function readOptions<T extends NonNullable<ParseArgsConfig["options"]>>(options: T, args: string[]) {

@@ -8,13 +8,15 @@ import encodeQR from "qr";
 import { render } from "../components/host-files";
 import { serverNames } from "../components/names";
 import { kitDigest } from "../components/recovery-kit";
+import { idOf } from "../provider/known-keys";
 import { lastLines } from "../toolchain/command";
 import { project } from "../toolchain/paths";
+import { plain, plainLines } from "../toolchain/plain";
 import { Problem } from "../toolchain/progress";
-import { pulumi } from "../toolchain/pulumi";
 import { command, exitCodes, Refused, readOptions, stackOf } from "./main";
 import { repositoryId } from "./repository";
 import { type Deployment, readDeployment } from "./stack";
+import { unlocked } from "./unlock";
 
 const help = `Usage: npm run recovery-kit -- --stack STACK [--output FILE.html]
 
@@ -63,8 +65,19 @@ interface Secret {
   text: string;
 }
 
-/** A key as a person types it: no empty lines, no spaces at the lines' ends. */
-const typed = (key: string) => key.replace(/\s*\n\s*/g, "\n").trim();
+/** A key as a person types it: no empty lines, no spaces at the lines' ends, nothing unseen: it comes from a machine. */
+const typed = (key: string) => plainLines(key.replace(/\s*\n\s*/g, "\n").trim());
+
+const EARLIER_KEY = {
+  title: "An earlier key of this repository",
+  about:
+    "Only if part B doesn't open it, or for an old copy of it. It may need the\npassphrase of its time, which isn't in this page.",
+};
+const earlierRepository = (id: string) => ({
+  title: "The key of an earlier repository",
+  about: `Only for a copy of the repository that was in the same place before. Its id is\n${id}.`,
+});
+
 function secretsOf({ settings, passphrase, key, formerKeys = {} }: Deployment): Secret[] {
   const bucket = settings.bucket && {
     title: "The secret of the bucket's key",
@@ -83,9 +96,8 @@ function secretsOf({ settings, passphrase, key, formerKeys = {} }: Deployment): 
       text: typed(key),
     },
     ...(bucket ? [bucket] : []),
-    ...Object.entries(formerKeys).map(([id, former]) => ({
-      title: "The key of an earlier repository",
-      about: `Only for a copy of the repository that was in the same place before. Its id is\n${id}.`,
+    ...Object.entries(formerKeys).map(([name, former]) => ({
+      ...(idOf(name) === repositoryId(key) ? EARLIER_KEY : earlierRepository(idOf(name))),
       text: typed(former),
     })),
   ];
@@ -124,8 +136,8 @@ function valuesOf({ stack, deployment, made, version }: Kit): Record<string, str
     SERVER_HOME: home,
     REPOSITORY: repository,
     REPOSITORY_ID: repositoryId(key),
-    HOST_KEY_TYPE: type,
-    HOST_KEY: blob,
+    HOST_KEY_TYPE: plain(type),
+    HOST_KEY: plain(blob),
     FINGERPRINT: `SHA256:${digest}`,
     CHT_HOME: cht.home,
     PROJECT: cht.composeProject,
@@ -277,7 +289,7 @@ async function recoveryKit(signal: AbortSignal): Promise<number> {
   writeSecret(files);
   process.stdout.write(`written${replaced ? " in place of an older kit" : ""}:\n  ${html}\n  ${text}\n`);
   const noted = `${made.toISOString().slice(0, 10)} ${kitDigest(settings, key, hostKey)}`;
-  const set = await pulumi(["config", "set", "--plaintext", "cht-backup:recoveryKit", noted, "--stack", stack]);
+  const set = await unlocked(["config", "set", "--plaintext", "cht-backup:recoveryKit", noted, "--stack", stack]);
   if (set.code !== 0) {
     throw new Problem(
       `that a kit was made can't be noted in the stack's settings, so \`pulumi up\` will go on reminding:\n${lastLines(set.stderr || set.stdout)}`,

@@ -4,8 +4,12 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import { PassThrough } from "node:stream";
 import { type Machine, machineSchema } from "../provider/connection";
-import { explainConnectionFailure, pinnedConnection } from "../provider/ssh";
+import { AfterMark, newMark, remoteCommand } from "../provider/session";
+import { pinnedConnection } from "../provider/ssh";
+import { explainConnectionFailure, explainLogin, keysFor } from "../provider/ssh-failure";
+import { plain, plainLines } from "../toolchain/plain";
 import { Problem } from "../toolchain/progress";
 
 /** How long a program on a machine gets to end in order, in milliseconds. */
@@ -15,7 +19,7 @@ export interface Finished {
   code: number;
   /** As it came. */
   stdout: string;
-  /** Printable. */
+  /** Plain. */
   stderr: string;
 }
 
@@ -24,27 +28,12 @@ export interface RemoteOptions {
   stdin?: string;
   /** Keeps the program's standard input open until it ends; closing it tells the program to stop. */
   keepOpen?: boolean;
-  /** Gets each line of standard output at once, printable. */
+  /** Gets each line of standard output at once, plain. */
   onLine?: (line: string) => void;
-  /** Gets each line of standard error at once, printable. */
+  /** Gets each line of standard error at once, plain. */
   onError?: (line: string) => void;
   /** Ends the program in order. */
   signal?: AbortSignal;
-}
-
-/**
- * A text from a machine or an archive as a terminal may get it: what would move the cursor, change colours or turn the
- * writing around is replaced. Lines and tabs stay. Pure.
- */
-export function printable(text: string): string {
-  return text
-    .replace(/\r(?=\n|$)/g, "")
-    .replace(/[^\P{Cc}\n\t]|[\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/gu, "\ufffd");
-}
-
-/** A word that a shell takes as it is. */
-export function quote(word: string): string {
-  return /^[A-Za-z0-9_@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
 }
 
 /**
@@ -95,19 +84,25 @@ export class Remote {
 
   /** Runs a program as root. It throws only where the machine can't be reached. */
   run(words: readonly string[], options: RemoteOptions = {}): Promise<Finished> {
-    const command = [...(this.machine.sudo ? ["sudo", "-n"] : []), ...words].map(quote).join(" ");
+    const mark = newMark();
+    const command = remoteCommand(mark, this.machine.sudo, words);
     return new Promise((resolve, reject) => {
       // Out of the terminal's reach: Ctrl-C must leave the way open for tidying up.
       const child = spawn("ssh", [...this.base, command], { stdio: ["pipe", "pipe", "pipe"], detached: true });
+      const channels = { stdout: new AfterMark(mark), stderr: new AfterMark(mark) };
       const printed = { stdout: "", stderr: "" };
       for (const [stream, tell] of [
         ["stdout", options.onLine],
         ["stderr", options.onError],
       ] as const) {
+        const lines = new PassThrough();
         child[stream].setEncoding("utf8").on("data", (text: string) => {
-          printed[stream] += text;
+          const own = channels[stream].take(text);
+          printed[stream] += own;
+          if (tell) lines.write(own);
         });
-        if (tell) createInterface({ input: child[stream] }).on("line", (line) => tell(printable(line)));
+        child[stream].on("end", () => lines.end());
+        if (tell) createInterface({ input: lines }).on("line", (line) => tell(plain(line)));
       }
       let killer: NodeJS.Timeout | undefined;
       const stop = () => {
@@ -127,16 +122,11 @@ export class Remote {
       child.on("close", (code) => {
         clearTimeout(killer);
         options.signal?.removeEventListener("abort", stop);
-        if ((code === 255 || code === null) && !options.signal?.aborted) {
-          reject(new Problem(this.explainEnd(printed)));
-        } else if (code !== 0 && /^sudo: .*password/m.test(printed.stderr)) {
-          reject(
-            new Problem(`${this.name}: the login may not use sudo without a password. Allow that, or log in as root`),
-          );
-        } else if (code === 127 && /sudo: (command )?not found/.test(printed.stderr)) {
-          reject(new Problem(`${this.name}: there is no sudo. Install it, or log in as root`));
+        const { stdout, stderr } = channels;
+        if (!options.signal?.aborted && (!stdout.seen || code === 255 || code === null)) {
+          reject(new Problem(this.explainEnd(stdout, stderr, code)));
         } else {
-          resolve({ code: code ?? 255, ...printed, stderr: printable(printed.stderr) });
+          resolve({ code: code ?? 255, ...printed, stderr: plainLines(printed.stderr) });
         }
       });
       child.stdin.on("error", () => undefined);
@@ -145,11 +135,16 @@ export class Remote {
     });
   }
 
-  /** Why ssh came to no answer. It always says so when it couldn't connect; a program that spoke was reached. */
-  private explainEnd({ stdout, stderr }: { stdout: string; stderr: string }): string {
-    if (stdout === "" && stderr.trim() !== "")
-      return explainConnectionFailure(this.name, this.machine, stderr, this.option);
-    return `${this.name} (${this.machine.address}): the SSH connection broke off, or the program there was killed. Run the same command again`;
+  /** Why ssh came to no answer. A program that began was reached. */
+  private explainEnd(stdout: AfterMark, stderr: AfterMark, code: number | null): string {
+    const { name, machine, option } = this;
+    if (stdout.seen) {
+      return `${name} (${machine.address}): the SSH connection broke off, or the program there was killed. Run the same command again`;
+    }
+    if (code === 255) {
+      return explainConnectionFailure(name, machine, stderr.before, option, () => keysFor(this.base));
+    }
+    return explainLogin(name, machine, `${stdout.before}\n${stderr.before}`, code, option);
   }
 
   /** Removes what it left on this computer. */

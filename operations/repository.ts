@@ -1,7 +1,12 @@
 /** A machine's way to the repository for as long as an operation takes: scripts and, where it has none, a key. */
+import { borgPackage, searchPath } from "../components/borg";
 import { readHostFile, renderHostFile } from "../components/host-files";
 import { chtNames, serveCommand, serverNames } from "../components/names";
 import type { AccessKey, Bucket, Settings } from "../config";
+import { idOf } from "../provider/known-keys";
+import { packagesCall } from "../provider/packages";
+import { actionScript } from "../provider/shell";
+import { askForHostKeys, chooseHostKey } from "../provider/ssh-host-key";
 import { Problem } from "../toolchain/progress";
 import { Refused } from "./main";
 import type { Remote } from "./remote";
@@ -9,9 +14,15 @@ import type { Deployment, Recovery } from "./stack";
 
 const scripts = [
   "cht/backup.py",
+  "cht/compose.py",
+  "cht/compose_env.py",
   "cht/couch_files.py",
   "cht/manifest.py",
+  "cht/plain.py",
   "cht/plan.py",
+  "restore/by_hand.py",
+  "restore/confined.py",
+  "restore/couch_server.py",
   "restore/part.py",
   "restore/restore.py",
   "restore/verify.py",
@@ -27,7 +38,8 @@ export interface Way {
   programs: string;
   /** Where it keeps its notes. */
   notes: string;
-  python: string;
+  /** How Python is started there: words of a command. */
+  python: string[];
   request: { repository: string; passphrase: string; baseDirectory: string } & (
     | { sshConfig: string; server: string }
     | { bucket: object }
@@ -37,6 +49,8 @@ export interface Way {
 /** The operation's output and end. */
 interface Course {
   installDocker: boolean;
+  /** Nothing is to change on any machine. */
+  dryRun: boolean;
   say: (text: string) => void;
   signal: AbortSignal;
 }
@@ -84,7 +98,7 @@ export async function throughCht<T>(
     return await work({
       programs: directory,
       notes: directory,
-      python: `${names.programs}/venv/bin/python`,
+      python: ["env", `PATH=${searchPath(names.programs)}`, `${names.programs}/venv/bin/python`],
       request: request(deployment, `${names.state}/borg`, `${names.settings}/ssh_config`),
     });
   } finally {
@@ -92,16 +106,40 @@ export async function throughCht<T>(
   }
 }
 
-/** A directory of this run only: another run, which will be refused, must not touch it. */
-async function runDirectory(remote: Remote, notes: string, signal: AbortSignal): Promise<string> {
-  const make = 'umask 077; mkdir -p "$1"; mktemp -d "$1/run.XXXXXXXX"';
+/** A directory of this run only: another run, which will be refused, must not touch it. A dry run leaves no trace. */
+async function runDirectory(remote: Remote, notes: string, { signal, dryRun }: Course): Promise<string> {
+  const make = dryRun
+    ? "umask 077; mktemp -d /var/tmp/cht-restore.XXXXXXXX"
+    : 'umask 077; mkdir -p "$1"; mktemp -d "$1/run.XXXXXXXX"';
   return (await remote.script(make, [notes], { signal })).trim();
 }
 
-function prepare(remote: Remote, directory: string, from: "server" | "bucket", course: Course): Promise<string> {
-  const { installDocker, signal, say } = course;
-  const words = [directory, installDocker ? "yes" : "no", from];
-  return remote.script(readHostFile("restore/prepare.sh"), words, { signal, onError: say });
+/** Sees to it that a restore can run. @returns how Python is started for it, and what was printed */
+async function prepare(
+  remote: Remote,
+  directory: string,
+  notes: string,
+  from: "server" | "bucket",
+  { installDocker, dryRun, signal, say }: Course,
+): Promise<{ python: string[]; printed: string }> {
+  const borg = borgPackage(notes);
+  if (!dryRun) {
+    say("borg: looking after it (where it has to be built there, that takes some minutes)");
+    // One that an earlier run has built, in a directory of root's alone, is as good: on a small machine it takes long.
+    const { path, check } = borg.build;
+    const asked = actionScript({ library: "packages", name: "packages_built", arguments: [path, check] });
+    const digest = /^built ([0-9a-f]{64}) /.exec(await remote.script(asked, [], { signal }))?.[1];
+    await remote.script(actionScript(packagesCall(borg, digest)), [], { signal });
+  }
+  const words = [directory, installDocker ? "yes" : "no", from, dryRun ? "yes" : "no", borg.minimum.borgbackup];
+  const printed = await remote.script(readHostFile("restore/prepare.sh"), words, {
+    signal,
+    // What it refuses is the error's text, and isn't said before that, too.
+    onError: (line) => /^(installing|fetching) /.test(line) && say(line),
+  });
+  // The system's by its path: what was built has one, too, which knows of no packages.
+  const python = dryRun ? [`${directory}/python3`] : ["env", `PATH=${searchPath(notes)}`, "/usr/bin/python3"];
+  return { python, printed };
 }
 
 /** A bucket that can be read. */
@@ -129,7 +167,7 @@ export function bucketRequest(
   copyAsOf: string | undefined,
 ) {
   const { name, region, endpoint, pathStyle, prefix, reader } = bucket;
-  const repositories = [repositoryId(key), ...Object.keys(formerKeys)];
+  const repositories = [...new Set([repositoryId(key), ...Object.keys(formerKeys).map(idOf)])];
   return { bucket: name, region, endpoint, pathStyle, prefix, ...reader, asOf: copyAsOf, repositories };
 }
 
@@ -155,15 +193,15 @@ export async function throughBucket<T>(
   const notes = notesOf(deployment.settings.deployment);
   let directory = "";
   try {
-    directory = await runDirectory(remote, notes, options.signal);
-    await prepare(remote, directory, "bucket", options);
+    directory = await runDirectory(remote, notes, options);
+    const { python } = await prepare(remote, directory, notes, "bucket", options);
     await remote.script(writeFiles(directory, programs([...scripts, ...bucketScripts])), [], {
       signal: options.signal,
     });
     return await work({
       programs: directory,
       notes,
-      python: "python3",
+      python,
       request: {
         repository: options.into ?? `${notes}/repository`,
         passphrase: deployment.passphrase,
@@ -194,18 +232,18 @@ export async function throughTemporaryKey<T>(
   const { settings } = deployment;
   const { signal, say } = options;
   const notes = notesOf(settings.deployment);
-  const { user, repository } = serverNames(settings.deployment, settings.server.dataDirectory);
+  const { user } = serverNames(settings.deployment, settings.server.dataDirectory);
   const access = readHostFile("restore/access.sh");
   let key: string | undefined;
   let directory = "";
   try {
-    directory = await runDirectory(remote, notes, signal);
-    const prepared = await prepare(remote, directory, "server", options);
-    key = /^ssh-ed25519 \S+/m.exec(prepared)?.[0];
+    directory = await runDirectory(remote, notes, options);
+    const { python, printed } = await prepare(remote, directory, notes, "server", options);
+    key = /^ssh-ed25519 \S+/m.exec(printed)?.[0];
     if (key === undefined) throw new Problem(`${remote.name}: no SSH key could be made there`);
-    const hostKey =
-      settings.machines.server.hostKey ??
-      /^\S+ \S+/.exec(await server.script("cat /etc/ssh/ssh_host_ed25519_key.pub", [], { signal }))?.[0];
+    const offered = await server.script(actionScript(askForHostKeys), [], { signal });
+    const hostKey = chooseHostKey(offered, deployment.hostKey);
+    if (hostKey === undefined) throw new Problem("server: its SSH server offers no host key that ssh takes");
     const config = renderHostFile("cht/ssh_config", {
       DEPLOYMENT: settings.deployment,
       SERVER_ADDRESS: settings.server.address,
@@ -222,11 +260,11 @@ export async function throughTemporaryKey<T>(
     };
     await remote.script(writeFiles(directory, files), [], { signal });
     // Not to be interrupted: letting in must not come after shutting out.
-    await server.script(access, ["allow", user, String(KEY_HOURS), serveCommand(repository), key]);
+    await server.script(access, ["allow", user, String(KEY_HOURS), serveCommand(settings.deployment), key]);
     return await work({
       programs: directory,
       notes,
-      python: "python3",
+      python,
       request: request(deployment, `${directory}/borg`, `${directory}/ssh_config`),
     });
   } finally {

@@ -1,7 +1,8 @@
 /** `npm run restore`: puts a CHT back on an empty machine, from the operator's computer; or gets a part of it out. */
 import { normalize } from "node:path/posix";
 import { duration } from "../toolchain/progress";
-import { command, exitCodes, Refused, readOptions, stackOf } from "./main";
+import { afterRestore } from "./left-behind";
+import { command, exitCodes, Refused, readOptions, remark, say, stackOf } from "./main";
 import { parseDestination, Remote } from "./remote";
 import { bucketOf, hasOwnWay, notesOf, throughBucket, throughCht, throughTemporaryKey, type Way } from "./repository";
 import { readDeployment } from "./stack";
@@ -30,9 +31,11 @@ on the machine of a CHT that runs (\`--to cht\`).
   --repository-only      from the bucket: fetch the repository and leave it there, for a new server that is to go on with
                          it; the passphrase isn't sent
   --start                start the containers (docker compose up --detach) and ask CouchDB and nginx. A CHT that sends
-                         SMS by itself does so from there: not for a trial
+                         SMS by itself does so from there, and replications that run for ever (in _replicator) go on at
+                         once, in both directions: not for a trial
   --install-docker       install the distribution's Docker engine and Compose where they are missing
-  --dry-run              say what would be done, how much room it takes and how long; change nothing but install borg
+  --dry-run              say what would be done, how much room it takes and how long; change nothing. What it takes is
+                         fetched into a directory of its own there, and goes again
   --replace              move aside what is there already, instead of refusing
   --despite-problems     put it in place although checks failed, when there is no better archive
   --database NAME        only this database, proven; may be given several times
@@ -183,6 +186,7 @@ async function restore(signal: AbortSignal): Promise<number> {
     asOf: options["as-of"] === undefined ? undefined : asOf(options["as-of"]),
     start: options.start,
     dryRun: options["dry-run"],
+    installDocker: options["install-docker"],
     replace: options.replace,
     despiteProblems: options["despite-problems"],
     repositoryOnly: options["repository-only"],
@@ -190,30 +194,28 @@ async function restore(signal: AbortSignal): Promise<number> {
     ...(options["repository-only"] ? { passphrase: "" } : {}),
   };
   const begin = Date.now();
-  const say = (text: string) => void process.stdout.write(`${text}\n`);
   const deployment = await readDeployment(stack);
   const bucket = source.from === "bucket" ? bucketOf(deployment.settings, stack) : undefined;
   const { machines } = deployment.settings;
   const known = machines[to];
-  const destination = known
-    ? new Remote(to, known)
-    : new Remote(to, parseDestination(to, { identityFile, configFile }), "--to");
+  const machine = known ?? parseDestination(to, { identityFile, configFile });
+  const destination = known ? new Remote(to, known) : new Remote(to, machine, "--to");
   const server = new Remote("server", machines.server);
   try {
     const work = async ({ programs, python, request }: Way) => {
       const program = `${programs}/bin/${part === undefined ? "restore" : "part"}.py`;
       const words = part === undefined ? [program, "restore"] : [program];
-      const finished = await destination.run([python, "-B", ...words, notesOf(deployment.settings.deployment)], {
+      const finished = await destination.run([...python, "-B", ...words, notesOf(deployment.settings.deployment)], {
         stdin: `${JSON.stringify({ ...request, ...wanted })}\n`,
         keepOpen: true,
         signal,
         onLine: say,
-        onError: (line) => void process.stderr.write(`${line}\n`),
+        onError: remark,
       });
       return finished.code;
     };
     const installDocker = options["install-docker"] ?? false;
-    const course = { installDocker, say, signal };
+    const course = { installDocker, dryRun: options["dry-run"] ?? false, say, signal };
     const fromServer = async () => {
       // For a part nothing need be installed on the CHT machine: it has all that its backups need.
       const own = part !== undefined && to === "cht" && (await hasOwnWay(destination, deployment, signal));
@@ -224,8 +226,12 @@ async function restore(signal: AbortSignal): Promise<number> {
     const code = bucket
       ? await throughBucket(destination, bucket, deployment, { ...course, ...source }, work)
       : await fromServer();
-    if (signal.aborted) process.stderr.write("Stopped. The same command goes on from here.\n");
+    if (signal.aborted) remark("Stopped. The same command goes on from here.");
     else say(`${code === 0 ? "done" : "ended"} after ${duration(Date.now() - begin)}`);
+    const whole = part === undefined && !options["dry-run"] && !options["repository-only"];
+    if (code === 0 && whole && !signal.aborted) {
+      for (const line of afterRestore(stack, deployment.settings, machine)) say(line);
+    }
     return code === 0 || code === 1 ? code : exitCodes.refused;
   } finally {
     destination.close();

@@ -2,7 +2,7 @@
 import { type AccessKey, readSettings, type Settings, withMade } from "../config";
 import { lastLines, type Result } from "../toolchain/command";
 import { Problem } from "../toolchain/progress";
-import { pulumi } from "../toolchain/pulumi";
+import { passphraseAdvice, unlocked } from "./unlock";
 
 /** The stack's output `recovery`: what opens the archives. */
 export interface Recovery {
@@ -10,7 +10,7 @@ export interface Recovery {
   passphrase: string;
   /** The repository's exported key, wrapped by the passphrase. */
   key: string;
-  /** Keys of repositories that were in its place before, by their ids. */
+  /** Former keys, by the ids of their repositories; those before the last of one as `ID 2`, `ID 3`, … */
   formerKeys?: Record<string, string>;
   /** The server's host key in OpenSSH's form; missing until the next `pulumi up` of a stack from before it was kept. */
   hostKey?: string;
@@ -36,7 +36,7 @@ export function adviceFor(stack: string, words: string): string | undefined {
   if (/no stack named/.test(words)) {
     return `there is no stack ${stack}: \`npm run pulumi -- stack ls\` lists those that there are. ${lost}`;
   }
-  return undefined;
+  return passphraseAdvice(stack, words);
 }
 
 function checked(stack: string, what: string, result: Result): string {
@@ -50,7 +50,7 @@ function checked(stack: string, what: string, result: Result): string {
  * @throws Problem, or RunError with a line for every wrong setting
  */
 export async function readStackSettings(stack: string): Promise<Settings> {
-  const config = await pulumi(["config", "--json", "--show-secrets", "--stack", stack]);
+  const config = await unlocked(["config", "--json", "--show-secrets", "--stack", stack]);
   const entries = Object.entries(
     JSON.parse(checked(stack, "settings", config)) as Record<string, { value?: string; secret?: boolean }>,
   );
@@ -66,7 +66,7 @@ export async function readStackSettings(stack: string): Promise<Settings> {
 export async function readDeployment(stack: string): Promise<Deployment> {
   const [settings, output] = await Promise.all([
     readStackSettings(stack),
-    pulumi(["stack", "output", "recovery", "--json", "--show-secrets", "--stack", stack]),
+    unlocked(["stack", "output", "recovery", "--json", "--show-secrets", "--stack", stack]),
   ]);
   const recovery = JSON.parse(checked(stack, "output `recovery`", output)) as Recovery;
   const { serverAddress, bucketReader, hostKey } = recovery;

@@ -69,7 +69,9 @@ export const machineSchema = z
         fallback: "none",
       }),
     configFile: localPath.optional().meta({
-      description: "The ssh configuration to use instead of your own, a file on your computer.",
+      description:
+        "The ssh configuration to use instead of your own, a file on your computer. For the machine that drills better a path " +
+        "that is the same for every operator, thus not from `~/`: the Docker plugin keeps it in the state.",
       allowed: "the path of a file (absolute, from `~/`, or relative to the project)",
       example: "./ssh_config",
       fallback: "`~/.ssh/config`",

@@ -1,6 +1,7 @@
 import * as grpc from "@grpc/grpc-js";
 import { EngineClient } from "@pulumi/pulumi/proto/engine_grpc_pb";
 import { LogRequest, LogSeverity } from "@pulumi/pulumi/proto/engine_pb";
+import { plainLines } from "../toolchain/plain";
 
 /**
  * Tells the operator something that is no error, among what the engine prints.
@@ -12,7 +13,7 @@ export function warn(text: string): Promise<void> {
   const client = new EngineClient(address, grpc.credentials.createInsecure());
   const request = new LogRequest();
   request.setSeverity(LogSeverity.WARNING);
-  request.setMessage(text);
+  request.setMessage(plainLines(text));
   return new Promise((resolve) => {
     // What was to be done is done: that the engine didn't hear of it must not fail it.
     client.log(request, () => {

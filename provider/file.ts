@@ -1,6 +1,7 @@
 import { isUtf8 } from "node:buffer";
 import { readFileSync } from "node:fs";
 import { z } from "zod";
+import { warn } from "./engine";
 import { Refused } from "./refused";
 import { absolutePath, accountName, fileMode, type Inputs, type Kind, machineName, oneLine } from "./resource";
 import { type Answer, decode, encode } from "./shell";
@@ -16,17 +17,32 @@ interface FileInputs extends Inputs {
   valid: boolean;
 }
 
+/** What is at a file's path. Without a mode it is no regular file, and `content` says what it is. */
+interface FoundFile {
+  content: string;
+  mode?: string | undefined;
+  owner?: string | undefined;
+  group?: string | undefined;
+  valid?: boolean;
+  /** Why it isn't valid. */
+  refusal?: string;
+}
+
 /**
  * What `file_read` saw, as the inputs that would have made it.
  * @returns undefined where nothing is there
  * @throws Refused where the look itself failed
  */
-export function parseFile(answer: Answer, where: string) {
+export function parseFile(answer: Answer, where: string): FoundFile | undefined {
   if (answer.exitCode !== 0) throw new Refused(`${where} can't be read: ${answer.output.trim()}`);
-  const [facts = "", content = "", validity] = answer.output.split("\n");
+  const [facts = "", content = "", validity = ""] = answer.output.split("\n");
   const [kind, mode, owner, group] = facts.split(" ");
   if (kind === "missing") return undefined;
-  if (kind === "file") return { content: decode(content), mode, owner, group, valid: validity !== "invalid" };
+  if (kind === "file") {
+    const [, words] = /^invalid ?(.*)$/.exec(validity) ?? [];
+    const facts = { content: decode(content), mode, owner, group, valid: words === undefined };
+    return words === undefined ? facts : { ...facts, refusal: decode(words).trim() };
+  }
   return { content: kind === "link" ? `(a link to ${decode(content).trim()})` : "(not a regular file)" };
 }
 
@@ -67,8 +83,12 @@ export const file: Kind = {
   async read(machines, inputs) {
     const { machine, path, validate } = inputs as FileInputs;
     const answer = await machines(machine).read({ library: "file", name: "file_read", arguments: [path, validate] });
-    const found = parseFile(answer, `${machine}: ${path}`);
-    return found && { inputs: { ...inputs, ...found }, outputs: {} };
+    const where = `${machine}: ${path}`;
+    const found = parseFile(answer, where);
+    if (found === undefined) return undefined;
+    const { refusal, ...observed } = found;
+    if (refusal) await warn(`${where}: ${refusal}`);
+    return { inputs: { ...inputs, ...observed }, outputs: {} };
   },
   async apply(machines, inputs) {
     const { machine, path, mode, owner, group, content, validate, reload } = inputs as FileInputs;

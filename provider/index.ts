@@ -7,6 +7,7 @@
  * and never from a stack's older state (pulumi#9085).
  */
 import * as pulumi from "@pulumi/pulumi";
+import type { Answer, Question } from "./survey";
 
 /** A replacement takes the old one's place on the machine, so the old one must go first, however it was asked for. */
 function inPlace(opts: pulumi.CustomResourceOptions = {}): pulumi.CustomResourceOptions {
@@ -39,6 +40,15 @@ export interface OnMachine {
 
 /** The type of every resource of the plugin begins with this. */
 export const namespace = "host:index:";
+
+/**
+ * Asks machines what they are like, side by side, each in one round trip. It changes nothing there.
+ * @returns an answer to each question
+ */
+export async function survey(questions: Question[]): Promise<Answer[]> {
+  const { answers } = await pulumi.runtime.invoke(`${namespace}survey`, { questions });
+  return answers;
+}
 
 /** Who owns a path and who may do what with it. */
 export interface Ownership {
@@ -75,6 +85,20 @@ export class File extends pulumi.CustomResource {
   }
 }
 
+export interface GroupMemberArgs extends OnMachine {
+  /** Name of the user, who exists. */
+  user: pulumi.Input<string>;
+  /** Name of the group, which exists. */
+  group: pulumi.Input<string>;
+}
+
+/** That a user is in a group. Deleting the resource leaves it so. */
+export class GroupMember extends pulumi.CustomResource {
+  constructor(name: string, args: GroupMemberArgs, opts?: pulumi.CustomResourceOptions) {
+    super("host:index:GroupMember", name, { ...args }, inPlace(opts));
+  }
+}
+
 export interface DirectoryArgs extends OnMachine, Ownership {
   /** Absolute path of the directory on the machine; its parents are made where they are missing. */
   path: pulumi.Input<string>;
@@ -100,15 +124,34 @@ export interface PackagesArgs extends OnMachine {
    */
   packages: pulumi.Input<string[]>;
   /**
-   * Lowest acceptable version by package name, for instance `{ borgbackup: "1.2.8" }`. A machine whose
-   * distribution offers only an older one is refused, and the error says so. Default: any version.
+   * Lowest acceptable version by package name, for instance `{ borgbackup: "1.2.8" }`. Where the distribution offers only
+   * an older one, its backports are asked, if the machine's package sources name them. Default: any version.
    */
   minimum?: pulumi.Input<Record<string, string>>;
+  /**
+   * How the one package is built where neither has it. Default: such a machine is refused, and the error says so. What
+   * was built is removed with the resource.
+   */
+  build?: pulumi.Input<Build>;
   /**
    * A shell command that succeeds where the machine has what the packages are for, from wherever, and changes nothing:
    * then no package is needed. Default: the packages themselves are needed. Example: `"docker compose version"`.
    */
   unless?: pulumi.Input<string>;
+}
+
+/** How a package is built in a Python environment of its own, from PyPI's sources. */
+export interface Build {
+  /** Absolute path of the environment on the machine; its commands are in `bin/`. */
+  path: string;
+  /** Text of a requirements file in which every requirement is pinned and has its hashes. */
+  requirements: string;
+  /** The same of what builds them. */
+  tools: string;
+  /** A line of Python that fails there where it doesn't work. */
+  check: string;
+  /** Packages of the distribution that it takes: compilers and headers. Those that weren't there are removed afterwards. */
+  packages: string[];
 }
 
 /** Packages of the machine's distribution. Deleting the resource leaves them installed: others may use them. */
@@ -151,7 +194,7 @@ export class SshKey extends pulumi.CustomResource {
   }
 }
 
-/** The Ed25519 host key of the machine's SSH server. It is read, never made or changed. */
+/** The host key by which clients know the machine's SSH server: Ed25519 where it offers that. It is read, never made or changed. */
 export class SshHostKey extends pulumi.CustomResource {
   /** The host key in OpenSSH's form without a comment: `ssh-ed25519 AAAA…`. */
   declare readonly publicKey: pulumi.Output<string>;
@@ -293,8 +336,10 @@ export interface BorgRepositoryArgs extends OnMachine {
   rsh: pulumi.Input<string>;
   /** Borg's own files on `machine`: cache, security (`BORG_BASE_DIR`). */
   baseDirectory: pulumi.Input<string>;
-  /** The passphrase. When it changes, the repository's key gets the new one. */
+  /** The passphrase. When it changes, the repository's key is wrapped by the new one, and the server's root puts it in. */
   passphrase: pulumi.Input<string>;
+  /** Absolute path of a borg on `machine` that is taken where it is there (`Build`). Default: the distribution's. */
+  borg?: pulumi.Input<string>;
   /** Borg's mode of encryption. Default: `repokey-blake2`. */
   encryption?: pulumi.Input<string>;
 }
@@ -306,9 +351,15 @@ export interface BorgRepositoryArgs extends OnMachine {
 export class BorgRepository extends pulumi.CustomResource {
   /** The repository's own id, 64 hexadecimal digits. */
   declare readonly repositoryId: pulumi.Output<string>;
-  /** The key as `borg key export` writes it, wrapped by the passphrase; a secret. Belongs in a recovery kit. */
+  /**
+   * The key as `borg key export` writes it, wrapped by the passphrase; a secret. Belongs in a recovery kit. Whatever a
+   * machine prints, it is taken only where the operator's side has opened it by the passphrase.
+   */
   declare readonly exportedKey: pulumi.Output<string>;
-  /** Exported keys of repositories that were here before, by their ids; a secret. */
+  /**
+   * Former exports, by the ids of their repositories (those before the last of one as `ID 2`, `ID 3`, …); a secret. What
+   * was stored under a key opens with that alone, so whatever took its place, none is ever lost.
+   */
   declare readonly formerKeys: pulumi.Output<Record<string, string>>;
   constructor(name: string, args: BorgRepositoryArgs, opts?: pulumi.CustomResourceOptions) {
     super(
@@ -321,6 +372,63 @@ export class BorgRepository extends pulumi.CustomResource {
         retainOnDelete: true,
       },
     );
+  }
+}
+
+export interface BackupsSoFarArgs extends OnMachine {
+  /** Name of the deployment. */
+  deployment: pulumi.Input<string>;
+  /** Absolute path of its repository on the machine. */
+  path: pulumi.Input<string>;
+  /** The account there that receives backups. Its home, which outlives a stack, says where the repository was last. */
+  account: pulumi.Input<string>;
+  /** Absolute path of the file in which it is noted for the audit that the repository was made by others, and up to where. */
+  note: pulumi.Input<string>;
+  /** Name of the machine that writes to it. */
+  client: pulumi.Input<string>;
+  /** Absolute path of the deployment's settings on the client, beside which those of others are. */
+  clientSettings: pulumi.Input<string>;
+  /** Borg's own files on the client (`BORG_BASE_DIR`). */
+  baseDirectory: pulumi.Input<string>;
+  /** What is backed up: the directory that `settings.json` calls `chtHome`. */
+  home: pulumi.Input<string>;
+  /** As borg's `--chunker-params` takes it. */
+  chunker: pulumi.Input<string>;
+  /** Where copies go, in one line; empty: nowhere. */
+  bucket: pulumi.Input<string>;
+  /** Absolute path of the file on the machine that says where they have gone so far. */
+  bucketFile: pulumi.Input<string>;
+  /** The passphrase, where one is given; a secret. */
+  passphrase?: pulumi.Input<string>;
+}
+
+/**
+ * What a deployment has so far. Before anything is touched, in a preview too, a setting by which its backups would begin anew
+ * is refused or announced, and a repository in its place that others made is refused or taken over. Deleting the resource
+ * deletes nothing.
+ */
+export class BackupsSoFar extends pulumi.CustomResource {
+  constructor(name: string, args: BackupsSoFarArgs, opts?: pulumi.CustomResourceOptions) {
+    super("host:index:BackupsSoFar", name, { ...args }, inPlace({ ...opts, additionalSecretOutputs: ["passphrase"] }));
+  }
+}
+
+export interface RepositorySealArgs extends OnMachine {
+  /** Absolute path of the repository on the machine. */
+  path: pulumi.Input<string>;
+  /** Absolute path of `seal.py` on the machine. */
+  program: pulumi.Input<string>;
+  /** Absolute path of `repository.json` on the machine. */
+  settings: pulumi.Input<string>;
+}
+
+/**
+ * That what is finished in a repository is root's (`hosts/server/seal.py`). A missing seal is drift; the repair seals, and
+ * takes over what belongs to an account of another machine. Deleting the resource leaves the seals.
+ */
+export class RepositorySeal extends pulumi.CustomResource {
+  constructor(name: string, args: RepositorySealArgs, opts?: pulumi.CustomResourceOptions) {
+    super("host:index:RepositorySeal", name, { ...args }, inPlace(opts));
   }
 }
 

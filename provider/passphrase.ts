@@ -2,7 +2,7 @@ import { randomBytes } from "node:crypto";
 import { z } from "zod";
 import { parseFile } from "./file";
 import { Refused } from "./refused";
-import { absolutePath, type Inputs, type Kind, type Machines, machineName } from "./resource";
+import { absolutePath, type Inputs, type Kind, type Machines, machineName, oneLine } from "./resource";
 import { encode } from "./shell";
 
 interface PassphraseInputs extends Inputs {
@@ -12,6 +12,10 @@ interface PassphraseInputs extends Inputs {
   owner: string;
   inFile: string;
 }
+
+/** What a passphrase must be that nothing was stored under yet. */
+export const passphraseRule = "must be one line of 16 characters or more, without spaces at its ends";
+export const isStrong = (passphrase: string) => /^\S[^\r\n]{14,}\S$/.test(passphrase);
 
 const AS_CHOSEN = "as chosen";
 
@@ -38,6 +42,10 @@ async function inFile(machines: Machines, { machine, path }: PassphraseInputs) {
   return parseFile(answer, `${machine}: ${path}`);
 }
 
+/** What is there in place of a regular file, whose text is no passphrase. */
+const inPlace = (found: Awaited<ReturnType<typeof inFile>>) =>
+  found !== undefined && found.mode === undefined ? found.content : undefined;
+
 async function write(machines: Machines, { machine }: PassphraseInputs, path: string, value: string): Promise<void> {
   await machines(machine).act({
     library: "file",
@@ -51,10 +59,8 @@ export const passphrase: Kind = {
   inputs: z.strictObject({
     machine: machineName,
     path: absolutePath,
-    value: z
-      .string()
-      .regex(/^[^\n\r]{16,}$/, "must be one line of 16 characters or more")
-      .optional(),
+    // How long it must be depends on whether something is stored under it already: `backups-so-far.ts`.
+    value: oneLine.optional(),
     // Observed, not chosen.
     mode: z.literal("0600").default("0600"),
     owner: z.literal("root").default("root"),
@@ -67,6 +73,7 @@ export const passphrase: Kind = {
     const known = outputs.passphrase as string;
     // The state knows the passphrase: a file that is gone or differs is mended from there, never the other way round.
     if (found === undefined) return { inputs: { ...inputs, inFile: "missing" }, outputs };
+    if (inPlace(found) !== undefined) return { inputs: { ...inputs, inFile: inPlace(found) }, outputs };
     const same = found.content.trimEnd() === known;
     return {
       inputs: { ...inputs, mode: found.mode, owner: found.owner, inFile: same ? AS_CHOSEN : "another passphrase" },
@@ -76,8 +83,15 @@ export const passphrase: Kind = {
   async apply(machines, inputs, before) {
     const wanted = inputs as PassphraseInputs;
     const found = await inFile(machines, wanted);
-    const inUse = found?.content.trimEnd() ?? "";
     const known = before?.outputs.passphrase as string | undefined;
+    const other = inPlace(found);
+    // What the state knows is written in its place; without that, the passphrase of all archives may be where it leads.
+    if (other !== undefined && known === undefined) {
+      throw new Refused(
+        `${wanted.machine}: ${wanted.path} must be a regular file, found ${other}. Put the passphrase itself there, or move it away`,
+      );
+    }
+    const inUse = other === undefined ? (found?.content.trimEnd() ?? "") : "";
     const value = wanted.value ?? known ?? (inUse || newPassphrase());
     if (known === undefined && inUse !== "" && inUse !== value) {
       throw new Refused(

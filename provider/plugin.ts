@@ -9,6 +9,7 @@ import * as services from "@pulumi/pulumi/proto/provider_grpc_pb";
 import * as messages from "@pulumi/pulumi/proto/provider_pb";
 import * as empty from "google-protobuf/google/protobuf/empty_pb";
 import { Struct } from "google-protobuf/google/protobuf/struct_pb";
+import { plainLines } from "../toolchain/plain";
 import { type Properties, unwrap, wrap } from "./properties";
 
 /** Properties as the engine sent them. */
@@ -76,12 +77,15 @@ function aboutItself(version: string) {
   };
 }
 
-/** A gRPC handler from a function that returns the response; what it throws becomes the error's text. */
-function answering<Q, R>(handler: (request: Q) => Promise<R>): grpc.handleUnaryCall<Q, R> {
+/**
+ * A gRPC handler from a function that returns the response; what it throws becomes the error's text, which the engine
+ * prints as it is: what machines said in it is made plain.
+ */
+export function answering<Q, R>(handler: (request: Q) => Promise<R>): grpc.handleUnaryCall<Q, R> {
   return (call, callback) => {
     handler(call.request).then(
       (response) => callback(null, response),
-      (error: Error) => callback({ code: grpc.status.UNKNOWN, details: error.message }),
+      (error: Error) => callback({ code: grpc.status.UNKNOWN, details: plainLines(error.message) }),
     );
   };
 }

@@ -1,4 +1,9 @@
-/** The engine's encoding of secret and not yet known values, taken off on the way in and put back on the way out. */
+/**
+ * Values on their way between the engine and the machines: the engine's encoding of secret and not yet known ones is taken
+ * off and put back; what is shown has no secrets, and nothing of a machine's that would steer a terminal.
+ */
+import { isDeepStrictEqual } from "node:util";
+import { plain } from "../toolchain/plain";
 
 const SIGNATURE = "4dabf18193072939515e22adb298388d";
 const SECRET = "1b47061264138c4ac30d75fd1eb44270";
@@ -25,7 +30,7 @@ export interface Properties {
 export function unwrap(wire: Record<string, unknown> | undefined): Properties {
   const result: Properties = { values: {}, secret: new Set(), unknown: new Set() };
   for (const [key, value] of Object.entries(wire ?? {})) {
-    result.values[key] = plain(
+    result.values[key] = uncovered(
       value,
       () => result.secret.add(key),
       () => result.unknown.add(key),
@@ -59,24 +64,68 @@ export function scrub(text: string, ...properties: Properties[]): string {
   return result;
 }
 
-function plain(value: unknown, secret: () => void, unknown: () => void): unknown {
+/** Ends a text in which something was escaped: no text that somebody wants ends so, so it stays a difference. */
+const ESCAPED = " (characters escaped)";
+
+/**
+ * What was seen on a machine, as the engine may print it in a diff. What is as it was known stays exactly that, whatever it
+ * holds; a difference is shown in plain text. Secrets stay as they are: the engine doesn't print them.
+ * @param known the same properties as the state has them
+ */
+export function plainDrift<V extends Record<string, unknown>>(
+  seen: V,
+  known: Record<string, unknown>,
+  secret: ReadonlySet<string>,
+): V {
+  const shown = (text: string) => {
+    const lines = plainContent(text);
+    return lines === text ? text : `${lines}${ESCAPED}`;
+  };
+  return mapProperties(seen, (name, value) =>
+    secret.has(name) || isDeepStrictEqual(value, known[name]) ? value : mapTexts(value, shown),
+  );
+}
+
+/** What a machine decided, such as its public key, as the engine may print it. Secrets stay as they are. */
+export function plainOutputs<V extends Record<string, unknown>>(outputs: V, secret: ReadonlySet<string>): V {
+  return mapProperties(outputs, (name, value) => (secret.has(name) ? value : mapTexts(value, plainContent)));
+}
+
+/** A file's text with its lines and tabs; a carriage return makes a difference to a file, and shows. */
+const plainContent = (text: string) => text.split("\n").map(plain).join("\n");
+
+function mapProperties<V extends Record<string, unknown>>(
+  values: V,
+  map: (name: string, value: unknown) => unknown,
+): V {
+  return Object.fromEntries(Object.entries(values).map(([name, value]) => [name, map(name, value)])) as V;
+}
+
+function mapTexts(value: unknown, map: (text: string) => string): unknown {
+  if (typeof value === "string") return map(value);
+  if (Array.isArray(value)) return value.map((item) => mapTexts(item, map));
+  if (typeof value !== "object" || value === null) return value;
+  return Object.fromEntries(Object.entries(value).map(([key, item]) => [map(key), mapTexts(item, map)]));
+}
+
+function uncovered(value: unknown, secret: () => void, unknown: () => void): unknown {
   if (typeof value === "string") {
     if (UNKNOWN.has(value)) unknown();
     return value;
   }
-  if (Array.isArray(value)) return value.map((item) => plain(item, secret, unknown));
+  if (Array.isArray(value)) return value.map((item) => uncovered(item, secret, unknown));
   if (typeof value !== "object" || value === null) return value ?? undefined;
   const object = value as Record<string, unknown>;
   if (object[SIGNATURE] === SECRET) {
     secret();
-    return plain(object.value, secret, unknown);
+    return uncovered(object.value, secret, unknown);
   }
   if (object[SIGNATURE] === OUTPUT_VALUE) {
     if (object.secret === true) secret();
     if (!("value" in object)) unknown();
-    return plain(object.value, secret, unknown);
+    return uncovered(object.value, secret, unknown);
   }
-  return Object.fromEntries(Object.entries(object).map(([key, item]) => [key, plain(item, secret, unknown)]));
+  return Object.fromEntries(Object.entries(object).map(([key, item]) => [key, uncovered(item, secret, unknown)]));
 }
 
 function strings(value: unknown): string[] {

@@ -23,6 +23,17 @@ export interface Kind {
   inputs: z.ZodObject;
   /** What a schema can't say. Properties in `unknown` will only be known later. @returns mistakes by property */
   verify?(inputs: Record<string, unknown>, unknown: ReadonlySet<string>): { property: string; reason: string }[];
+  /**
+   * What only the machine can tell of the inputs, in a preview too, before anything is made. It changes nothing there, and
+   * isn't asked where the machine can't be reached: that is told elsewhere.
+   * @param before the inputs of the last time
+   * @returns mistakes by property
+   */
+  survey?(
+    machines: Machines,
+    inputs: Inputs,
+    before: Inputs | undefined,
+  ): Promise<{ property: string; reason: string }[]>;
   /** Last touches to checked inputs, for instance a file's text in place of its name. */
   complete?(inputs: Record<string, unknown>, unknown: ReadonlySet<string>): Record<string, unknown>;
   /** Inputs whose change means another thing, not a change of this one. */

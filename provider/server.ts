@@ -13,12 +13,14 @@ import { warn } from "./engine";
 import { kinds } from "./kinds";
 import { mistakesIn } from "./mistakes";
 import { diffResponse, properties, servePlugin, toStruct } from "./plugin";
-import { type Properties, scrub } from "./properties";
+import { type Properties, plainDrift, plainOutputs, scrub } from "./properties";
 import { Refused, Unreachable } from "./refused";
 import { changedProperties, checkInputs, type Inputs, type Kind, type Machines, type Observed } from "./resource";
 import { Machine } from "./ssh";
+import { look, type Question } from "./survey";
 
 const NAMESPACE = "host:index:";
+const surveyToken = `${NAMESPACE}survey`;
 
 /** The kind of the resource that a URN names. */
 function kindOf(urn: string): Kind {
@@ -81,21 +83,39 @@ export function connectionTo(
   return settings;
 }
 
+/** Works something out at the first use. What is wrong with it stays the same error, which is told once. */
+function once<T>(work: () => T): () => T {
+  let done: { value: T } | { error: unknown } | undefined;
+  return () => {
+    if (done === undefined) {
+      try {
+        done = { value: work() };
+      } catch (error) {
+        done = { error };
+      }
+    }
+    if ("error" in done) throw done.error;
+    return done.value;
+  };
+}
+
 /**
  * The machines of today's stack settings. The engine hands the plugin the settings of its own namespace
  * in `PULUMI_CONFIG`; a stack's state is asked for no address (pulumi#9085), but for that of a machine which it made.
  */
 function machinesFromSettings(environment: NodeJS.ProcessEnv): { get: MachinesAt; close: () => void } {
   const open = new Map<string, Machine>();
-  let settings: MachinesSettings | undefined;
+  const settings = once(() => readMachines(environment.PULUMI_CONFIG));
+  const settingsOf = new Map<string, () => MachinesSettings[string]>();
   const get: MachinesAt = (place) => (name) => {
-    settings ??= readMachines(environment.PULUMI_CONFIG);
-    const connection = connectionTo(name, settings[name], place);
+    const known = settingsOf.get(name) ?? once(() => connectionTo(name, settings()[name], undefined));
+    settingsOf.set(name, known);
+    const connection = place?.machine === name ? connectionTo(name, settings()[name], place) : known();
     // Another instance behind the same address is another machine.
     const key = `${name} ${connection.address} ${place?.machine === name ? place.instance : ""}`;
-    const known = open.get(key) ?? new Machine(name, connection);
-    open.set(key, known);
-    return known;
+    const machine = open.get(key) ?? new Machine(name, connection);
+    open.set(key, machine);
+    return machine;
   };
   return {
     get,
@@ -120,6 +140,17 @@ function split(kind: Kind, state: Record<string, unknown>): { inputs: Inputs; ou
   };
 }
 
+/** What a survey found; nothing where the machine can't be asked. */
+async function surveyed<T>(survey: () => Promise<T[]> | undefined): Promise<T[]> {
+  try {
+    return (await survey()) ?? [];
+  } catch (error) {
+    if (error instanceof Refused || error instanceof Unreachable) return [];
+    throw error;
+  }
+}
+
+/** Gives the connections to machines where they are, for a resource that says so. */
 type MachinesAt = (place: Place | undefined) => Machines;
 
 /** Takes a resource's place from its properties, which are its kind's business. */
@@ -127,7 +158,28 @@ function withoutPlace<V extends Record<string, unknown>>({ at, ...values }: V): 
   return { at: at as Place | undefined, values: values as unknown as V };
 }
 
-function handlers(machinesAt: MachinesAt) {
+export function handlers(machinesAt: MachinesAt) {
+  const told = new WeakSet<object>();
+  const warnedOf = new WeakSet<object>();
+  /**
+   * Whether an error has been given to the engine before: what is wrong with a machine, or with the settings of it, comes
+   * back for all that is on it, and one error says it. What a survey kept to itself wasn't given.
+   */
+  const again = (error: unknown): boolean => {
+    if (!(error instanceof Refused)) return false;
+    const before = told.has(error);
+    told.add(error);
+    return before;
+  };
+  /** Runs a change. */
+  const change = <T>(shown: Properties[], machine: string, operation: () => Promise<T>) =>
+    withSecretsHidden(shown, async () => {
+      try {
+        return await operation();
+      } catch (error) {
+        throw again(error) ? new Refused(`${machine}: not done, for the reason that another error gives`) : error;
+      }
+    });
   return {
     async check(request: messages.CheckRequest) {
       const kind = kindOf(request.getUrn());
@@ -138,6 +190,11 @@ function handlers(machinesAt: MachinesAt) {
       const failures = [...checked.failures];
       if (at !== undefined && !news.unknown.has("at") && !placeSchema.safeParse(at).success) {
         failures.push({ property: "at", reason: "must say machine, address, user, hostKey and instance" });
+      }
+      if (failures.length === 0 && news.unknown.size === 0 && kind.survey !== undefined) {
+        const { values: olds } = withoutPlace(properties(request.getOlds()).values);
+        const before = Object.keys(olds).length === 0 ? undefined : (olds as Inputs);
+        failures.push(...(await surveyed(() => kind.survey?.(machinesAt(at), checked.inputs as Inputs, before))));
       }
       const response = new messages.CheckResponse();
       response.setInputs(toStruct(inputs, secrets(kind, news)));
@@ -171,12 +228,13 @@ function handlers(machinesAt: MachinesAt) {
     async create(request: messages.CreateRequest) {
       const kind = kindOf(request.getUrn());
       const news = properties(request.getProperties());
-      return withSecretsHidden([news], async () => {
+      return change([news], String(news.values.machine), async () => {
         const { at, values } = withoutPlace(news.values as Inputs);
-        const outputs = await kind.apply(machinesAt(at), values, undefined);
+        const hidden = secrets(kind, news);
+        const outputs = plainOutputs(await kind.apply(machinesAt(at), values, undefined), hidden);
         const response = new messages.CreateResponse();
         response.setId(kind.id(values));
-        response.setProperties(toStruct({ ...values, at, ...outputs }, secrets(kind, news)));
+        response.setProperties(toStruct({ ...values, at, ...outputs }, hidden));
         return response;
       });
     },
@@ -187,29 +245,38 @@ function handlers(machinesAt: MachinesAt) {
       const recorded = properties(request.getInputs());
       return withSecretsHidden([state, recorded], async () => {
         const { at, values } = withoutPlace(state.values);
-        const before = split(kind, values);
-        const inputs = { ...before.inputs, ...withoutPlace(recorded.values).values } as Inputs;
+        const { inputs: recordedInputs, outputs: recordedOutputs } = split(kind, values);
+        const inputs = { ...recordedInputs, ...withoutPlace(recorded.values).values } as Inputs;
         let observed: Observed | undefined;
         let seen = at;
         try {
-          observed = await kind.read(machinesAt(at), inputs, before.outputs);
+          observed = await kind.read(machinesAt(at), inputs, recordedOutputs);
         } catch (error) {
-          // Whether a machine that the stack makes is still there is told by the resource that made it. Where it has to be made
-          // anew, everything on it has to be, too: so this is drift, and no reason to end before that can be repaired.
-          if (!(error instanceof Unreachable) || error.machine !== at?.machine) throw error;
-          await warn(
-            `${error.message}. Nothing on it was looked at. The stack makes this machine: is it still there, and does its ` +
-              "firewall let you in?",
-          );
-          observed = { inputs, outputs: before.outputs };
-          seen = { ...at, instance: at.instance.endsWith(GONE) ? at.instance : `${at.instance}${GONE}` };
+          observed = { inputs, outputs: recordedOutputs };
+          if (error instanceof Unreachable && error.machine === at?.machine) {
+            // Whether a machine that the stack makes is still there is told by the resource that made it. Where it has to be made
+            // anew, everything on it has to be, too: so this is drift, and no reason to end before that can be repaired.
+            seen = { ...at, instance: at.instance.endsWith(GONE) ? at.instance : `${at.instance}${GONE}` };
+            if (!warnedOf.has(error)) {
+              warnedOf.add(error);
+              await warn(
+                `${error.message}. Nothing on it was looked at. The stack makes this machine: is it still there, and does its ` +
+                  "firewall let you in?",
+              );
+            }
+          } else if (!again(error)) {
+            // It fails the whole look; what is on record stands in for the rest of the machine, which nobody goes on with.
+            throw error;
+          }
         }
         const response = new messages.ReadResponse();
         if (observed === undefined) return response;
         const hidden = secrets(kind, state, recorded);
+        const inputsNow = plainDrift(observed.inputs, inputs, hidden);
+        const outputsNow = plainOutputs(observed.outputs, hidden);
         response.setId(request.getId());
-        response.setProperties(toStruct({ ...observed.inputs, at: seen, ...observed.outputs }, hidden));
-        response.setInputs(toStruct({ ...observed.inputs, at: seen }, hidden));
+        response.setProperties(toStruct({ ...inputsNow, at: seen, ...outputsNow }, hidden));
+        response.setInputs(toStruct({ ...inputsNow, at: seen }, hidden));
         return response;
       });
     },
@@ -218,20 +285,29 @@ function handlers(machinesAt: MachinesAt) {
       const kind = kindOf(request.getUrn());
       const olds = properties(request.getOlds());
       const news = properties(request.getNews());
-      return withSecretsHidden([olds, news], async () => {
+      return change([olds, news], String(news.values.machine), async () => {
         const { at, values } = withoutPlace(news.values as Inputs);
         const before = split(kind, withoutPlace(olds.values).values);
-        const outputs = await kind.apply(machinesAt(at), values, before);
+        const hidden = secrets(kind, news);
+        const outputs = plainOutputs(await kind.apply(machinesAt(at), values, before), hidden);
         const response = new messages.UpdateResponse();
-        response.setProperties(toStruct({ ...values, at, ...outputs }, secrets(kind, news)));
+        response.setProperties(toStruct({ ...values, at, ...outputs }, hidden));
         return response;
       });
+    },
+
+    async invoke(request: messages.InvokeRequest) {
+      if (request.getTok() !== surveyToken) throw new Refused(`the plugin has no function ${request.getTok()}`);
+      const { questions } = properties(request.getArgs()).values as unknown as { questions: Question[] };
+      const response = new messages.InvokeResponse();
+      response.setReturn(toStruct({ answers: await look(machinesAt(undefined), questions) }, []));
+      return response;
     },
 
     async delete(request: messages.DeleteRequest) {
       const kind = kindOf(request.getUrn());
       const state = properties(request.getProperties());
-      return withSecretsHidden([state], async () => {
+      return change([state], String(state.values.machine), async () => {
         const { at, values } = withoutPlace(state.values);
         const { inputs } = split(kind, values);
         try {

@@ -29,7 +29,7 @@ export function decode(text: string): string {
 }
 
 /** Files whose functions another file calls. */
-const USED: Record<string, string[]> = { unit: ["file"] };
+const USED: Record<string, string[]> = { packages: ["python_environment"], unit: ["file"] };
 
 const libraries = new Map<string, string>();
 
@@ -60,18 +60,20 @@ export function actionScript(call: ShellCall): string {
 }
 
 /** The line after the last answer of a batch; no answer looks like it. */
-export const END_OF_BATCH = ".";
+export const endOfBatch = (mark: string) => `${mark}.`;
 
 /**
  * The text that makes several reads in one round trip, for a shell that gets one such text after the other. Each read
  * answers with one line: its output and, after it, its exit code, in base64. A read that fails doesn't keep the others
  * from answering, and none can take a part of the text for its input.
+ * @param mark what the lines begin with: something that the login left behind may print between them
  */
-export function batchScript(calls: ShellCall[]): string {
+export function batchScript(calls: ShellCall[], mark = ""): string {
   const reads = calls.map(
-    (call) => `{ ( set -eu; ${invocation(call)} ) 2>&1 </dev/null; printf '\\n%s' "$?"; } | base64 -w0; echo`,
+    (call) =>
+      `{ ( set -eu; ${invocation(call)} ) 2>&1 </dev/null; printf '\\n%s' "$?"; } | { printf %s '${mark}'; base64 -w0; echo; }`,
   );
-  return `{\nexport LC_ALL=C\n${definitions(calls)}\n${reads.join("\n")}\necho ${END_OF_BATCH}\n}\n`;
+  return `{\nexport LC_ALL=C\n${definitions(calls)}\n${reads.join("\n")}\necho '${endOfBatch(mark)}'\n}\n`;
 }
 
 /** One read's answer. */
@@ -81,8 +83,12 @@ export interface Answer {
 }
 
 /** Takes the output of {@link batchScript} apart. Throws where the number of answers is not `expected`. */
-export function parseBatch(output: string, expected: number): Answer[] {
-  const lines = output.split("\n").filter((line) => line !== "" && line !== END_OF_BATCH);
+export function parseBatch(output: string, expected: number, mark = ""): Answer[] {
+  const lines = output
+    .split("\n")
+    .filter((line) => line.includes(mark))
+    .map((line) => (mark === "" ? line : line.slice(line.lastIndexOf(mark) + mark.length)))
+    .filter((line) => line !== "" && line !== endOfBatch(""));
   if (lines.length !== expected) {
     throw new Error(`expected ${expected} answers, got ${lines.length}`);
   }

@@ -3,12 +3,14 @@
  * hardware keys work. One connection a machine carries all operations (`ControlMaster` in ssh_config(5)).
  */
 import { type ChildProcess, spawn } from "node:child_process";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { accessSync, constants, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Machine as MachineSettings } from "./connection";
 import { Refused, Unreachable } from "./refused";
-import { type Answer, actionScript, batchScript, END_OF_BATCH, parseBatch, type ShellCall } from "./shell";
+import { AfterMark, newMark, remoteCommand } from "./session";
+import { type Answer, actionScript, batchScript, endOfBatch, parseBatch, type ShellCall } from "./shell";
+import { explainConnectionFailure, explainLogin, keysFor } from "./ssh-failure";
 
 /** Sessions at once over one connection; sshd's own limit (`MaxSessions`) is 10, and the master holds one. */
 const SESSIONS = 6;
@@ -20,8 +22,14 @@ const GATHER = 4;
 /**
  * Options of ssh that lead to the machine. Pure.
  * @param pin options of ssh that give it the pinned host key under the name `pinned`; undefined: the first one it sees
+ * @param home what `~` stands for in the identity file's path. `~` leaves it to ssh, which asks the system's list of users
+ * and not HOME
  */
-export function connectionOptions(machine: MachineSettings, pin: readonly string[] | undefined): string[] {
+export function connectionOptions(
+  machine: MachineSettings,
+  pin: readonly string[] | undefined,
+  home: string = homedir(),
+): string[] {
   const options = [
     "BatchMode=yes",
     "ConnectTimeout=15",
@@ -46,9 +54,10 @@ export function connectionOptions(machine: MachineSettings, pin: readonly string
   }
   const result = options.flatMap((option) => ["-o", option]);
   // A shell expands `~`, ssh doesn't in `-F`.
-  const local = (path: string) => path.replace(/^~(?=\/)/, homedir());
-  if (machine.configFile !== undefined) result.push("-F", local(machine.configFile));
-  if (machine.identityFile !== undefined) result.push("-i", local(machine.identityFile), "-o", "IdentitiesOnly=yes");
+  const local = (path: string, of: string) => path.replace(/^~(?=\/)/, of);
+  if (machine.configFile !== undefined) result.push("-F", local(machine.configFile, homedir()));
+  if (machine.identityFile !== undefined)
+    result.push("-i", local(machine.identityFile, home), "-o", "IdentitiesOnly=yes");
   if (machine.jump !== undefined) result.push("-J", machine.jump);
   return result;
 }
@@ -72,40 +81,40 @@ export function pinnedConnection(machine: MachineSettings, directory: string): s
   return connectionArguments(machine, knownHosts);
 }
 
+/** What ssh may put behind a socket's path while it makes it, and the end of the text. */
+const SOCKET_SUFFIX = 18;
+/** The shortest that a socket's path may be on any system: macOS has 104, Linux 108. */
+const LONGEST_SOCKET = 104;
+const SOCKET_NAME = "/host-ssh-XXXXXX/connection";
+
 /**
- * What ssh's words about a failed connection mean for the operator, in one line. Pure.
- * @param name the machine's name in `host:machines`
- * @param option the option of a command that names the machine, where it isn't one of `host:machines`
+ * The folder under which a connection's socket goes: the first that is short enough and may be written to.
+ * @throws Refused
  */
-export function explainConnectionFailure(
-  name: string,
-  machine: MachineSettings,
-  stderr: string,
-  option?: string,
+export function socketFolder(
+  folders: readonly string[] = [tmpdir(), process.env.XDG_RUNTIME_DIR ?? "", "/tmp", "/var/tmp", "/dev/shm", homedir()],
 ): string {
-  const where = `${name} (${machine.address})`;
-  const setting = `host:machines.${name}`;
-  const last = stderr.trim().split("\n").at(-1)?.trim() ?? "";
-  if (
-    /REMOTE HOST IDENTIFICATION HAS CHANGED|Host key verification failed|host key .*(changed|differs)/i.test(stderr)
-  ) {
-    return machine.hostKey === undefined
-      ? `${where}: its SSH host key is not the one known from earlier. If the machine was set up anew, remove the old key with \`ssh-keygen -R ${machine.address}\`; if not, someone may be in between`
-      : `${where}: its SSH host key is not the one pinned in ${setting}.hostKey. If the machine was set up anew, pin its new key; if not, someone may be in between`;
+  const fits = (folder: string) => Buffer.byteLength(folder + SOCKET_NAME) + SOCKET_SUFFIX <= LONGEST_SOCKET;
+  const short = folders.filter((folder) => folder.startsWith("/") && fits(folder));
+  for (const folder of short) {
+    try {
+      accessSync(folder, constants.W_OK | constants.X_OK);
+      return folder;
+    } catch {
+      // The next one.
+    }
   }
-  if (/Permission denied/i.test(stderr)) {
-    return `${where}: login refused (${last}). Check ${option === undefined ? `${setting}.user and ${setting}.identityFile` : `the user in ${option}, and --identity-file`}, and that the key is authorized there`;
-  }
-  if (/Could not resolve hostname/i.test(stderr)) {
-    return `${where}: the name can't be resolved. Check ${option ?? `${setting}.address`}`;
-  }
-  return `${where}: can't be reached over SSH${last === "" ? "" : ` (${last})`}. Check ${option ?? setting} and that the machine is up`;
+  throw new Refused(
+    `no folder for ssh's socket: TMPDIR (${tmpdir()}) is too long or can't be written to, as are /tmp and the home directory. Set TMPDIR to a shorter one`,
+  );
 }
 
 interface Result {
   stdout: string;
   stderr: string;
   code: number | null;
+  /** Whether the program began. Where it didn't, the texts are what came in its place. */
+  began: boolean;
 }
 
 interface Waiting {
@@ -123,7 +132,7 @@ interface Asked {
 
 /** A machine and its one connection, made at the first use. */
 export class Machine {
-  private readonly directory = mkdtempSync(join(tmpdir(), "host-ssh-"));
+  private readonly directory = mkdtempSync(join(socketFolder(), "host-ssh-"));
   private readonly base: string[];
   private master: Promise<void> | undefined;
   private masterProcess: ChildProcess | undefined;
@@ -131,7 +140,8 @@ export class Machine {
   private gathering = false;
   private asked: Asked | undefined;
   private running = 0;
-  private readonly explained = new Set<string>();
+  /** Of the connection there is: lines of answers begin with it, too. */
+  private mark = "";
   private readonly queue: (() => void)[] = [];
 
   constructor(
@@ -177,21 +187,25 @@ export class Machine {
       const batch = this.waiting;
       this.waiting = [];
       try {
-        const answers = parseBatch(await this.ask(batchScript(batch.map((entry) => entry.call))), batch.length);
+        const answers = await this.ask(batch.map((entry) => entry.call));
         batch.forEach((entry, index) => {
           entry.resolve(answers[index] as Answer);
         });
       } catch (error) {
-        for (const entry of batch) entry.reject(this.once(error));
+        for (const entry of batch) entry.reject(error);
       }
     }
     this.gathering = false;
   }
 
-  /** Has the connection's own shell run a batch. It is there already, which saves a session, `sudo` and a shell. */
-  private async ask(script: string): Promise<string> {
+  /**
+   * Has the connection's own shell run a batch. It is there already, which saves a session, `sudo` and a shell.
+   * @throws where there is no connection, each time the same error: the engine is told once (`server.ts`)
+   */
+  private async ask(calls: ShellCall[]): Promise<Answer[]> {
     this.master ??= this.connect();
     await this.master;
+    const { mark } = this;
     const limit = setTimeout(() => {
       this.asked?.reject(
         new Refused(`${this.name} (${this.settings.address}): gave no answer within ${LIMIT / 1000} s`),
@@ -200,10 +214,11 @@ export class Machine {
       this.masterProcess?.kill();
     }, LIMIT);
     try {
-      return await new Promise((resolve, reject) => {
+      const printed = await new Promise<string>((resolve, reject) => {
         this.asked = { printed: "", resolve, reject };
-        this.masterProcess?.stdin?.write(script);
+        this.masterProcess?.stdin?.write(batchScript(calls, mark));
       });
+      return parseBatch(printed, calls.length, mark);
     } finally {
       clearTimeout(limit);
     }
@@ -214,15 +229,19 @@ export class Machine {
     await this.master;
     await this.turn();
     try {
+      const mark = newMark();
       const result = await run(
-        ["-S", this.socket(), "-o", "ControlMaster=no", ...this.base, this.remoteShell()],
+        ["-S", this.socket(), "-o", "ControlMaster=no", ...this.base, this.remoteShell(mark)],
         script,
+        mark,
       );
       if (result.code === 255) {
         this.master = undefined;
-        throw new Unreachable(this.name, explainConnectionFailure(this.name, this.settings, result.stderr));
+        throw this.unreachable(result.stderr);
       }
-      if (result.code !== 0) this.refuseWithoutSudo(result.stderr);
+      if (!result.began) {
+        throw new Refused(explainLogin(this.name, this.settings, `${result.stdout}\n${result.stderr}`, result.code));
+      }
       return result;
     } finally {
       this.running--;
@@ -230,14 +249,9 @@ export class Machine {
     }
   }
 
-  /** A machine that can't be reached is explained to the first resource that asks; the others only refer to that. */
-  private once(error: unknown): unknown {
-    if (!(error instanceof Refused) || !this.explained.has(error.message)) {
-      if (error instanceof Refused) this.explained.add(error.message);
-      return error;
-    }
-    const words = `${this.name}: can't be reached, see the first error`;
-    return error instanceof Unreachable ? new Unreachable(this.name, words) : new Refused(words);
+  private unreachable(stderr: string): Unreachable {
+    const keys = () => keysFor(this.base);
+    return new Unreachable(this.name, explainConnectionFailure(this.name, this.settings, stderr, undefined, keys));
   }
 
   private async turn(): Promise<void> {
@@ -249,15 +263,8 @@ export class Machine {
     return join(this.directory, "connection");
   }
 
-  private remoteShell(): string {
-    return this.settings.sudo ? "exec sudo -n sh -s" : "exec sh -s";
-  }
-
-  private refuseWithoutSudo(stderr: string): void {
-    if (!/^sudo: /m.test(stderr)) return;
-    throw new Refused(
-      `${this.name}: the login may not use sudo without a password. Allow that, or set host:machines.${this.name}.user to root`,
-    );
+  private remoteShell(mark: string): string {
+    return remoteCommand(mark, this.settings.sudo, ["sh", "-s"]);
   }
 
   /**
@@ -265,14 +272,16 @@ export class Machine {
    * until we are gone: when this process ends, however it ends, so does the connection.
    */
   private connect(): Promise<void> {
+    const mark = newMark();
+    this.mark = mark;
     return new Promise((resolve, reject) => {
-      const child = spawn("ssh", ["-M", "-S", this.socket(), ...this.base, `echo ready; ${this.remoteShell()}`], {
+      const child = spawn("ssh", ["-M", "-S", this.socket(), ...this.base, this.remoteShell(mark)], {
         stdio: ["pipe", "pipe", "pipe"],
         detached: true,
       });
       this.masterProcess = child;
       let stderr = "";
-      let ready = false;
+      const printed = new AfterMark(mark);
       child.stderr.on("data", (data) => {
         stderr += data;
       });
@@ -285,49 +294,50 @@ export class Machine {
         );
       });
       child.stdout.setEncoding("utf8").on("data", (data: string) => {
-        if (!ready) {
-          ready = true;
-          resolve();
-          return;
-        }
+        const own = printed.take(data);
+        if (printed.seen) resolve();
         const { asked } = this;
-        if (asked === undefined) return;
-        asked.printed += data;
-        if (!asked.printed.endsWith(`\n${END_OF_BATCH}\n`)) return;
+        if (asked === undefined || own === "") return;
+        asked.printed += own;
+        const end = `${endOfBatch(mark)}\n`;
+        if (!asked.printed.slice(-own.length - end.length).includes(end)) return;
         this.asked = undefined;
         asked.resolve(asked.printed);
       });
-      child.on("close", () => {
+      child.on("close", (code) => {
         // One that worked and was lost is made anew; one that never worked isn't tried again and again: each try would
         // wait as long, and sshd shuts out an address with many refused logins (PerSourcePenalties, OpenSSH 9.8).
-        if (ready) this.master = undefined;
+        if (printed.seen) this.master = undefined;
         const { asked } = this;
         this.asked = undefined;
-        try {
-          this.refuseWithoutSudo(stderr);
-          throw new Unreachable(this.name, explainConnectionFailure(this.name, this.settings, stderr));
-        } catch (error) {
-          reject(error);
-          asked?.reject(error);
-        }
+        const error =
+          printed.seen || code === 255
+            ? this.unreachable(stderr)
+            : new Refused(explainLogin(this.name, this.settings, `${printed.before}\n${stderr}`, code));
+        reject(error);
+        asked?.reject(error);
       });
     });
   }
 }
 
-function run(args: string[], input: string): Promise<Result> {
+function run(args: string[], input: string, mark: string): Promise<Result> {
   return new Promise((resolve, reject) => {
     const child = spawn("ssh", args, { stdio: ["pipe", "pipe", "pipe"], detached: true });
-    let stdout = "";
-    let stderr = "";
-    child.stdout.setEncoding("utf8").on("data", (data) => {
-      stdout += data;
-    });
-    child.stderr.setEncoding("utf8").on("data", (data) => {
-      stderr += data;
-    });
+    const channels = { stdout: new AfterMark(mark), stderr: new AfterMark(mark) };
+    const own = { stdout: "", stderr: "" };
+    for (const name of ["stdout", "stderr"] as const) {
+      child[name].setEncoding("utf8").on("data", (data: string) => {
+        own[name] += channels[name].take(data);
+      });
+    }
     child.on("error", reject);
-    child.on("close", (code) => resolve({ stdout, stderr, code }));
+    child.on("close", (code) => {
+      const { stdout, stderr } = channels;
+      const began = stdout.seen;
+      // ssh's own words about a connection that never came about have no mark before them.
+      resolve(began ? { ...own, code, began } : { stdout: stdout.before, stderr: stderr.before, code, began });
+    });
     child.stdin.on("error", () => undefined);
     child.stdin.end(input);
   });

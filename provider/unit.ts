@@ -76,18 +76,15 @@ export const unit: Kind = {
   async apply(machines, inputs, before) {
     const { machine, unit, content, enabled, active, restartOn } = inputs as UnitInputs;
     const old = before?.inputs as UnitInputs | undefined;
+    // As they are named on the machine: the state has their names as they may be shown.
+    const overridden = old !== undefined && old.overrides.length > 0;
+    const found = overridden ? await this.read(machines, inputs, {}) : undefined;
+    const { overrides = [] } = (found?.inputs ?? {}) as Partial<UnitInputs>;
     const restart = old !== undefined && (old.content !== content || old.restartOn.join("\n") !== restartOn.join("\n"));
     await machines(machine).act({
       library: "unit",
       name: "unit_apply",
-      arguments: [
-        unit,
-        encode(content),
-        `${enabled ?? ""}`,
-        `${active ?? ""}`,
-        `${restart}`,
-        ...(old?.overrides ?? []),
-      ],
+      arguments: [unit, encode(content), `${enabled ?? ""}`, `${active ?? ""}`, `${restart}`, ...overrides],
     });
     return {};
   },

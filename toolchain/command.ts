@@ -2,8 +2,9 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { createWriteStream, mkdirSync } from "node:fs";
 import { join } from "node:path";
+import { plain, withoutColours } from "./plain";
 import { descendants } from "./process";
-import { Problem, plain } from "./progress";
+import { Problem } from "./progress";
 
 export interface Result {
   /** Exit code; 124 when the time limit ended it, 127 when the program doesn't exist, 128 + n for a signal n. */
@@ -121,12 +122,12 @@ export async function stopRunning(signal: NodeJS.Signals | undefined, limitMs: n
 
 /** The last lines of a program's output that say something, for an error message. */
 export function lastLines(text: string, count = 8): string {
-  return plain(text)
+  return withoutColours(text)
     .split(/\r?\n/)
     .map((line) => line.trimEnd())
     .filter((line) => line !== "")
     .slice(-count)
-    .map((line) => `  ${line}`)
+    .map((line) => `  ${plain(line)}`)
     .join("\n");
 }
 

@@ -1,5 +1,6 @@
 /** What a command line program of this project does around its work. */
 import { Stopped, stopRunning } from "./command";
+import { plainLines } from "./plain";
 import { Problem } from "./progress";
 
 /**
@@ -19,12 +20,15 @@ export async function main(program: string, work: () => Promise<number | undefin
   }
 }
 
-/** Says in one line what went wrong; the stack of an error nobody thought of only where DEBUG is set. */
+/**
+ * Says in one line what went wrong; the stack of an error nobody thought of only where DEBUG is set. Errors quote what
+ * machines said, so what is written is plain.
+ */
 export function report(program: string, error: unknown): void {
   const message = error instanceof Error ? error.message : String(error);
-  process.stderr.write(`${program}: ${message}\n`);
+  process.stderr.write(`${program}: ${plainLines(message)}\n`);
   if (process.env.DEBUG && error instanceof Error && !(error instanceof Problem)) {
-    process.stderr.write(`${error.stack}\n`);
+    process.stderr.write(`${plainLines(error.stack ?? "")}\n`);
   }
 }
 

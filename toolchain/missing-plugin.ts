@@ -1,4 +1,4 @@
-/** What to say where Pulumi can't get the plugin of a cloud. Pure. */
+/** What to say where Pulumi can't get a plugin. Pure. */
 
 /** Plugins that some settings need, by name, with those settings and how to do without. */
 const uses: Record<string, { what: string; without: string }> = {
@@ -13,12 +13,19 @@ const uses: Record<string, { what: string; without: string }> = {
   },
   docker: {
     what: "keeps the drill's network and image (`cht-backup:drill.manageDocker`)",
-    without: "without it: `cht-backup:drill.manageDocker: false`",
+    without:
+      "without it: `cht-backup:drill.manageDocker: false`, and once on the machine that drills, as root: `docker network " +
+      "create --internal cht-drill-DEPLOYMENT`, with the deployment's name",
   },
 };
 
 /** Commands of the CLI that run the program, or load plugins for what the state has. */
 const running = new Set(["preview", "pre", "up", "update", "destroy", "down", "dn", "refresh"]);
+
+/** Where among the CLI's arguments its command is. A stack may be named before it; another option there is left alone. */
+export function commandAt([first = ""]: readonly string[]): number {
+  return first === "--stack" || first === "-s" ? 2 : /^(--stack=|-s)/.test(first) ? 1 : 0;
+}
 
 /**
  * Arguments and environment with which the CLI writes its events into a file besides showing them; undefined for commands
@@ -28,9 +35,7 @@ export function withEvents(
   args: readonly string[],
   file: string,
 ): { args: string[]; env: NodeJS.ProcessEnv } | undefined {
-  // A stack may be named before the command; what begins with another option is left alone.
-  const [first = ""] = args;
-  const at = first === "--stack" || first === "-s" ? 2 : /^(--stack=|-s)/.test(first) ? 1 : 0;
+  const at = commandAt(args);
   if (!running.has(args[at] ?? "") || args.some((arg) => /^--event-log(=|$)/.test(arg))) return undefined;
   return {
     args: [...args.slice(0, at + 1), "--event-log", file, ...args.slice(at + 1)],
@@ -38,17 +43,23 @@ export function withEvents(
   };
 }
 
-/** The plugins that the CLI says are missing, from its events: a JSON text a line. */
-export function missingPlugins(events: string): string[] {
-  const names = events.split("\n").flatMap((line) => {
-    let message: unknown;
+/** The errors among the CLI's events: a JSON text a line. */
+export function errorsIn(events: string): string[] {
+  return events.split("\n").flatMap((line) => {
     try {
       const { diagnosticEvent } = JSON.parse(line);
-      if (diagnosticEvent?.severity === "error") message = diagnosticEvent.message;
+      const { severity, message } = diagnosticEvent ?? {};
+      return severity === "error" && typeof message === "string" ? [message] : [];
     } catch {
       // The last line of a CLI that was killed.
+      return [];
     }
-    if (typeof message !== "string") return [];
+  });
+}
+
+/** The plugins that the CLI says are missing, from its events. */
+export function missingPlugins(events: string): string[] {
+  const names = errorsIn(events).flatMap((message) => {
     const [, name = ""] = /\b(?:no|install) resource plugin 'pulumi-resource-([a-z0-9-]+)'/.exec(message) ?? [];
     return name in uses ? [name] : [];
   });

@@ -1,4 +1,5 @@
 /** Plain progress for long work: one line a step, with the time it took. */
+import { plain } from "./plain";
 
 /** A problem the user can do something about: its message is all that is shown of it. */
 export class Problem extends Error {}
@@ -17,17 +18,15 @@ export function duration(milliseconds: number): string {
   return whole < 60 ? `${whole} s` : `${Math.floor(whole / 60)} min ${whole % 60} s`;
 }
 
-/** A message without the colours and cursor movements that programs put into their output. */
-export function plain(text: string): string {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: the escape character is what is looked for
-  return text.replace(/\u001b\[[0-9;?]*[A-Za-z]/g, "");
-}
-
 export class Progress {
   readonly timings: Timing[] = [];
 
-  /** @param write Where a line goes. Default: standard error, so that a program's output stays its own. */
-  constructor(private readonly write: (line: string) => void = (line) => void process.stderr.write(`${line}\n`)) {}
+  /** @param output Where a line goes. Default: standard error, so that a program's output stays its own. */
+  constructor(private readonly output: (line: string) => void = (line) => void process.stderr.write(`${line}\n`)) {}
+
+  private write(line: string): void {
+    this.output(plain(line));
+  }
 
   /** Says something that isn't a step. */
   note(text: string): void {

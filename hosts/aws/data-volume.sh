@@ -60,7 +60,7 @@ probe() {
 }
 
 if [ -z "$(mounted)" ]; then
-	mkdir -p "$directory"
+	install -d -m 0755 "$directory"
 	[ -z "$(ls -A "$directory")" ] || fail "$directory holds files, which the volume would hide; move them away"
 	chattr +i "$directory"
 fi

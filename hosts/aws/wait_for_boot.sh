@@ -5,6 +5,11 @@
 set -eu
 limit=${1:-900}
 
+# Whatever is put there comes after a first boot that ended well. Later boots say nothing of the first.
+if [ -d /opt/cht-backup-server ]; then
+	echo "the first boot ended earlier"
+	exit 0
+fi
 if ! command -v cloud-init > /dev/null; then
 	echo "there is no cloud-init on this machine: it wasn't started from an image for a cloud" >&2
 	exit 1
@@ -63,7 +68,8 @@ case $(printf '%s\n' "$long" | sed -n 's/^status: *//p') in
 		cat >&2 <<'END'
 A restart would not make up for it. Mend the cause, and have another instance made; the data volume stays:
   npm run pulumi -- up --stack STACK --replace '**:Instance::server-instance-*'
-or delete the instance at AWS, and run `up` again.
+or, with today's settings for the first boot and not those of the one before (operatorKeys, dataDirectory), end the
+instance at AWS (`aws ec2 terminate-instances`) and run `up` again.
 END
 		exit 1
 		;;

@@ -1,38 +1,56 @@
 #!/usr/bin/env python3
-"""Tell that a backup, a restore drill or the copy to the bucket failed: in the journal, and to every address
-in the file `alerts`.
+"""Tell that a backup, a restore drill, the copy to the bucket, or the sealing or the audit of the repository
+failed: in the journal, and to every address in the file `alerts`.
 
-Run by the units `cht-backup-<deployment>-failed.service`, `cht-drill-<deployment>-failed.service` and
-`cht-bucket-failed-<deployment>.service` after another unit failed. The addresses are apprise URLs and hold
-tokens or passwords: they are never printed, nor is what a library says about them.
+Run by the units `cht-backup-<deployment>-failed.service`, `cht-drill-<deployment>-failed.service`,
+`cht-bucket-failed-<deployment>.service` and `cht-repository-failed-<deployment>.service` after another unit
+failed; and by `cht-alert-later-<deployment>.service` and `cht-repository-alert-later-<deployment>.service`
+while an alarm hasn't reached everybody. The addresses are apprise URLs and hold tokens or passwords: they are
+never printed, nor is what a library says about them.
+
+It runs in no environment, so that what takes away the programs that it watches doesn't silence it: the
+system's own Python takes apprise from any of the environments on the machine. All that apprise needs is plain
+Python, which works with a newer Python than the one that it was installed for.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import glob
 import json
 import logging
 import os
 import platform
 import re
+import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
+from alert_queue import Queue, moment, send_until_empty
+from plain import BUG, complain, exit_with, plain, say
+
 DELIVERED, UNDELIVERED, WRONG = 0, 1, 2
+SILENCE, LIMIT = 30, 120  # seconds that a server may say nothing, and that one message may take
 CRITICAL = "<2>"  # systemd takes such a prefix for the line's priority, see sd-daemon(3)
 
 
 def describe(
-    deployment: str, host: str, last: dict[str, Any] | None, unit: dict[str, str]
+    deployment: str, host: str, last: dict[str, Any] | None, unit: dict[str, str], booted: float = 0
 ) -> tuple[str, str]:
     """Title and text of the message, from last-backup.json and from what systemd knows about the unit.
+    `booted` is when the machine was started, in seconds since 1970.
 
-    The JSON is only believed when it is about a run that failed: a unit that was killed, or whose script
-    could not start, leaves the one of the run before.
+    The JSON is only believed when it is about a run that failed, and was written since the unit began: a
+    unit that was killed, or whose script could not start, leaves the one of the run before.
     """
+    started = int(unit.get("ExecMainStartTimestampMonotonic") or 0)
+    began = booted + started / 1e6 if started else 0  # systemd may have failed to say
     title = f"CHT backup {deployment} failed on {host}"
     problems = (last or {}).get("problems") or []
     # Result is "exit-code" when the script itself said so, else what ended it ("timeout", "signal", …).
@@ -41,6 +59,8 @@ def describe(
         and not last.get("ok")
         and unit.get("Result", "exit-code") == "exit-code"
         and problems
+        # The clock may have been set a little meanwhile.
+        and last.get("finishedAt", 0) >= began - 5
     ):
         kept = (
             f"archive {last['archive']} was made, but is incomplete"
@@ -60,9 +80,11 @@ def some(problems: list[str]) -> str:
 
 
 def ended(unit: dict[str, str], name: str) -> str:
+    status = unit.get("ExecMainStatus") or "unknown"
+    meaning = ", a fault of the program itself" if status == str(BUG) else ""
     return (
         f"the unit ended with {unit.get('Result') or 'an unknown result'}"
-        f" (exit status {unit.get('ExecMainStatus') or 'unknown'}); see: journalctl -u {name}"
+        f" (exit status {status}{meaning}); see: journalctl -u {name}"
     )
 
 
@@ -144,8 +166,23 @@ def describe_bucket(
     return f"{failed}: {deployment} on {host}", f"{text.removesuffix('.')}. {past}"
 
 
-def moment(time_: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time_))
+def describe_repository(
+    deployment: str,
+    host: str,
+    report: dict[str, Any] | None,
+    units: dict[str, dict[str, str]],
+    booted: float,
+) -> tuple[str, str]:
+    """Title and text of the message about the repository on the server, from the audit's latest report and
+    from what systemd knows about the units that seal and audit, as for a drill."""
+    audit = f"cht-repository-audit-{deployment}.service"
+    unit, began = failed_last(units, booted, audit)
+    problems = (report or {}).get("problems") or []
+    if unit == audit and report is not None and problems and report["finishedAt"] >= began - 5:
+        return f"CHT backup {deployment}: somebody must look at the repository on {host}", some(problems)
+    what = "audited" if unit == audit else "sealed"
+    title = f"CHT backup {deployment}: the repository on {host} can't be {what}"
+    return title, ended(units.get(unit, {}), unit.removesuffix(".service"))
 
 
 def read_addresses(path: str) -> list[str]:
@@ -164,87 +201,250 @@ def kind(address: str) -> str:
     return scheme if re.fullmatch(r"[a-z][a-z0-9+.-]{0,20}", scheme) else "unknown kind"
 
 
-def deliver(addresses: list[str], title: str, text: str) -> list[str]:
-    """Send the message to each address. Returns one line for each that didn't take it."""
-    import apprise  # here, so that the journal's line doesn't depend on it
+def packages(here: str = os.path.dirname(os.path.abspath(__file__))) -> list[str]:
+    """Where pip has installed packages, for whichever Python: beside this program first."""
+    beside = [f"{here}/venv", f"{os.path.dirname(here)}/venv", "/opt/cht-backup*/*/*venv"]
+    found = [path for of in beside for path in sorted(glob.glob(f"{of}/lib/python3*/site-packages"))]
+    return list(dict.fromkeys(found))
 
+
+def load_apprise(places: list[str]) -> Any:
+    """apprise from the first of the places that has one which works, else the system's own."""
+    for place in places:
+        known = set(sys.modules)
+        sys.path.insert(0, place)
+        try:
+            import apprise
+
+            return apprise
+        except Exception:  # an environment may be half made
+            sys.path.remove(place)
+            for name in set(sys.modules) - known:
+                del sys.modules[name]
+    import apprise
+
+    return apprise
+
+
+def join(text: str, hint: str) -> str:
+    return f"{text.removesuffix('.')}. {hint}" if hint else text
+
+
+def outdated(venv: str) -> str:
+    """What to know of an environment that was made for another Python than the system has now, or nothing."""
+    made_for = [os.path.basename(path) for path in glob.glob(f"{venv}/lib/python3*")]
+    now = f"python3.{sys.version_info.minor}"
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        asked = [f"{venv}/bin/python3", "-I", "--version"]
+        said = subprocess.run(asked, capture_output=True, text=True, timeout=30, check=True).stdout
+        now = "python" + ".".join(said.removeprefix("Python ").split(".")[:2])
+    if not made_for or now in made_for:
+        return ""
+    return (
+        f"The packages in {venv} are for {made_for[0]}, and the system has {now} now:"
+        " `npm run pulumi -- up` installs them anew."
+    )
+
+
+@contextlib.contextmanager
+def limited(seconds: int) -> Iterator[None]:
+    """End what waits for longer, with a TimeoutError."""
+
+    def end(_number: int, _frame: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def deliver(address: str, title: str, text: str) -> str:
+    """Send the message to an address. Returns why it didn't take it, or nothing.
+
+    It quotes the words of whatever failed: so it is a text, never HTML or Markdown, and the title, which
+    becomes a header of a mail, is one line.
+    """
     # apprise logs addresses, and requests logs hosts and paths with tokens.
     logging.disable(logging.CRITICAL)
-    failed = []
+    socket.setdefaulttimeout(SILENCE)
+    try:
+        apprise = load_apprise(packages())  # here, so that the journal's line doesn't depend on it
+    except Exception:
+        return "was not delivered: no apprise on this machine works; `npm run pulumi -- up` installs it"
+    sender = apprise.Apprise()
+    try:
+        if not sender.add(address):
+            return "is no address that apprise knows"
+        with limited(LIMIT):
+            sent = sender.notify(
+                title=plain(title),
+                body=plain(text),
+                notify_type=apprise.NotifyType.FAILURE,
+                body_format=apprise.NotifyFormat.TEXT,
+            )
+    except Exception:  # its text may hold the address
+        sent = False
+    return "" if sent else "was not delivered"
+
+
+def say_what_came_of_it(addresses: list[str], refused: dict[str, str]) -> None:
     for number, address in enumerate(addresses, 1):
-        sender = apprise.Apprise()
+        if address in refused:
+            complain(f"alert {number} of {len(addresses)} ({kind(address)}) {refused[address]}")
+    if not refused:
+        say(f"{len(addresses)} alert(s) delivered")
+
+
+def send_kept(queue: Queue, addresses: list[str]) -> bool:
+    """Try to send all that is kept, and say what came of it. Returns whether nothing is left."""
+    with queue.alone():
+        if queue.empty():
+            return True
+        refused, given_up = queue.send(addresses, deliver, time.time())
+    say_what_came_of_it(addresses, refused)
+    if given_up:
+        complain(f"{priority()}{given_up} alert(s) couldn't be delivered for days, and are given up")
+    return queue.empty()
+
+
+def raise_alarm(queue: Queue | None, addresses: list[str], title: str, text: str) -> int:
+    """Keep the message, and try to send it. One that can't be kept, on a full disk, is sent all the same."""
+    if not addresses:
+        return DELIVERED
+    if queue is not None:
         try:
-            taken = sender.add(address)
-            sent = taken and sender.notify(title=title, body=text, notify_type=apprise.NotifyType.FAILURE)
-        except Exception:  # its text may hold the address
-            taken, sent = True, False
-        if not sent:
-            why = "was not delivered" if taken else "is no address that apprise knows"
-            failed.append(f"alert {number} of {len(addresses)} ({kind(address)}) {why}")
-    return failed
+            queue.keep(title, text, time.time())
+            return DELIVERED if send_kept(queue, addresses) else UNDELIVERED
+        except OSError as error:
+            complain(f"the alert can't be kept in {queue.directory}: {error.strerror}")
+    refused = {address: why for address in addresses if (why := deliver(address, title, text))}
+    say_what_came_of_it(addresses, refused)
+    return UNDELIVERED if refused else DELIVERED
+
+
+def priority() -> str:
+    return CRITICAL if os.environ.get("JOURNAL_STREAM") else ""
+
+
+def keep_trying(
+    queue: Queue, read: Callable[[], list[str]], sleep: Callable[[float], None] = time.sleep
+) -> None:
+    """Send what is kept until all of it is delivered. Where there is nobody to tell any more it goes."""
+
+    def once() -> None:
+        try:
+            addresses = read()
+        except OSError as error:
+            complain(unreadable(error))
+            return
+        if not addresses:
+            complain("there is no address any more: the alerts that are kept are dropped")
+        send_kept(queue, addresses)
+
+    send_until_empty(queue, once, sleep)
+
+
+def deliver_later(queue: Queue | None, read: Callable[[], list[str]]) -> int:
+    if queue is None:
+        complain("$STATE_DIRECTORY isn't set, where systemd keeps the alerts for the unit")
+        return WRONG
+    try:
+        keep_trying(queue, read)
+        return DELIVERED
+    except OSError as error:
+        complain(f"the alerts kept in {queue.directory} can't be used: {error.strerror}")
+        return WRONG
+
+
+def unreadable(error: OSError) -> str:
+    return f"the file of alert addresses can't be read: {error.strerror}"
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="alert.py",
         description="Say in the journal, and to the addresses in the file `alerts`, that a backup, a"
-        " restore drill or the copy to the bucket failed.",
-        epilog="Exit codes: 0 said and delivered everywhere, 1 an address didn't take it, 2 wrong settings.",
+        " restore drill, the copy to the bucket, or the sealing or the audit of the repository failed. What"
+        " isn't delivered is kept in $STATE_DIRECTORY, where systemd gives one.",
+        epilog="Exit codes: 0 said and delivered everywhere, 1 an address didn't take it, 2 wrong settings,"
+        " 70 the program itself is at fault.",
     )
     parser.add_argument(
         "settings",
         metavar="SETTINGS",
         help="/etc/cht-backup/DEPLOYMENT/settings.json, drill.json there, or"
-        " /etc/cht-backup-bucket/DEPLOYMENT/bucket.json",
+        " /etc/cht-backup-server/DEPLOYMENT/repository.json; the file `alerts` lies beside it",
     )
     parser.add_argument(
-        "--about", choices=("backup", "drill", "bucket"), default="backup", help="what failed"
+        "--about", choices=("backup", "drill", "bucket", "repository"), default="backup", help="what failed"
     )
-    parser.add_argument("--test", action="store_true", help="send a test message instead")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--test", action="store_true", help="send a test message instead")
+    instead.add_argument(
+        "--later", action="store_true", help="send what is kept instead, until nothing is left"
+    )
     options = parser.parse_args(arguments)
+    directory = os.environ.get("STATE_DIRECTORY")
+    queue = Queue(directory) if directory else None
+
+    def read() -> list[str]:
+        return read_addresses(os.path.join(os.path.dirname(os.path.abspath(options.settings)), "alerts"))
+
+    if options.later:
+        return deliver_later(queue, read)
     try:
         with open(options.settings, encoding="utf-8") as file:
             deployment = json.load(file)["deployment"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        print(f"{options.settings}: can't be read as settings: {error}", file=sys.stderr)
+        complain(f"{options.settings}: can't be read as settings: {error}")
         return WRONG
     if options.test:
         title, text = f"CHT backup {deployment}: test", f"Alerts from {platform.node()} arrive here."
+        queue = None
     else:
-        state = f"/var/lib/cht-backup/{deployment}"
-        if options.about == "backup":
-            last = read_report(f"{state}/last-backup.json")
-            title, text = describe(
-                deployment, platform.node(), last, unit_state(f"cht-backup-{deployment}.service")
-            )
-        else:
-            names = (
-                [f"cht-drill-{deployment}{part}.service" for part in ("", "-cleanup", "-overdue")]
-                if options.about == "drill"
-                else [f"cht-bucket-{part}-{deployment}.service" for part in ("copy", "check")]
-            )
-            units = {name: unit_state(name) for name in names}
-            booted = time.time() - time.clock_gettime(time.CLOCK_MONOTONIC)
-            if options.about == "drill":
-                latest, seen = (read_report(f"{state}/drills/{of}.json") for of in ("latest", "overdue"))
-                title, text = describe_drill(deployment, platform.node(), latest, units, booted, seen)
-            else:
-                state = f"/var/lib/cht-backup-bucket/{deployment}"
-                reports = {what: read_report(f"{state}/last-{what}.json") for what in ("copy", "check")}
-                title, text = describe_bucket(deployment, platform.node(), reports, units, booted)
-        prefix = CRITICAL if os.environ.get("JOURNAL_STREAM") else ""
-        print(f"{prefix}{title}: {text}", flush=True)
+        title, text = what_happened(options.about, deployment)
+        say(f"{priority()}{title}: {text}")
     try:
-        addresses = read_addresses(os.path.join(os.path.dirname(os.path.abspath(options.settings)), "alerts"))
+        addresses = read()
     except OSError as error:
-        print(f"the file of alert addresses can't be read: {error.strerror}", file=sys.stderr)
+        complain(unreadable(error))
         return WRONG
-    failed = deliver(addresses, title, text) if addresses else []
-    for line in failed:
-        print(line, file=sys.stderr)
-    if addresses and not failed:
-        print(f"{len(addresses)} alert(s) delivered")
-    return UNDELIVERED if failed else DELIVERED
+    if options.test and not addresses:
+        complain("there is nobody to send a test to: cht-backup:alerts names no address")
+        return WRONG
+    return raise_alarm(queue, addresses, title, text)
+
+
+def what_happened(about: str, deployment: str) -> tuple[str, str]:
+    """Title and text of the message, from what lies on this machine."""
+    host, state = platform.node(), f"/var/lib/cht-backup/{deployment}"
+    booted = time.time() - time.clock_gettime(time.CLOCK_MONOTONIC)
+    if about == "backup":
+        last = read_report(f"{state}/last-backup.json")
+        unit = unit_state(f"cht-backup-{deployment}.service")
+        title, text = describe(deployment, host, last, unit, booted)
+        return title, join(text, outdated(f"/opt/cht-backup/{deployment}/venv"))
+    names = {
+        "drill": [f"cht-drill-{deployment}{part}.service" for part in ("", "-cleanup", "-overdue")],
+        "bucket": [f"cht-bucket-{part}-{deployment}.service" for part in ("copy", "check")],
+        "repository": [f"cht-repository-{part}-{deployment}.service" for part in ("seal", "audit")],
+    }[about]
+    units = {name: unit_state(name) for name in names}
+    if about == "drill":
+        latest, seen = (read_report(f"{state}/drills/{of}.json") for of in ("latest", "overdue"))
+        title, text = describe_drill(deployment, host, latest, units, booted, seen)
+        return title, join(text, outdated(f"/opt/cht-backup/{deployment}/venv"))
+    if about == "repository":
+        report = read_report(f"/var/lib/cht-backup-server/{deployment}/last-audit.json")
+        return describe_repository(deployment, host, report, units, booted)
+    state = f"/var/lib/cht-backup-bucket/{deployment}"
+    reports = {what: read_report(f"{state}/last-{what}.json") for what in ("copy", "check")}
+    title, text = describe_bucket(deployment, host, reports, units, booted)
+    return title, join(text, outdated(f"/opt/cht-backup-bucket/{deployment}/venv"))
 
 
 def read_report(path: str) -> dict[str, Any] | None:
@@ -266,4 +466,4 @@ def unit_state(unit: str) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

@@ -4,7 +4,7 @@
 The newest header of a `.couch` file says how many documents it holds and at which update sequence it
 stands. That is enough to count a data directory, a mounted archive or a restore in well under a second,
 and to see a missing shard, a damaged file, or a view that is ahead of its shard. Only headers are read:
-damage inside a file's data is not seen.
+damage inside a file's data is not seen (a drill reads that through CouchDB, a portion each time).
 
 Format (CouchDB 3.5, `src/couch/src/couch_file.erl`, `couch_bt_engine_header.erl`): a file is a row of
 4,096-byte blocks; a block whose first byte is 1 begins a header; the newest header that checks out wins.
@@ -17,13 +17,17 @@ import hashlib
 import json
 import os
 import re
+import stat
 import struct
 import sys
-from collections.abc import Iterable, Iterator
+import zlib
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import xxhash
+
+from plain import complain, exit_with, plain_lines
 
 BLOCK = 4096
 # Nearly always the newest header is in the last blocks of a file; there may be thousands of files.
@@ -33,14 +37,21 @@ CHECKSUM = 16
 # A real header has some hundred bytes, a view's some thousand. The limit keeps garbage from filling memory.
 LARGEST_HEADER = 16 * 1024 * 1024
 DEEPEST_TERM = 100
+LARGEST_TREE = 1_000_000  # nodes of a tree of documents
+LEVELS = 4  # of a node of it: itself, its list, a key with its value, the value's parts
 LAST_KEY = 0xFFFFFFFF
 
 SHARD = re.compile(r"^shards/([0-9a-f]{8})-([0-9a-f]{8})/(.+)\.(\d+)\.couch$")
+IN_SHARDS = re.compile(r"shards/[0-9a-f]{8}-[0-9a-f]{8}/(.+)")
 VIEW = re.compile(r"^\.(.+)_design/mrview/[0-9a-f]+\.view$")
 
 
 class Unreadable(Exception):
     """A file that is no intact CouchDB file. The text is one line and begins with the file's path."""
+
+
+class Empty(Unreadable):
+    """A file without a byte: CouchDB has made it and not yet written its first header."""
 
 
 class BadTerm(ValueError):
@@ -51,16 +62,18 @@ class Atom(str):
     """An Erlang atom, told apart from a binary (`bytes`)."""
 
 
-def decode_term(data: bytes) -> Any:
+def decode_term(data: bytes, levels: int | None = None) -> Any:
     """Decode one value in Erlang's external term format (erts, "External Term Format").
 
-    Tuples become `tuple`, lists and strings `list`, maps `dict`, binaries `bytes`, atoms `Atom`,
-    numbers `int` or `float`. Raises BadTerm on anything else, on bytes left over and on short input.
+    What is deeper than so many `levels` is passed over, with None in its place; without them a value that is
+    nested too deeply is refused. Tuples become `tuple`, lists and strings `list`, maps `dict`, binaries
+    `bytes`, atoms `Atom`, numbers `int` or `float`. Raises BadTerm on anything else, on bytes left over and
+    on short input.
     """
     if not data or data[0] != 131:
         raise BadTerm("it doesn't begin with the version byte 131")
     try:
-        value, end = _decode(data, 1, 0)
+        value, end = _decode(data, 1, 0, levels)
     except (struct.error, IndexError, UnicodeDecodeError, TypeError) as error:
         raise BadTerm("it ends too early or is garbled") from error
     if end != len(data):
@@ -74,7 +87,42 @@ def _take(data: bytes, at: int, length: int) -> bytes:
     return data[at : at + length]
 
 
-def _decode(data: bytes, at: int, depth: int) -> tuple[Any, int]:
+def _end(data: bytes, at: int) -> int:
+    """Where the value ends that begins there, however deep it is."""
+    left = 1
+    while left:
+        left -= 1
+        tag = data[at]
+        at += 1
+        if tag in _FIXED:
+            at += _FIXED[tag]
+        elif tag in _COUNTED:
+            head, each, more = _COUNTED[tag]
+            count = struct.unpack_from(head, data, at)[0]
+            at += struct.calcsize(head)
+            if each:
+                left += count * each + more
+            else:
+                at += count + more
+        else:
+            raise BadTerm(f"tag {tag} is unknown")
+    return at
+
+
+# Of each tag: how many bytes come after it.
+_FIXED = {97: 1, 98: 4, 70: 8, 106: 0}
+# Or how a count is written, how many values that is each (0: so many bytes), and how many more there are.
+_COUNTED = {
+    **{tag: (">B", 0, 0) for tag in (115, 119)},
+    **{tag: (">H", 0, 0) for tag in (100, 107, 118)},
+    **{109: (">I", 0, 0), 110: (">B", 0, 1), 111: (">I", 0, 1)},
+    **{104: (">B", 1, 0), 105: (">I", 1, 0), 108: (">I", 1, 1), 116: (">I", 2, 0)},
+}
+
+
+def _decode(data: bytes, at: int, depth: int, levels: int | None) -> tuple[Any, int]:
+    if levels is not None and depth > levels:
+        return None, _end(data, at)
     if depth > DEEPEST_TERM:
         raise BadTerm("it is nested too deeply")
     tag = data[at]
@@ -108,28 +156,30 @@ def _decode(data: bytes, at: int, depth: int) -> tuple[Any, int]:
         return [], at
     if tag in (104, 105):  # SMALL_TUPLE_EXT, LARGE_TUPLE_EXT
         head = ">B" if tag == 104 else ">I"
-        values, at = _decode_many(data, at, head, 1, depth)
+        values, at = _decode_many(data, at, head, 1, depth, levels)
         return tuple(values), at
     if tag == 108:  # LIST_EXT: the elements, then a tail which is [] in a proper list
-        values, at = _decode_many(data, at, ">I", 1, depth)
-        tail, at = _decode(data, at, depth + 1)
+        values, at = _decode_many(data, at, ">I", 1, depth, levels)
+        tail, at = _decode(data, at, 0, 0)
         if tail != []:
             raise BadTerm("a list has an improper tail")
         return values, at
     if tag == 116:  # MAP_EXT
-        values, at = _decode_many(data, at, ">I", 2, depth)
+        values, at = _decode_many(data, at, ">I", 2, depth, levels)
         return dict(zip(values[::2], values[1::2])), at
     raise BadTerm(f"tag {tag} is unknown")
 
 
-def _decode_many(data: bytes, at: int, head: str, each: int, depth: int) -> tuple[list[Any], int]:
+def _decode_many(
+    data: bytes, at: int, head: str, each: int, depth: int, levels: int | None
+) -> tuple[list[Any], int]:
     count = struct.unpack_from(head, data, at)[0] * each
     at += struct.calcsize(head)
     if count > len(data) - at:  # every element needs a byte: an absurd count ends here, not in memory
         raise BadTerm("it ends too early")
     values = []
     for _ in range(count):
-        value, at = _decode(data, at, depth + 1)
+        value, at = _decode(data, at, depth + 1, levels)
         values.append(value)
     return values, at
 
@@ -169,7 +219,7 @@ def newest_header(path: str) -> Header:
                     f"{path}: the header at byte {position} is no Erlang term: {error}"
                 ) from error
     if size == 0:
-        raise Unreadable(f"{path}: empty file, a CouchDB file has a header of at least {BLOCK} bytes")
+        raise Empty(f"{path}: empty file, a CouchDB file has a header of at least {BLOCK} bytes")
     raise Unreadable(f"{path}: none of its {size} bytes is an intact CouchDB header ({damaged} damaged)")
 
 
@@ -205,13 +255,12 @@ def _header_bytes(file: BinaryIO, position: int, size: int) -> bytes | None:
     if len(payload) < length:
         return None
     checksum, term = payload[:CHECKSUM], payload[CHECKSUM:]
+    return term if _is_checksum(checksum, term) else None
+
+
+def _is_checksum(checksum: bytes, data: bytes) -> bool:
     # XXH3 since CouchDB 3.4, MD5 before; a database that was upgraded may hold both.
-    if (
-        checksum == xxhash.xxh3_128_digest(term)
-        or checksum == hashlib.md5(term, usedforsecurity=False).digest()
-    ):
-        return term
-    return None
+    return checksum in (xxhash.xxh3_128_digest(data), hashlib.md5(data, usedforsecurity=False).digest())
 
 
 def database_counts(path: str) -> dict[str, int]:
@@ -237,11 +286,147 @@ def database_counts(path: str) -> dict[str, int]:
     }
 
 
+def listed_databases(path: str) -> list[str]:
+    """The databases that a `_dbs.couch` lists. Raises Unreadable, OSError."""
+    return [name for name in document_names(path) if not name.startswith("_design/")]
+
+
+def document_names(path: str) -> list[str]:
+    """The documents of a database file that aren't deleted. Raises Unreadable, OSError."""
+    return [name for name, deleted in _documents(path) if not deleted]
+
+
+def _documents(path: str) -> list[tuple[str, bool]]:
+    """The documents of a database file, with whether each is deleted."""
+    tree = newest_header(path).term[4]
+    found: list[tuple[str, bool]] = []
+    with open(path, "rb") as file:
+        left = [] if tree == Atom("nil") else [tree[0]]
+        read = 0
+        while left:
+            read += 1
+            if read > LARGEST_TREE:
+                raise Unreadable(f"{path}: its tree of documents has no end")
+            try:
+                # A document that was changed often has a tree of revisions that is as deep.
+                kind, entries = stored_term(read_chunk(file, left.pop()), levels=LEVELS)
+                if kind == "kp_node":
+                    left += [pointer[0] for _key, pointer in reversed(entries)]
+                elif kind == "kv_node":
+                    found += [(key.decode(), value[1] != 0) for key, value in entries]
+                else:
+                    raise BadTerm("unknown kind of node")
+            except (BadTerm, LookupError, TypeError, ValueError, AttributeError, struct.error) as error:
+                raise Unreadable(f"{path}: its tree of documents can't be read: {error}") from error
+    return found
+
+
+def read_chunk(file: BinaryIO, position: int, largest: int = LARGEST_HEADER) -> bytes:
+    """What `couch_file` has written at a place of a file: its length, perhaps a checksum, and so many bytes.
+    Raises BadTerm when it isn't there as it was written, or has more than `largest` bytes."""
+
+    def take(size: int) -> bytes:
+        nonlocal position
+        parts = []
+        while size:
+            # Every block spends its first byte as a mark.
+            if position % BLOCK == 0:
+                position += 1
+            part = min(size, BLOCK - position % BLOCK)
+            file.seek(position)
+            parts.append(file.read(part))
+            position += part
+            size -= part
+        return b"".join(parts)
+
+    head = take(4)
+    if len(head) < 4:
+        raise BadTerm("it ends too early")
+    (word,) = struct.unpack(">I", head)
+    length = word & 0x7FFFFFFF
+    if length > largest:
+        raise BadTerm("it is too large")
+    checksum = take(CHECKSUM) if word >> 31 else None
+    data = take(length)
+    if len(data) < length:
+        raise BadTerm("it ends too early")
+    if checksum is not None and not _is_checksum(checksum, data):
+        raise BadTerm("its checksum is another one")
+    return data
+
+
+def stored_term(data: bytes, largest: int = LARGEST_HEADER, levels: int | None = None) -> Any:
+    """A term as CouchDB stores it: packed by snappy, by Erlang itself, or not at all. Raises BadTerm, also
+    for one of more than `largest` bytes. `levels`: see `decode_term`."""
+    if data[:1] == b"\x01":
+        data = unpack_snappy(data[1:], largest)
+    if data[:2] == b"\x83P":
+        try:
+            data = b"\x83" + zlib.decompressobj().decompress(data[6:], largest)
+        except zlib.error as error:
+            raise BadTerm("its compression is garbled") from error
+    return decode_term(data, levels)
+
+
+def unpack_snappy(data: bytes, largest: int = LARGEST_HEADER) -> bytes:
+    """Undo snappy's compression (google/snappy, `format_description.txt`). Raises BadTerm, also for more than
+    `largest` bytes."""
+    size, at, shift = 0, 0, 0
+    try:
+        while True:
+            size |= (data[at] & 0x7F) << shift
+            at, shift = at + 1, shift + 7
+            if not data[at - 1] & 0x80:
+                break
+        if size > largest:
+            raise BadTerm("it is too large")
+        out = bytearray()
+        while at < len(data):
+            tag = data[at]
+            at += 1
+            if tag & 3 == 0:
+                length = tag >> 2
+                if length >= 60:  # that many bytes more hold it
+                    wide = length - 59
+                    length = int.from_bytes(data[at : at + wide], "little")
+                    at += wide
+                out += _take(data, at, length + 1)
+                at += length + 1
+            else:
+                if tag & 3 == 1:
+                    length, offset = (tag >> 2 & 7) + 4, (tag >> 5) << 8 | data[at]
+                    at += 1
+                else:
+                    wide = 2 if tag & 3 == 2 else 4
+                    length, offset = (tag >> 2) + 1, int.from_bytes(data[at : at + wide], "little")
+                    at += wide
+                if not 0 < offset <= len(out):
+                    raise BadTerm("its compression is garbled")
+                # What it repeats may be shorter than what it makes of it.
+                start = len(out) - offset
+                piece = out[start : start + length]
+                out += (piece * (length // offset + 1))[:length]
+            if len(out) > size:
+                raise BadTerm("its compression is garbled")
+    except IndexError as error:
+        raise BadTerm("it ends too early") from error
+    if len(out) != size:
+        raise BadTerm("its compression is garbled")
+    return bytes(out)
+
+
 def view_sequence(path: str) -> int:
-    """The update sequence of its shard up to which a `.view` file is built. Raises Unreadable, OSError."""
-    term = newest_header(path).term
+    """The update sequence of its shard up to which a `.view` file is built; 0 for one that CouchDB has made
+    and not begun to build: without a byte, or with only its signature in its header. Raises Unreadable,
+    OSError."""
+    try:
+        term = newest_header(path).term
+    except Empty:
+        return 0
     try:
         _signature, header = term
+        if header == Atom("nil"):
+            return 0
         if header[0] != "mrheader" or not isinstance(header[1], int):
             raise Unreadable(f"{path}: its header is not that of a view")
         return header[1]
@@ -249,18 +434,32 @@ def view_sequence(path: str) -> int:
         raise Unreadable(f"{path}: its header is not that of a view") from error
 
 
-def list_files(directory: str) -> dict[str, int]:
+def located(path: str, elsewhere: dict[str, str]) -> str:
+    """Where something of CouchDB's data really is. `elsewhere` has, by their paths in a data directory, the
+    directories that are mounted there or that a link leads to, perhaps one in another."""
+    above = [virtual for virtual in elsewhere if path == virtual or path.startswith(f"{virtual}/")]
+    nearest = max(above, key=len, default=None)
+    return path if nearest is None else elsewhere[nearest] + path[len(nearest) :]
+
+
+def list_files(directory: str, elsewhere: dict[str, str] | None = None) -> dict[str, int]:
     """Every regular file under `directory`: path relative to it, size in bytes. Sorted. Files that vanish
-    while the list is made (a compaction swaps files) are left out."""
+    while the list is made (a compaction swaps files) are left out. `elsewhere`: see `located`."""
+    top = directory.rstrip("/")
+    elsewhere = {path: real for path, real in (elsewhere or {}).items() if path.startswith(f"{top}/")}
     sizes: dict[str, int] = {}
-    for folder, _folders, names in os.walk(directory):
-        for name in names:
-            path = os.path.join(folder, name)
-            try:
-                if not os.path.islink(path) and os.path.isfile(path):
-                    sizes[os.path.relpath(path, directory)] = os.stat(path).st_size
-            except FileNotFoundError:
-                continue
+    for seen, real in {top: top, **elsewhere}.items():
+        for folder, folders, names in os.walk(real):
+            place = seen + folder[len(real) :]
+            folders[:] = [name for name in folders if f"{place}/{name}" not in elsewhere]
+            for name in names:
+                path = os.path.join(folder, name)
+                try:
+                    of = os.lstat(path)
+                    if stat.S_ISREG(of.st_mode):
+                        sizes[os.path.relpath(seen + path[len(real) :], directory)] = of.st_size
+                except FileNotFoundError:
+                    continue
     return dict(sorted(sizes.items()))
 
 
@@ -279,7 +478,33 @@ def missing_ranges(ranges: Iterable[str]) -> list[str]:
     return gaps
 
 
-def scan(*directories: str, whole: bool = True) -> dict[str, Any]:
+def database_of(path: str) -> str:
+    """The database's name in a path of one of its shards or views: what is between range and epoch."""
+    found = IN_SHARDS.search(path)
+    name = found[1] if found else ""
+    return name.partition("_design/")[0].removesuffix(".couch").rpartition(".")[0]
+
+
+def grouped(found: Iterable[tuple[str, str]]) -> list[str]:
+    """A line for each kind of trouble of each database, instead of one for each of its shards. `found` are
+    kinds and lines, which begin with a path; what is of no database has a line of its own."""
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for kind, line in found:
+        database = database_of(line.split(": ")[0])
+        groups.setdefault((kind, database, "" if database else line), []).append(line)
+    return [
+        lines[0]
+        + (f" (and so are {len(lines) - 1} more of {database})" if database and len(lines) > 1 else "")
+        for (_kind, database, _line), lines in groups.items()
+    ]
+
+
+def scan(
+    *directories: str,
+    whole: bool = True,
+    unsteady: Collection[str] = (),
+    elsewhere: dict[str, str] | None = None,
+) -> dict[str, Any]:
     """Read every header of a CouchDB's data directories: one, or those of all nodes of a cluster.
 
     Result, ready for JSON:
@@ -289,29 +514,43 @@ def scan(*directories: str, whole: bool = True) -> dict[str, Any]:
     - `nodeDatabases`: the same without shards for files such as `_dbs.couch`, by path;
     - `shardFiles`: the same for every file of `databases`, by path;
     - `views`: by path `updateSequence`, and `shardSequence` of its shard (null when that is missing);
+    - `unreadableViews`: paths of views whose header can't be read; CouchDB builds them anew;
     - `files`: by path the size in bytes;
+    - `unreadable`: paths of shards without an intact header;
+    - `leftOver`: names of databases that CouchDB has deleted and of which files are there all the same, as
+      when a request came while it deleted them; they are none of `databases`;
     - `problems`: one line each, empty when all is well; `notes`: worth knowing, not wrong.
 
     `whole` is False for a part of a data directory, from which files are left out on purpose: then what isn't
-    there is no problem.
+    there is no problem. `unsteady` are databases that were made or deleted while the files were copied: it is
+    no problem that they aren't whole. `elsewhere`: see `located`.
     Paths are relative to the data directory; with several directories they begin with its path.
     Copies of databases with more than one replica (n > 1) count each replica: CHT uses n=1.
     """
-    found: dict[str, Any] = {"databases": {}, "nodeDatabases": {}, "shardFiles": {}, "views": {}, "files": {}}
+    kinds = ("databases", "nodeDatabases", "shardFiles", "views", "files")
+    found: dict[str, Any] = {**{kind: {} for kind in kinds}, "unreadable": [], "unreadableViews": []}
     problems: list[str] = []
     notes: list[str] = []
     shards: dict[str, dict[int, list[tuple[str, str]]]] = {}  # database, epoch, (range, path)
     sequences: dict[str, int] = {}  # by path without ".couch"
     counts: dict[str, dict[str, int]] = {}
     views: dict[str, tuple[str, int]] = {}
+    unread: list[tuple[str, str]] = []  # kind and line, for `grouped`
+    ahead: list[tuple[str, str]] = []
+    empty: list[tuple[str, str]] = []  # directory, name
+    broken: list[tuple[str | None, str]] = []  # database of a shard, and what is wrong
 
     for directory in directories:
         prefix = f"{directory.rstrip('/')}/" if len(directories) > 1 else ""
-        files = list_files(directory)
+        files = list_files(directory, elsewhere)
+
+        def at(name: str, directory: str = directory) -> str:
+            return located(os.path.join(directory, name), elsewhere or {})
+
         problems += [
             f"{directory}: {what} is missing, so this is no CouchDB data directory"
             for what in ("_dbs.couch", "shards")
-            if whole and not os.path.exists(os.path.join(directory, what))
+            if whole and not os.path.exists(at(what))
         ]
         for name, size in files.items():
             found["files"][prefix + name] = size
@@ -322,22 +561,32 @@ def scan(*directories: str, whole: bool = True) -> dict[str, Any]:
             if view is None:
                 continue
             try:
-                views[prefix + name] = (prefix + view[1], view_sequence(os.path.join(directory, name)))
+                views[prefix + name] = (prefix + view[1], view_sequence(at(name)))
             except FileNotFoundError:
                 continue
-            except (Unreadable, OSError) as error:
+            except Unreadable as error:
+                found["unreadableViews"].append(prefix + name)
+                unread.append(("unreadable", f"{error}; CouchDB builds this view anew"))
+            except OSError as error:
                 problems.append(str(error))
         for name in files:
             if not name.endswith(".couch") or name.endswith(".deleted.couch"):
                 continue
             try:
-                counted = database_counts(os.path.join(directory, name))
+                counted = database_counts(at(name))
             except FileNotFoundError:
                 continue
+            except Empty:
+                # CouchDB takes it for what it has just made. Whether anything was lost is seen below.
+                counted = {"documents": 0, "deleted": 0, "updateSequence": 0, "size": 0, "damagedHeaders": 0}
+                empty.append((directory, name))
             except (Unreadable, OSError) as error:
-                problems.append(str(error))
-                counted = None
+                counted, wrong = None, str(error)
             shard = SHARD.match(name)
+            if counted is None:
+                broken.append((None if shard is None else shard[3], wrong))
+                if shard is not None:
+                    found["unreadable"].append(prefix + name)
             if shard is not None:
                 place = (f"{shard[1]}-{shard[2]}", prefix + name)
                 shards.setdefault(shard[3], {}).setdefault(int(shard[4]), []).append(place)
@@ -351,8 +600,31 @@ def scan(*directories: str, whole: bool = True) -> dict[str, Any]:
             keys = ("documents", "deleted", "updateSequence", "size")
             found[kind][prefix + name] = {key: counted[key] for key in keys}
 
+    # After the files, because a database that goes meanwhile is deleted there before its files are.
+    listed: dict[bool, set[str]] = {False: set(), True: set()}  # by whether it is deleted
+    for directory in directories if whole else ():
+        prefix = f"{directory.rstrip('/')}/" if len(directories) > 1 else ""
+        if prefix + "_dbs.couch" not in counts:
+            continue  # told above
+        try:
+            path = located(os.path.join(directory, "_dbs.couch"), elsewhere or {})
+            for name, deleted in _documents(path) if counts[prefix + "_dbs.couch"]["size"] else ():
+                listed[deleted].add(name)
+        except (OSError, Unreadable) as error:
+            problems.append(str(error))
+    left_over = (listed[True] - listed[False]) & shards.keys()
+    found["leftOver"] = sorted(left_over)
+    for database, text in broken:
+        (notes if database in unsteady or database in left_over else problems).append(text)
+
     for name in sorted(shards):
         epochs = shards[name]
+        if name in left_over:
+            number = sum(len(files) for files in epochs.values())
+            notes.append(
+                f"{name}: CouchDB has deleted this database, and {number} of its files are left over"
+            )
+            continue
         newest = max(epochs)
         notes += [
             f"{name}: files of an older database of that name (.{old})" for old in epochs if old != newest
@@ -363,10 +635,25 @@ def scan(*directories: str, whole: bool = True) -> dict[str, Any]:
                 total[key] += counts.get(path, {}).get(key, 0)
         ranges = sorted({text for text, _path in epochs[newest]})
         found["databases"][name] = {**total, "shards": len(epochs[newest]), "ranges": ranges}
-        problems += [
-            f"{name}: no shard for {gap}; CouchDB would silently recreate it empty"
-            for gap in (missing_ranges(ranges) if whole else [])
-        ]
+        gaps = missing_ranges(ranges) if whole else []
+        if name in unsteady and gaps:
+            notes.append(
+                f"{name}: was made or deleted meanwhile, so it is not whole (no shard for {', '.join(gaps)})"
+            )
+        else:
+            problems += [
+                f"{name}: no shard for {gap}; CouchDB would silently recreate it empty" for gap in gaps
+            ]
+
+    for directory, name in empty:
+        shard = SHARD.match(name)
+        others = shards[shard[3]][int(shard[4])] if shard else []
+        used = sum(counts[path]["updateSequence"] for _range, path in others if path in counts)
+        lost = used or (shards and name == "_dbs.couch")
+        if lost and not (shard and (shard[3] in unsteady or shard[3] in left_over)):
+            problems.append(f"{os.path.join(directory, name)}: empty file, but its database has changes")
+        else:
+            notes.append(f"{os.path.join(directory, name)}: empty file, as CouchDB has just made it")
 
     for path, (shard_path, sequence) in sorted(views.items()):
         of_shard = sequences.get(shard_path)
@@ -374,9 +661,10 @@ def scan(*directories: str, whole: bool = True) -> dict[str, Any]:
         if of_shard is None:
             notes.append(f"{path}: its shard is not there")
         elif sequence > of_shard:
-            problems.append(
-                f"{path}: ahead of its shard ({sequence} > {of_shard}); remove it, CouchDB rebuilds it"
-            )
+            line = f"{path}: ahead of its shard ({sequence} > {of_shard}); remove it, CouchDB rebuilds it"
+            ahead.append(("ahead", line))
+    problems += grouped(ahead)
+    notes += grouped(unread)
 
     return {**found, "problems": problems, "notes": notes}
 
@@ -417,19 +705,19 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     for directory in options.directory:
         if not os.path.isdir(directory):
-            print(f"couch_files.py: {directory}: not a directory", file=sys.stderr)
+            complain(f"couch_files.py: {directory}: not a directory")
             return 2
     try:
         result = scan(*options.directory)
     except OSError as error:
-        print(f"couch_files.py: {error}", file=sys.stderr)
+        complain(f"couch_files.py: {error}")
         return 2
     try:
-        print(json.dumps(result, indent=2) if options.json else table(result))
+        print(json.dumps(result, indent=2) if options.json else plain_lines(table(result)))
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w")  # the reader (head, less) has gone
     return 1 if result["problems"] else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

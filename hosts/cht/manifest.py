@@ -7,7 +7,13 @@ archive's numbers lie between the two.
 
 from __future__ import annotations
 
+import hashlib
+import os
+import stat
+from collections.abc import Collection
 from typing import Any
+
+from couch_files import database_of, grouped
 
 FORMAT = "cht-backup manifest 1"
 
@@ -15,15 +21,33 @@ Counts = dict[str, dict[str, int]]
 """By database: `documents`, `deleted`, `updateSequence`."""
 
 
-def compare_counts(before: Counts, after: Counts, found: Counts) -> list[str]:
+def owned(of: os.stat_result) -> dict[str, Any]:
+    """Mode and owners of a file or directory as the manifest has them."""
+    return {"mode": f"{stat.S_IMODE(of.st_mode):04o}", "uid": of.st_uid, "gid": of.st_gid}
+
+
+def checksum(path: str) -> str:
+    """SHA-256 of a regular file. Raises OSError for all else, and never waits for a pipe."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    digest = hashlib.sha256()
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(0, "it is no file any more", path)
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def compare_counts(before: Counts, after: Counts, found: Counts, unsteady: Collection[str] = ()) -> list[str]:
     """Tell what is wrong with the databases `found` in a copy; one line each, empty when they are right.
 
     An update sequence only grows, so it must lie between the one before and the one after. Every step of it
     changes at most one document, so the number of documents may differ from either side's by no more than
-    the number of steps between them. A database that was made or deleted meanwhile may be there or not.
+    the number of steps between them. A database that was made or deleted meanwhile (`unsteady`, where the
+    backup saw it) may be there, in part, or not.
     """
     problems = []
-    for name in sorted({*before, *after, *found}):
+    for name in sorted({*before, *after, *found} - {*unsteady}):
         low, high, copy = before.get(name), after.get(name), found.get(name)
         if copy is None:
             if low is not None and high is not None:
@@ -55,26 +79,30 @@ def compare_counts(before: Counts, after: Counts, found: Counts) -> list[str]:
     return problems
 
 
-def compare_shards(before: Counts, after: Counts, found: Counts) -> list[str]:
+def compare_shards(
+    before: Counts, after: Counts, found: Counts, passed_over: Collection[str] = ()
+) -> list[str]:
     """Tell which shard files of a copy are missing, have lost their end, or are of a later one; a line each.
 
     `before` and `found` are by path in the data directory, with the numbers of each file's header; `after`
     is by database. A busy database's sum has room for many documents between before and after, in which
     the loss of a shard's end could hide: so each shard must stand at least where it stood before, and it
-    can't have gone further than its whole database has gone until after.
+    can't have gone further than its whole database has gone until after. `passed_over` are paths of which
+    nothing is said, because enough is said elsewhere.
     """
     problems = []
+    missing = []
     stood: dict[str, int] = {}
     for path, of in before.items():
-        stood[_database(path)] = stood.get(_database(path), 0) + of["updateSequence"]
-    for path in sorted(before):
+        stood[database_of(path)] = stood.get(database_of(path), 0) + of["updateSequence"]
+    for path in sorted({*before} - {*passed_over}):
         low, copy = before[path], found.get(path)
-        database = _database(path)
+        database = database_of(path)
         # Less than nothing when it was deleted and made again meanwhile: then nothing can be said.
         steps = after.get(database, {}).get("updateSequence", 0) - stood[database]
         if copy is None:
             if database in after:
-                problems.append(f"{path}: missing; CouchDB would silently recreate it empty")
+                missing.append(("missing", f"{path}: missing; CouchDB would silently recreate it empty"))
         elif copy["updateSequence"] < low["updateSequence"]:
             problems.append(
                 f"{path}: cut off or damaged (update sequence {copy['updateSequence']}, but"
@@ -90,12 +118,7 @@ def compare_shards(before: Counts, after: Counts, found: Counts) -> list[str]:
                 f"{path}: {copy['documents']} documents, but {low['documents']} before the backup and only"
                 f" {copy['updateSequence'] - low['updateSequence']} changes since"
             )
-    return problems
-
-
-def _database(path: str) -> str:
-    """The database's name in a shard's path: what is between range and epoch."""
-    return path.rsplit("shards/", 1)[-1].partition("/")[2].rsplit(".", 2)[0]
+    return grouped(missing) + problems
 
 
 def counts_of(databases: dict[str, Any]) -> Counts:

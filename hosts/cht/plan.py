@@ -5,12 +5,15 @@ Nothing here runs a program or changes a file.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
+
+import couch_files
 
 # Where CHT's couchdb images keep their data (cht-core, `couchdb/Dockerfile` and compose templates).
 DATA_IN_CONTAINER = "/opt/couchdb/data"
@@ -21,64 +24,38 @@ UNFINISHED_COMPACTION = (".compact.data", ".compact.meta", ".compact.view")
 LEFT_OUT = "nouveau"
 SHARD_DATABASE = re.compile(r"^shards/[0-9a-f]{8}-[0-9a-f]{8}/(.+)\.\d+\.couch")
 
-_ASSIGNMENT = re.compile(r"^\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*[=:]\s*(.*?)\s*$")
-_VARIABLE = re.compile(
-    r"\\\$|\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)(?:(:?-)([^}]*))?\}|\$([A-Za-z_][A-Za-z0-9_]*)"
-)
-_ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\", '"': '"'}
-
-
-def parse_env(text: str) -> dict[str, str]:
-    """Read a compose `.env` file (Docker's "Environment file syntax").
-
-    Single quotes are literal; in double quotes and without quotes `$NAME`, `${NAME}` and `${NAME:-default}`
-    stand for values set further up in the file, and ` #` begins a comment outside quotes. Lines that are no
-    assignment are passed over, as Compose's own variables in the environment are not known here.
-    """
-    values: dict[str, str] = {}
-
-    def expand(value: str) -> str:
-        def replace(match: re.Match[str]) -> str:
-            if match[0] in ("\\$", "$$"):
-                return "$"
-            known = values.get(match[1] or match[4])
-            if match[2] == ":-":
-                return known or match[3]
-            if match[2] == "-":
-                return match[3] if known is None else known
-            return known or ""
-
-        return _VARIABLE.sub(replace, value)
-
-    for line in text.removeprefix("\ufeff").splitlines():
-        assignment = _ASSIGNMENT.match(line)
-        if line.lstrip().startswith("#") or assignment is None:
-            continue
-        name, rest = assignment[1], assignment[2]
-        single = re.match(r"'([^']*)'", rest)
-        double = re.match(r'"((?:[^"\\]|\\.)*)"', rest)
-        if single:
-            values[name] = single[1]
-        elif double:
-            unescaped = re.sub(r'\\([nrt"\\])', lambda match: _ESCAPES[match[1]], double[1])
-            values[name] = expand(unescaped)
-        else:
-            values[name] = expand(re.sub(r"(^|\s+)#.*$", "", rest))
-    return values
-
 
 def data_directories(setting: list[str], env: dict[str, str], mounts: list[str]) -> list[str]:
-    """CouchDB's data directories: those of the setting; else `COUCHDB_DATA` of `.env`; else `DB1_DATA`,
-    `DB2_DATA`, … (clustered); else what the containers mount at /opt/couchdb/data. May be empty.
+    """CouchDB's data directories: those of the setting; else what the containers mount at /opt/couchdb/data;
+    else what `.env` names (see `named_data`). May be empty.
 
-    A relative path in `.env` depends on how Compose was called, so the containers' mounts are taken then.
+    A relative path in `.env` depends on how Compose was called, so it isn't guessed.
     """
+    named = named_data(env)
+    chosen = setting or mounts or (named if all(path.startswith("/") for path in named) else [])
+    return [os.path.normpath(path) for path in dict.fromkeys(chosen)]
+
+
+def named_data(env: dict[str, str]) -> list[str]:
+    """CouchDB's data directories by `.env`: `COUCHDB_DATA`; else `DB1_DATA`, `DB2_DATA`, … (clustered)."""
     clustered = sorted(
         (name for name in env if re.fullmatch(r"DB\d+_DATA", name)), key=lambda name: int(name[2:-5])
     )
-    named = [env[name] for name in (["COUCHDB_DATA"] if env.get("COUCHDB_DATA") else clustered) if env[name]]
-    chosen = setting or (named if named and all(path.startswith("/") for path in named) else mounts)
-    return [os.path.normpath(path) for path in dict.fromkeys(chosen)]
+    return [env[name] for name in (["COUCHDB_DATA"] if env.get("COUCHDB_DATA") else clustered) if env[name]]
+
+
+def below(path: str, directory: str) -> bool:
+    """Whether a path is a directory, or in it."""
+    return path == directory or path.startswith(f"{directory.rstrip('/')}/")
+
+
+def on_host(path: str, mounts: list[dict[str, str]]) -> str | None:
+    """Where a path of a container is on the host, by its mounts; None for what isn't mounted."""
+    above = [mount for mount in mounts if below(path, mount["destination"])]
+    if not above:
+        return None
+    mount = max(above, key=lambda mount: len(mount["destination"]))
+    return os.path.normpath(mount["source"] + path[len(mount["destination"].rstrip("/")) :])
 
 
 def stage(path: str) -> int:
@@ -123,6 +100,38 @@ def _parents(path: str) -> list[str]:
     return found
 
 
+def shards(paths: Iterable[str]) -> dict[str, tuple[int, frozenset[str]]]:
+    """By database, when it was made (its files' names say so) and the ranges of its shards. `paths` are
+    relative to a data directory. Of a database that was made again the newer one counts."""
+    found: dict[str, tuple[int, frozenset[str]]] = {}
+    for path in paths:
+        shard = couch_files.SHARD.match(path)
+        if shard is None:
+            continue
+        range_, name, epoch = f"{shard[1]}-{shard[2]}", shard[3], int(shard[4])
+        known = found.get(name, (epoch, frozenset()))
+        if epoch >= known[0]:
+            found[name] = (epoch, (known[1] if epoch == known[0] else frozenset()) | {range_})
+    return found
+
+
+def without_numbers(text: str) -> str:
+    """A line about a file without the numbers in it, which may grow from one look to the next. Those in names
+    of files stay."""
+    return re.sub(r"(?<![\w./-])\d[\d,]*(?![\w./-])", "#", text)
+
+
+def damaged(problem: str) -> str | None:
+    """The database in whose files a problem of a backup is; None for other problems."""
+    gap = re.match(r"CouchDB's files: (.+): no shard for ", problem)
+    file = re.match(
+        r"CouchDB's files: \S*shards/[0-9a-f]{8}-[0-9a-f]{8}/(.+?)\.\d+(?:\.couch|_design/)", problem
+    )
+    listed = re.match(r"CouchDB lists the database (.+), but no file of it is in ", problem)
+    found = gap or file or listed
+    return found[1] if found else None
+
+
 @dataclass(frozen=True)
 class Tree:
     """What is in a directory and belongs to the backup."""
@@ -131,15 +140,41 @@ class Tree:
     """Everything, relative to the directory; the directory itself is ""."""
     sizes: dict[str, int]
     """Sizes of the regular files in bytes."""
+    links: list[str]
+    """The links among the paths."""
+    special: list[str]
+    """What is left out, in words: pipes, sockets and devices can't be saved, and opening one may wait for
+    ever."""
+    unread: list[str]
+    """What can't be saved, though it should, with the reason."""
 
 
-def walk(directory: str, exclude: Iterable[str] = ()) -> Tree:
-    """List a directory with everything below it, apart from `exclude` (names at its top), unfinished
-    compactions, and sockets. What vanishes meanwhile is left out. Raises OSError when `directory` itself
-    can't be read."""
-    paths = [""]
-    sizes: dict[str, int] = {}
-    excluded = set(exclude)
+def unnameable(path: str, target: str = "") -> str | None:
+    """Why a file can't be saved because of its name, or a link because of its target; None when it can.
+    borg's list of an archive shows what isn't UTF-8 as question marks, so a restore couldn't tell whether it
+    is what was saved."""
+    try:
+        f"{path}{target}".encode()
+        return None
+    except UnicodeEncodeError:
+        which = f"{path} (a link to {target})" if target else path
+        return f"{which} is not backed up: the name isn't UTF-8; rename it"
+
+
+def special(mode: int) -> str | None:
+    """What a file is that can't be saved, by its mode; None for files, directories and links."""
+    kinds = ((stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISBLK, "a device"))
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode):
+        return None
+    return next((kind for test, kind in kinds if test(mode)), "a device")
+
+
+def walk(directory: str, exclude: Iterable[str] = (), closed: Iterable[str] = ()) -> Tree:
+    """List a directory with everything below it, apart from `exclude` (paths below it), unfinished
+    compactions, what isn't a file, directory or link, and what is in the directories `closed`. What vanishes
+    meanwhile is left out. Raises OSError when `directory` itself can't be read."""
+    tree = Tree([""], {}, [], [], [])
+    excluded, shut = set(exclude), set(closed)
 
     def visit(folder: str) -> None:
         with os.scandir(os.path.join(directory, folder)) as entries:
@@ -149,18 +184,27 @@ def walk(directory: str, exclude: Iterable[str] = ()) -> Tree:
                     continue
                 try:
                     of = entry.stat(follow_symlinks=False)
-                    if stat.S_ISSOCK(of.st_mode):
+                    full = os.path.join(directory, path)
+                    if why := unnameable(full, os.readlink(full) if stat.S_ISLNK(of.st_mode) else ""):
+                        tree.unread.append(why)
                         continue
-                    paths.append(path)
+                    if kind := special(of.st_mode):
+                        tree.special.append(f"{full} is {kind} and is left out")
+                        continue
+                    tree.paths.append(path)
                     if stat.S_ISREG(of.st_mode):
-                        sizes[path] = of.st_size
-                    elif stat.S_ISDIR(of.st_mode):
+                        tree.sizes[path] = of.st_size
+                    elif stat.S_ISLNK(of.st_mode):
+                        tree.links.append(path)
+                    elif path not in shut:
                         visit(path)
-                except FileNotFoundError:
+                except (FileNotFoundError, NotADirectoryError):
                     continue
+                except OSError as error:
+                    tree.unread.append(f"{os.path.join(directory, path)} can't be read: {error.strerror}")
 
     visit("")
-    return Tree(paths, sizes)
+    return tree
 
 
 _CHT_IMAGE = re.compile(
@@ -226,8 +270,14 @@ def read_answer(exit_code: int | None, warnings: Iterable[str]) -> Answer:
     return Answer(True, vanished, unread)
 
 
+_ENDED = "the backup server ended the connection"
+
 # In this order: what names the cause before what is only its consequence.
 _REASONS = (
+    (
+        r"No space left on device.*/\.cache/borg/",
+        "this machine's own disk is full, so borg can't keep its cache",
+    ),
     (
         r"No space left on device|Insufficient free space|additional_free_space",
         "the backup server's disk is full",
@@ -241,6 +291,10 @@ _REASONS = (
     (
         r"Connection refused|timed out|No route to host|is unreachable|Connection reset|not responding",
         "the backup server can't be reached",
+    ),
+    (
+        r"Failed to create/acquire the lock \S*/\.cache/borg/",
+        "another borg on this machine is using borg's cache, or left its lock there",
     ),
     (r"Failed to create/acquire the lock", "another borg holds the repository's lock"),
     (r"passphrase supplied .* is incorrect", "the passphrase doesn't open the repository"),
@@ -256,20 +310,114 @@ _REASONS = (
     (
         r"Connection closed|remote host is broken|Is borg working on the server|Broken [Pp]ipe"
         r"|kex_exchange_identification",
-        "the backup server ended the connection",
+        _ENDED,
     ),
 )
 
 
 def explain(exit_code: int | None, lines: Iterable[str]) -> str:
     """Why borg made no archive: one line that an operator understands, with borg's own words after it."""
-    text = [line for line in lines if line]
+    text = without_traceback([line for line in lines if line])
     for pattern, meaning in _REASONS:
         for line in reversed(text):
             if re.search(pattern, line):
                 return f"{meaning} ({line})"
     last = text[-1] if text else "no reason given"
     return f"borg ended with {'no exit code' if exit_code is None else exit_code}: {last}"
+
+
+def lacks_cause(exit_code: int | None, lines: Iterable[str]) -> bool:
+    """Whether borg tells no more than that the connection ended. Where ssh fails at once, borg often ends
+    before it has read ssh's words (in a quarter of the runs, measured with 1.4.5)."""
+    return exit_code != 0 and explain(exit_code, lines).startswith(_ENDED)
+
+
+_EXCEPTION = re.compile(r"^(?:Remote: )?(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:: |$)")
+_FRAME = re.compile(r'^(?:Remote: )?File "')
+# What surrounds a traceback in borg's words: about the machine and the call, nothing about the cause.
+_ABOUT = re.compile(
+    r"^(?:Remote: )?(?:(?:Local|Remote) Exception$|Traceback \(most recent|Platform: |Linux: |Borg: \d"
+    r"|PID: \d|sys\.argv: |SSH_ORIGINAL_COMMAND: )"
+)
+
+
+def without_traceback(lines: list[str]) -> list[str]:
+    """borg's words without its tracebacks, but for the line that names the exception. The lines have lost
+    their indentation, so code is told from the rest by where it stands: behind the file that it is in."""
+    kept: list[str] = []
+    inside = False
+    for line in lines:
+        if _FRAME.match(line):
+            inside = True
+        elif inside:
+            if _EXCEPTION.match(line):
+                inside = False
+                kept.append(line)
+        elif not _ABOUT.match(line):
+            kept.append(line)
+    return kept
+
+
+_BORGS_OWN_FRAME = re.compile(r'^File "(?:.*/)?borg/([^"]+)"')
+_CACHE_CODE = ("cache.py", "hashindex.pyx", "crypto/file_integrity.py")
+_CACHE_FILE = re.compile(r"(?:failed integrity check: |^Exception: )\S*/\.cache/borg/")
+# A new cache wouldn't do better: no space, no permission, a file system that is read-only.
+_NOT_THE_CACHE = re.compile(r"\[Errno (?:28|13|1|30|122)\]|^MemoryError")
+
+
+def broken_cache(exit_code: int | None, lines: Iterable[str]) -> str | None:
+    """borg's line about its cache on this machine being lost or damaged; None when a failure has another
+    cause, or there is none.
+
+    borg 1.x ends with an exception from its cache's code there, with exit code 2 (1.4 has 91 for a file that
+    fails its check). A cache or a security directory that is newer than the repository is no damage but may
+    be an attack: borg says so without a traceback, and it is never taken for damage.
+    """
+    text = [line for line in lines if line]
+    if exit_code in (0, 1) or (exit_code is not None and 100 <= exit_code <= 127):
+        return None
+    named = next((line for line in text if _CACHE_FILE.search(line)), None)
+    frames = [frame[1] for frame in map(_BORGS_OWN_FRAME.match, text) if frame]
+    if named is None and not (frames and frames[-1] in _CACHE_CODE):
+        return None
+    told = without_traceback(text)
+    if any(_NOT_THE_CACHE.search(line) for line in told):
+        return None
+    return named or (told[-1] if told else "it gave no reason")
+
+
+def is_counter(content: bytes) -> bool:
+    """Whether a file holds a count as borg keeps it."""
+    return re.fullmatch(rb"[0-9a-fA-F]{16}\s*", content) is not None
+
+
+def created(output: str) -> dict[str, Any]:
+    """The archive in what `borgmatic create --json` printed; empty when there is none."""
+    try:
+        found = json.loads(output)[0]["archive"]
+    except (ValueError, LookupError, TypeError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def first_counter(now: float) -> str:
+    """From where a machine that has never written to a repository counts in its encryption, as borg 1.x keeps
+    it (`nonce` in its security directory, `crypto/nonces.py`).
+
+    No two blocks may be encrypted with one number (AES-CTR). Where borg asks for the last one, the server,
+    may be lying: it could hide archives that another machine made before. In 2^31 numbers a second 32 GiB a
+    second could have been stored, so all that were ever used are below this.
+    """
+    return f"{int(now) << 31:016x}"
+
+
+def repository_id(output: str) -> str | None:
+    """The repository's id in what `borgmatic repo-info --json` printed; None where that failed."""
+    try:
+        found = json.loads(output)[0]["repository"]["id"]
+    except (ValueError, LookupError, TypeError):
+        return None
+    return found if isinstance(found, str) and re.fullmatch("[0-9a-f]{64}", found) else None
 
 
 def metrics(result: dict[str, Any], last_success: float | None) -> str:
@@ -286,7 +434,7 @@ def metrics(result: dict[str, Any], last_success: float | None) -> str:
         ),
         (
             "last_run_exit_code",
-            "0 complete, 1 made but something is missing, 2 none made.",
+            "0 complete, 1 made but something is missing, 2 none made, 70 a fault of the program.",
             result["exitCode"],
         ),
         ("original_bytes", "Size of the files in the last archive.", result["originalSize"]),

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Prove that the newest archive of a CHT deployment restores: fetch it as a restore does, verify it, start CouchDB
-on the copy in a network that leads no further than this machine, compare its counts, remove everything again, and
-report.
+on the copy in a network that leads no further than this machine, compare its counts, read a portion of its documents,
+remove everything again, and report.
 
 Run by the unit `cht-drill-<deployment>.service`. See `--help` for exit codes.
 """
@@ -17,18 +17,18 @@ import shutil
 import signal
 import stat
 import subprocess
-import sys
 import threading
 import time
 from typing import Any
 
-import yaml
-
 import backup
+import compose_text
 import plan
+import reading
 import restore
 import verify
 from backup import Stopped, megabytes, moment, say
+from plain import BUG, complain_of_bug, exit_with
 from reports import Reports, new_report, origin
 from restore import Refused, duration, scrub
 
@@ -50,12 +50,11 @@ PULL_TIMEOUT = 3600
 LOG_LINES = 12
 # What CouchDB writes of its own accord once it runs.
 GROWTH = 1.1
+ROUTELESS = 25  # Docker's first version that gives an internal network no default route
 # What a database needs to take over its files and to drop its privileges; nothing else is left to it.
 CAPABILITIES = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID"]
 TAKEN = ("command", "entrypoint", "environment", "hostname", "image", "ulimits", "user", "working_dir")
 """Of a service in the archive's compose files. No ports, no devices, no privileges, no other files."""
-ELSEWHERE = frozenset({"env_file", "extends", "file", "include", "label_file"})
-"""Keys of a compose file by which Compose reads other files, whosever they are (`file`: of secrets and configs)."""
 
 
 class TooLittle(BaseException):
@@ -135,32 +134,6 @@ def filling_up(of: os.statvfs_result, path: str) -> str | None:
     return f"the disk with {path} fills up: {texts[0]} are free, and {texts[1]} must stay free; the drill was ended"
 
 
-def reads_elsewhere(text: str) -> list[str]:
-    """Keys of a compose file that are in ELSEWHERE, at any depth. Raises ValueError naming the line when it isn't YAML.
-
-    Whatever Compose would make of the rest: a key that is there twice, or comes by an alias, counts.
-    """
-    found, seen = set(), set()
-    try:
-        left = list(yaml.compose_all(text, yaml.SafeLoader))
-    except yaml.MarkedYAMLError as error:
-        where = f" (line {error.problem_mark.line + 1})" if error.problem_mark else ""
-        raise ValueError(f"it isn't YAML{where}") from None
-    except (yaml.YAMLError, RecursionError):
-        raise ValueError("it isn't YAML") from None
-    while left:
-        node = left.pop()
-        if node is None or id(node) in seen:
-            continue
-        seen.add(id(node))
-        if isinstance(node, yaml.MappingNode):
-            found |= {key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)}
-            left += [each for pair in node.value for each in pair]
-        elif isinstance(node, yaml.SequenceNode):
-            left += node.value
-    return sorted(found & ELSEWHERE)
-
-
 def own_text(path: str) -> str:
     """The text of a file that is nobody else's: a regular one, with no link in its path and no second name. Raises
     ValueError saying what else it is."""
@@ -211,7 +184,7 @@ def compose_file(
             source, target = str(mount.get("source", "")), mount["target"]
             if mount.get("type") == "volume":
                 place = places["volumes"].get(names.get(source, source))
-            elif source in places["couchdb"]:
+            elif source in places["couchdb"] or _holds(source, places):
                 place = source
             else:  # a relative path depends on how Compose was called
                 alone = target == plan.DATA_IN_CONTAINER and len(services) == len(places["couchdb"]) == 1
@@ -243,6 +216,11 @@ def compose_file(
     return {"services": made, "networks": {"drill": {"external": True, "name": settings["network"]}}}, notes
 
 
+def _holds(source: str, places: dict[str, Any]) -> bool:
+    """Whether a directory is, or has in it, what is mounted into CouchDB's data or what a link in it leads to."""
+    return source.strip("/") != "" and any(plan.below(of, source) for of in places.get("elsewhere", {}).values())
+
+
 def limits(settings: dict[str, Any], engine: dict[str, Any], containers: int) -> dict[str, Any]:
     """Limits of each of some containers. One that the engine can't set would be refused by it."""
     memory = f"{settings['memoryMebibytes'] // containers}m"
@@ -263,12 +241,16 @@ def unlimited(engine: dict[str, Any]) -> str | None:
 
 def network_problem(network: dict[str, Any] | None, name: str) -> str | None:
     """Why the database can't be started in a Docker network, described by `docker network inspect`."""
+    make = (
+        f"`docker network create --internal {name}` on this machine, as root, makes it; with the setting"
+        " cht-backup:drill.manageDocker `pulumi up` does"
+    )
     if network is None:
-        return f"the Docker network {name} is missing: `pulumi up` makes it"
+        return f"the Docker network {name} is missing: {make}"
     if not network.get("Internal"):
         return (
             f"the Docker network {name} isn't internal, so the restored CouchDB could reach others with the data"
-            " of real people: remove it (`docker network rm`), and `pulumi up` makes it anew"
+            f" of real people: remove it (`docker network rm {name}`); {make} anew"
         )
     others = sorted(of.get("Name", "?") for of in (network.get("Containers") or {}).values())
     if others:
@@ -282,6 +264,15 @@ def way_out(routes: str, routes6: str) -> bool:
     lines6 = (line.split() for line in routes6.splitlines())
     # The kernel's own entry that refuses everything is on `lo`.
     return default or any(of[0] == "0" * 32 and of[1] == "00" and of[-1] != "lo" for of in lines6 if len(of) > 2)
+
+
+def open_network(name: str, version: str) -> str:
+    """What to say where a container in this network has a default route. `version` is the Docker engine's."""
+    said = f"the restored CouchDB has a route out of this machine in the network {name}"
+    major = re.match(r"(\d+)\.", version)
+    if major and int(major[1]) < ROUTELESS:
+        return f"{said}: this machine's Docker, {version}, gives one to all networks. Drills take {ROUTELESS} or newer"
+    return said
 
 
 def death(containers: list[dict[str, Any]], memory: int, number: int) -> str | None:
@@ -498,7 +489,7 @@ class Drill(restore.Restore):
         self.stage("starting CouchDB")
         self.start_database()
         self.stage("asking CouchDB")
-        env_file = self.copy.at(self.before["places"]["environment"])
+        env_file = self.at(self.before["places"]["environment"])
         problems = self._ask_database(self.project, verdict.databases, env_file)
         for text in problems:
             self.wrong(text)
@@ -506,6 +497,9 @@ class Drill(restore.Restore):
             self.keep_log()
         for name, of in self.answered.items():
             self.report["counts"][name] = of["documents"]
+        if not problems:
+            self.stage("reading documents")
+            self.read_documents()
 
     def choose(self) -> None:
         super().choose()
@@ -521,6 +515,8 @@ class Drill(restore.Restore):
                 f"the newest finished archive is {duration(age)} old, and {days:g} days are allowed: backups have"
                 " stopped, or don't come to their end"
             )
+        if missing := self.reports.ledger().compare(self.borg.repository_id, self.borg.ids):
+            self.wrong(missing)
         if self.report["from"] == "bucket":
             import bucket_source
 
@@ -575,20 +571,20 @@ class Drill(restore.Restore):
         known, began, finished, longest = {of["path"]: of["size"] for of in items}, time.monotonic(), 0, 0.0
         fetched = portions(items, PORTION)
         os.mkdir(self.scratch.copy, 0o700)
-        for number in range(len(fetched) + 1):
-            if number:
-                time.sleep(PAUSE)
-            listed = f"{self.work}/patterns"
-            os.makedirs(self.work, mode=0o700, exist_ok=True)
-            backup.write_atomically(listed, patterns(fetched, number), 0o600)
-            locked = time.monotonic()
-            self.borg.run(
-                "extract", "--numeric-ids", "--progress", "--patterns-from", listed,
-                f"{self.borg.repository}::{self.archive}",
-                directory=self.scratch.copy, progress=restore._Progress(began, finished, total),
-            )  # fmt: skip
-            longest = max(longest, time.monotonic() - locked)
-            finished += sum(known[path] for path in fetched[number]) if number < len(fetched) else 0
+        with self.guarded():
+            for number in range(len(fetched) + 1):
+                if number:
+                    time.sleep(PAUSE)
+                listed = f"{self.work}/patterns"
+                os.makedirs(self.work, mode=0o700, exist_ok=True)
+                backup.write_atomically(listed, patterns(fetched, number), 0o600)
+                locked = time.monotonic()
+                self.borg.extract(
+                    self.archive, ["--patterns-from", listed],
+                    directory=self.scratch.copy, progress=restore._Progress(began, finished, total),
+                )  # fmt: skip
+                longest = max(longest, time.monotonic() - locked)
+                finished += sum(known[path] for path in fetched[number]) if number < len(fetched) else 0
         took = time.monotonic() - began
         self.report["fetchSeconds"] = round(took, 1)
         say(f"fetched in {duration(took)}, {len(fetched) + 1} portions")
@@ -678,7 +674,7 @@ class Drill(restore.Restore):
         if done.returncode != 0:
             said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
             # Its image's name and directories are in .env, too, so this isn't left out of other texts.
-            values = secrets_of(plan.parse_env(own_text(self.copy.at(places["environment"]))))
+            values = secrets_of(restore.values_in(own_text(self.at(places["environment"]))))
             raise Refused(scrub(f"CouchDB's container doesn't start: {said}", [*self.secrets, *values]))
         self.check_isolation()
 
@@ -690,10 +686,15 @@ class Drill(restore.Restore):
         if not files or name is None or not places["environment"]:
             raise Refused("CouchDB can't be started: the archive lacks its compose files, .env or volumes")
         # Compose, as root, reads whatever these name, and quotes it in its errors.
+        written, foreign = [], []
+        os.makedirs(self.work, mode=0o700, exist_ok=True)
         for path in [places["environment"], *files]:
             try:
-                text = own_text(self.copy.at(path))
-                foreign = reads_elsewhere(text) if path in files else []
+                text = own_text(self.at(path))
+                if path in files:
+                    text, foreign = compose_text.anew(text, lambda name: self.archived(name, f"{home}/compose"))
+                    written.append(f"{self.work}/compose-{len(written)}.yml")
+                    backup.write_atomically(written[-1], text, 0o600)
             except ValueError as error:
                 raise Refused(f"CouchDB can't be started: {path} in the archive: {error}") from None
             if foreign:
@@ -701,8 +702,9 @@ class Drill(restore.Restore):
                     f"CouchDB can't be started: {path} in the archive reads other files ({', '.join(foreign)}), which"
                     " a drill doesn't allow, as they could be anybody's"
                 )
-        words = ["--env-file", self.copy.at(places["environment"])]
-        words += [word for path in files for word in ("--file", self.copy.at(path))]
+        words = ["--env-file", self.at(places["environment"])]
+        words += ["--project-directory", self.copy.at(f"{home}/compose")]
+        words += [word for path in written for word in ("--file", path)]
         # The production's name gives the volumes their names. Nothing but text is made here.
         done = subprocess.run(
             ["docker", "compose", "--project-name", name, *words, "config", "--format", "json"],
@@ -710,14 +712,27 @@ class Drill(restore.Restore):
             env=self.environment(),
         )  # fmt: skip
         if done.returncode != 0:
-            # Its words may hold values of .env.
-            line = re.search(r"\bline (\d{1,6})\b", done.stderr)
             raise Refused(
                 "the archive's compose files can't be read with this machine's Docker Compose (2 is needed):"
-                f" `docker compose config` ends with exit code {done.returncode}"
-                f"{f' at line {line[1]}' if line else ''}; its words aren't shown, they may hold passwords"
+                f" `docker compose config` ends with exit code {done.returncode}; its words aren't shown, they may hold"
+                " passwords"
             )
         return json.loads(done.stdout)
+
+    def at(self, path: str) -> str:
+        """Where something is in the copy, by the links that the archive itself has."""
+        return self.copy.at(verify.real_path(path, self.before))
+
+    def archived(self, name: str, folder: str) -> str | None:
+        """Where a file that a compose file names is in the copy; None where the archive has no such file."""
+        path = os.path.normpath(os.path.join(folder, name))
+        if self.before["files"].get(path, {}).get("kind") not in ("file", "link") or "$" in name:
+            return None
+        try:
+            own_text(self.at(path))
+        except ValueError:
+            return None
+        return self.at(path)
 
     @staticmethod
     def environment() -> dict[str, str]:
@@ -748,14 +763,38 @@ class Drill(restore.Restore):
                 routes = [read(f"/proc/{of['State']['Pid']}/net/{name}") for name in ("route", "ipv6_route")]
             except FileNotFoundError:
                 continue
-            if networks != [self.settings["network"]] or of["HostConfig"]["PortBindings"] or way_out(*routes):
+            if networks != [self.settings["network"]] or of["HostConfig"]["PortBindings"]:
                 raise Refused(
                     f"the restored CouchDB has a way out of this machine, beside the network {self.settings['network']}"
                 )
+            if way_out(*routes):
+                raise Refused(open_network(self.settings["network"], str(self.engine.get("ServerVersion", ""))))
         self.right(f"network: CouchDB runs in {self.settings['network']}, with no route further than this machine")
 
     def dead(self) -> str | None:
         return death(self.inspect(), self.settings["memoryMebibytes"], self.containers)
+
+    def read_documents(self) -> None:
+        """Read the next portion of the documents: what is damaged inside a file, CouchDB says only then."""
+        assert self.server is not None
+        known = self.reports.reading(self.borg.repository_id)
+        # Of those that were being made or deleted it holds what was there at some moment, perhaps in part.
+        steady = self.answered.keys() - self.unsteady()
+        counts = {name: self.answered[name]["documents"] for name in sorted(steady)}
+        failed = [(name, id) for name, id in known["failed"]]
+        portion = reading.Reading(self.server, counts, known["position"], self.dead, failed)
+        try:
+            portion.run()
+        except reading.Died as error:
+            self.wrong(f"CouchDB ended while its documents were read: {error}")
+        else:
+            for text in portion.problems():
+                self.wrong(text)
+            if not portion.bad:
+                self.right(portion.told())
+            self.reports.keep_reading(self.borg.repository_id, portion.position, portion.failed)
+        if self.report["problems"]:
+            self.keep_log()
 
     def keep_log(self) -> None:
         for container in own_containers(self.docker, self.settings["deployment"]):
@@ -872,7 +911,7 @@ def settle(settings: dict[str, Any], reports: Reports) -> bool:
     left.update(outcome="interrupted", problems=[*left["problems"], text, *problems])
     reports.write(left)
     reports.unmark()
-    print(f"the drill begun at {left['began']} was {text}; what it left is removed", file=sys.stderr, flush=True)
+    backup.complain(f"the drill begun at {left['began']} was {text}; what it left is removed")
     return True
 
 
@@ -893,6 +932,8 @@ def run(settings: dict[str, Any], reports: Reports) -> int:
     except (OSError, subprocess.SubprocessError) as error:
         report["problems"].append(backup._reason(error))
     except Exception as error:  # whatever it is: there must be a report
+        complain_of_bug()
+        code = BUG
         report["problems"].append(f"unexpected: {type(error).__name__}: {backup._reason(error)}")
     for number in backup.SIGNALS:
         signal.signal(number, signal.SIG_IGN)
@@ -909,7 +950,7 @@ def run(settings: dict[str, Any], reports: Reports) -> int:
     else:
         for text in report["problems"]:
             backup.complain(f"<3>problem: {text}" if os.environ.get("JOURNAL_STREAM") else f"problem: {text}")
-        print(f"the drill failed; see {reports.directory}/latest.txt", file=sys.stderr, flush=True)
+        backup.complain(f"the drill failed; see {reports.directory}/latest.txt")
     return code
 
 
@@ -942,10 +983,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="drill.py",
         description="Restore the newest finished archive of a CHT deployment to scratch space, verify it, start"
-        " CouchDB on it in a Docker network that leads no further than this machine, compare the counts, remove"
-        " everything, and report in /var/lib/cht-backup/DEPLOYMENT/drills.",
+        " CouchDB on it in a Docker network that leads no further than this machine, compare the counts, read a portion"
+        " of the documents, remove everything, and report in /var/lib/cht-backup/DEPLOYMENT/drills.",
         epilog="Exit codes: 0 right; 1 the restored copy is wrong, the last success is too long ago or the newest copy"
-        " in the bucket too old (overdue), or a drill was interrupted (cleanup); 2 not possible, the reason is named.",
+        " in the bucket too old (overdue), or a drill was interrupted (cleanup); 2 not possible, the reason is named;"
+        " 70 the program itself is at fault.",
     )
     parser.add_argument(
         "action",
@@ -957,7 +999,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     os.umask(0o077)
     if os.getuid() != 0:
-        print("drill.py must run as root", file=sys.stderr)
+        backup.complain("drill.py must run as root")
         return IMPOSSIBLE
     for number in backup.SIGNALS:
         signal.signal(number, backup.stopped)
@@ -981,11 +1023,11 @@ def main(arguments: list[str] | None = None) -> int:
     except Refused as error:
         backup.complain(str(error))
     except Stopped as error:
-        print(f"stopped by {error}", file=sys.stderr)
+        backup.complain(f"stopped by {error}")
     except OSError as error:
         backup.complain(backup._reason(error))
     return IMPOSSIBLE
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

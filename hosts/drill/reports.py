@@ -12,6 +12,8 @@ from typing import Any
 
 import backup
 from backup import megabytes, moment
+from ledger import Ledger
+from plain import plain, plain_values
 from restore import duration
 
 MEANING = {
@@ -60,7 +62,7 @@ def page(report: dict[str, Any]) -> str:
     part("The last lines of CouchDB's log", report["log"], "| ")
     last = report["lastSuccessAt"]
     lines += ["", f"The last drill that succeeded ended at {moment(last)}." if last else "No drill has succeeded yet."]
-    return "\n".join(backup.plain(line) for line in lines) + "\n"
+    return "\n".join(plain(line) for line in lines) + "\n"
 
 
 def origin(report: dict[str, Any]) -> str:
@@ -112,6 +114,20 @@ class Reports:
         with contextlib.suppress(FileNotFoundError):
             os.remove(f"{self.directory}/running.json")
 
+    def ledger(self) -> Ledger:
+        return Ledger(f"{self.directory}/ledger.json")
+
+    def reading(self, repository: str) -> dict[str, Any]:
+        """How far drills have read the documents of a repository's archives, and which they couldn't read."""
+        known = self._read("reading.json") or {}
+        if known.get("repository") != repository:
+            known = {}
+        return {"position": known.get("position") or {}, "failed": known.get("failed") or []}
+
+    def keep_reading(self, repository: str, position: dict[str, str], failed: list[tuple[str, str]]) -> None:
+        content = {"repository": repository, "position": position, "failed": failed}
+        backup.write_atomically(f"{self.directory}/reading.json", json.dumps(content) + "\n", 0o600)
+
     def keep_doubts(self, late: str | None, doubts: list[str]) -> None:
         """Keep for the alarm what a look back came to: that drills are `late`, and `doubts` about the bucket."""
         found = {"finishedAt": round(time.time()), "late": late is not None, "doubts": doubts}
@@ -128,7 +144,7 @@ class Reports:
             seconds=round(max(finished - report["beganAt"], 0), 1),
             lastSuccessAt=round(finished) if report["outcome"] == "right" else last,
         )
-        texts = {"json": json.dumps(report, indent=2) + "\n", "txt": page(report)}
+        texts = {"json": json.dumps(plain_values(report), indent=2) + "\n", "txt": page(report)}
         for kind, text in texts.items():
             backup.write_atomically(f"{self.directory}/{report['began']}.{kind}", text, 0o600)
         for kind, text in texts.items():

@@ -25,6 +25,7 @@ import json
 import os
 import re
 import signal
+import struct
 import sys
 import threading
 import time
@@ -32,6 +33,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import bucket
+import plain
 from bucket import Bucket, BucketError, Index, ObjectRefused, Stored, Version, moment
 
 FETCHED, REFUSED = 0, 2
@@ -42,6 +44,13 @@ CLOCKS_APART = 3600  # seconds between the server's clock and the bucket's that 
 DESCRIBED = 40  # an index of a large repository has some megabytes
 PROGRESS_INTERVAL = 10  # seconds
 SPARE = 200e6  # bytes that stay free
+# Of borg's index.N: its magic, entries, buckets, size of a key and of a value; then the buckets.
+INDEX_HEADER = struct.Struct("<8siibb")
+KEY_SIZE, VALUE_SIZE = 32, 8
+# What borg reads whole before it has looked at it, and which has some hundred bytes.
+SMALL = re.compile(r"config|nonce|README|integrity\.\d+")
+LARGEST_SMALL = 1024 * 1024
+FORGED = "the copy is damaged, or its index forged. Take an earlier one (--copy-as-of)"
 
 
 class Refused(Exception):
@@ -167,6 +176,24 @@ def choose(there: Bucket, request: dict[str, Any], say: Callable[[str], None]) -
     raise Refused("no copy that was asked for is whole")
 
 
+def mistaken_header(header: bytes, size: int) -> str | None:
+    """Why a file of so many bytes, which begins with this header, is no index of a repository; None: it may be one.
+    These are the questions that borg asks itself since 1.4.5. Earlier ones believe the file, and end without a word, or
+    read what isn't theirs, when it lies."""
+    if len(header) < INDEX_HEADER.size:
+        return "it is cut off"
+    magic, entries, buckets, key, value = INDEX_HEADER.unpack(header)
+    if magic != b"BORG_IDX":
+        return "it doesn't begin as one"
+    if (key, value) != (KEY_SIZE, VALUE_SIZE):
+        return f"its keys have {key} bytes and its values {value}, not {KEY_SIZE} and {VALUE_SIZE}"
+    if buckets < 1 or not 0 <= entries <= buckets:
+        return f"it says that {entries} of {buckets} places are taken"
+    if size != INDEX_HEADER.size + buckets * (KEY_SIZE + VALUE_SIZE):
+        return f"it has {size} bytes, not those of {buckets} places"
+    return None
+
+
 class Fetch:
     """One repository into one directory. What an earlier run fetched is checked and kept."""
 
@@ -174,6 +201,7 @@ class Fetch:
         self.there, self.index, self.directory, self.say = there, index, directory, say
         self.notes = f"{directory}.fetched.json"
         """Lies beside the directory, and says that it is ours to change."""
+        self.first = f"index.{index.transaction}"
         self.stop = threading.Event()
         self.counting = threading.Lock()
         self.count_anew()
@@ -204,9 +232,26 @@ class Fetch:
             return not todo and self.noted() == self.about()
         self.prepare()
         self.count_anew()
+        # Before hours of fetching the rest.
+        if self.first in todo:
+            self.fetch(self.first, size)
+            todo.remove(self.first)
+        self.inspect()
         bucket.in_parallel(lambda path: self.fetch(path, size), sorted(todo), self.stop.set)
         self.say(f"fetched and compared in {time.monotonic() - self.began:.0f} s")
         return True
+
+    def inspect(self) -> None:
+        """Look at what borg would believe before it has looked. Raises Refused."""
+        large = [path for path, of in self.index.objects.items() if SMALL.fullmatch(path) and of.size > LARGEST_SMALL]
+        if large:
+            raise Refused(f"{large[0]} of the copy is too large to be borg's: {FORGED}")
+        path = os.path.join(self.directory, self.first)
+        with open(path, "rb") as file:
+            wrong = mistaken_header(file.read(INDEX_HEADER.size), os.path.getsize(path))
+        if wrong is not None:
+            os.remove(path)  # so that nobody opens the directory
+            raise Refused(f"{self.first} of the copy is no index of borg's, {wrong}: {FORGED}")
 
     def missing(self) -> list[str]:
         """Paths of what isn't in the directory yet, or isn't right there."""
@@ -276,10 +321,7 @@ class Fetch:
                 os.replace(f"{full}.part", full)
                 return
         os.remove(f"{full}.part")
-        raise Refused(
-            f"{path} in the bucket isn't what the copy's index says: the copy is damaged, or its index forged. Take an"
-            " earlier one (--copy-as-of)"
-        )
+        raise Refused(f"{path} in the bucket isn't what the copy's index says: {FORGED}")
 
     def transfer(self, path: str, of: Stored, part: str, total: int) -> bool:
         """Fetch into a file; whether it is what the index says."""
@@ -410,16 +452,16 @@ def main(arguments: list[str] | None = None) -> int:
                 print(json.dumps(line), flush=True)
             return FETCHED
         with only_one(os.path.abspath(options.directory)):
-            fetch(request, options.directory, lambda text: print(text, flush=True))
+            fetch(request, options.directory, plain.say)
         return FETCHED
     except (Refused, BucketError) as error:
-        print(error, file=sys.stderr)
+        plain.complain(error)
     except json.JSONDecodeError:
-        print("the request on standard input is no JSON", file=sys.stderr)
+        plain.complain("the request on standard input is no JSON")
     except OSError as error:
-        print(f"{error.filename}: {error.strerror}" if error.filename else error, file=sys.stderr)
+        plain.complain(f"{error.filename}: {error.strerror}" if error.filename else error)
     except Stopped as error:
-        print(f"stopped by {error}; the next run goes on from here", file=sys.stderr)
+        plain.complain(f"stopped by {error}; the next run goes on from here")
         return 143
     return REFUSED
 
@@ -439,4 +481,4 @@ def only_one(directory: str) -> Any:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    plain.exit_with(main)

@@ -14,7 +14,6 @@ import os
 import re
 import shlex
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -24,6 +23,7 @@ import couch_files
 import restore
 import verify
 from backup import say
+from plain import exit_with
 from restore import RIGHT, WRONG, Refused, duration
 
 # What CouchDB keeps of a database's views, all kinds of them.
@@ -40,10 +40,12 @@ def inside(path: str, directories: list[str]) -> str | None:
     return next((path[len(of) + 1 :] for of in directories if path.startswith(f"{of}/")), None)
 
 
-def database_of(path: str, directories: list[str]) -> tuple[str, int, bool] | None:
+def database_of(
+    path: str, directories: list[str], elsewhere: dict[str, str] | None = None
+) -> tuple[str, int, bool] | None:
     """Which database a file belongs to: its name, its epoch (the number in the file's name, when it was made),
-    and whether the file is a shard, not a view."""
-    relative = inside(path, directories) or ""
+    and whether the file is a shard, not a view. `elsewhere`: see `couch_files.located`."""
+    relative = inside(verify.as_couchdb_sees(path, {"elsewhere": elsewhere or {}}), directories) or ""
     shard = couch_files.SHARD.match(relative)
     found = shard or VIEWS.match(relative)
     return None if found is None else (found[3], int(found[4]), shard is not None)
@@ -57,14 +59,19 @@ def parents(path: str) -> list[str]:
 
 
 def chooser(
-    known: Iterable[str], directories: list[str], databases: list[str], paths: list[str], archive: str
+    known: Iterable[str],
+    directories: list[str],
+    databases: list[str],
+    paths: list[str],
+    archive: str,
+    elsewhere: dict[str, str] | None = None,
 ) -> Callable[[str], bool]:
     """What is wanted of the `known` paths: the databases' shards and views, and files and directories by path. Of
     a database that was made anew, the newer files. Raises Refused for a name that isn't there."""
     known = list(known)
     epochs: dict[str, int] = {}
     for path in known:
-        of = database_of(path, directories)
+        of = database_of(path, directories, elsewhere)
         if of is not None and of[2]:
             epochs[of[0]] = max(epochs.get(of[0], 0), of[1])
     for name in databases:
@@ -75,7 +82,7 @@ def chooser(
             raise Refused(f"there is no {path} in {archive}; {near_path(path, known)}")
 
     def wanted(path: str) -> bool:
-        of = database_of(path, directories)
+        of = database_of(path, directories, elsewhere)
         if of is not None and of[0] in databases and of[1] == epochs[of[0]]:
             return True
         return any(path == each or path.startswith(f"{each}/") for each in paths)
@@ -146,7 +153,8 @@ class Part(restore.Restore):
         known = {of["path"] for of in items}
         # What the manifest has and the archive lacks must be missed.
         listed = {path for path, of in self.before["files"].items() if of["kind"] != "vanished"}
-        wanted = chooser(known | listed, couchdb, self.databases, self.paths, self.archive)
+        elsewhere = self.before["places"].get("elsewhere", {})
+        wanted = chooser(known | listed, couchdb, self.databases, self.paths, self.archive, elsewhere)
         chosen = {path for path in known if wanted(path)}
         chosen |= {parent for path in chosen for parent in parents(path)} & known
         self.items = [of for of in items if of["path"] in chosen]
@@ -155,7 +163,7 @@ class Part(restore.Restore):
     def refuse_data(self) -> None:
         """Refuse to write where something is. Raises Refused; changes nothing."""
         into, places = self.place.target, self.before["places"]
-        for used in [*places["couchdb"], *places["volumes"].values()]:
+        for used in [*verify.data_of(places), *places["volumes"].values()]:
             if into == used or into.startswith(f"{used}/"):
                 raise Refused(f"--into {into}: the CHT works there (in {used}); choose an empty directory elsewhere")
         if self.place.mounted:
@@ -185,11 +193,11 @@ class Part(restore.Restore):
         lines = [f"+ pf:{of['path'][1:]}" for of in self.items if of["path"] not in done]
         backup.write_atomically(patterns, "".join(f"{line}\n" for line in [*lines, "- re:^"]), 0o600)
         began = time.monotonic()
-        self.borg.run(
-            "extract", "--numeric-ids", "--progress", "--patterns-from", patterns,
-            f"{self.borg.repository}::{self.archive}",
-            directory=base, progress=restore._Progress(began, 0, total),
-        )  # fmt: skip
+        with self.guarded():
+            self.borg.extract(
+                self.archive, ["--patterns-from", patterns],
+                directory=base, progress=restore._Progress(began, 0, total),
+            )  # fmt: skip
         say(f"extracted in {duration(time.monotonic() - began)}")
 
     def _here(self, item: dict[str, Any]) -> bool:
@@ -198,10 +206,16 @@ class Part(restore.Restore):
     def verify(self) -> verify.Verdict:
         """Compare what was extracted, and only that, with the manifest."""
         verdict = verify.Verdict()
-        directories = self.before["places"]["couchdb"]
-        dropped = verify.drop_views_ahead(self.copy, directories)
-        for path in dropped:
-            self.remark(f"{path} was ahead of its shard and is left out; CouchDB builds this view anew")
+        dropped = verify.drop_views(self.copy, self.before["places"])
+        for path, why in dropped.items():
+            self.remark(f"{path} {why} and is left out; CouchDB builds this view anew")
+        if self.by_hand:
+            import by_hand
+
+            directories = self.before["places"]["couchdb"]
+            verdict = by_hand.check(self.copy, self.items, directories, dropped, self.databases)
+            self._tell(verdict)
+            return verdict
         verify.compare_files(self.before, self.after, self.copy, set(dropped), True, verdict)
         if any(path.endswith((".couch", ".view")) for path in self.before["files"]):
             verify.compare_databases(self.before, self.after, self.copy, verdict, self.databases)
@@ -214,7 +228,8 @@ class Part(restore.Restore):
         into = self.place.target
         if self._there():
             say(f"{into} holds this already; it is checked again")
-            shutil.rmtree(self.place.base, ignore_errors=True)
+            if not self.request.get("dryRun"):
+                shutil.rmtree(self.place.base, ignore_errors=True)
             self.copy = verify.Copy({"": into})
             return self._end(self.verify())
         self.refuse_data()
@@ -255,8 +270,9 @@ class Part(restore.Restore):
         if verdict.problems:
             say(f"{self._named()} of {self.archive} is in {into}, but {len(verdict.problems)} checks failed ({took})")
             return WRONG
-        say(f"{self._named()} of {self.archive} is in {into} and right ({took})")
-        for path in [*self.before["places"]["couchdb"], *self.paths]:
+        right = "and whole as far as can be told without a manifest" if self.by_hand else "and right"
+        say(f"{self._named()} of {self.archive} is in {into} {right} ({took})")
+        for path in [*verify.data_of(self.before["places"]), *self.paths]:
             if os.path.lexists(into + path):
                 say(f"  {into}{path}")
         say(
@@ -280,4 +296,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

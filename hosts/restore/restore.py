@@ -16,31 +16,46 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import shutil
 import signal
 import ssl
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import IO, Any
 
 import backup
+import compose_env
+import confined
 import couch_files
+import couch_server
 import manifest
 import plan
 import verify
 from backup import Stopped, megabytes, moment, say
+from plain import exit_with
 
 RIGHT, WRONG, REFUSED = 0, 1, 2
 OLDEST_BORG = (1, 2, 8)  # CVE-2023-36811 and borg's own advice
+OWN = "/run/cht-backup/"
+"""Below it is what a backup of this program collects, which every archive of one holds."""
 MANIFEST = re.compile(r"/run/cht-backup/[^/]+/collect/manifest-(before|after)\.json")
+MOST_STARTS = 5  # of a container by Docker, after which it isn't waited for
 START_LIMIT = 180  # seconds that CouchDB and nginx get to answer after the start
 ASSUMED_RATE = 30e6  # bytes a second, for a first guess of the time
 PROGRESS_INTERVAL = 10  # seconds
 SPARE = 200e6  # bytes that stay free
 DAY = 24 * 3600
+# What borg may say of an archive, as a few bytes of it can become any number here. A CHT of 100,000 files makes a list
+# of 30 MB, manifests of as much, and has 200,000 objects in them.
+MOST_ITEMS = 500_000
+LONGEST_LINE = 64 * 1024
+LONGEST_LIST = 256 * 1024**2
+LONGEST_MANIFEST = 128 * 1024**2
+MOST_OBJECTS = 2_000_000
+MOST_WARNINGS = 1000
 
 
 class Refused(Exception):
@@ -49,6 +64,14 @@ class Refused(Exception):
 
 class Damaged(Refused):
     """What the repository holds isn't what was stored."""
+
+
+class Hostile(Refused):
+    """Somebody has made an archive that does harm, or changes it under our hands."""
+
+
+class TooMuch(Hostile):
+    """More than any archive holds that a backup of this program makes."""
 
 
 class Empty(Refused):
@@ -80,6 +103,15 @@ def ahead(names: list[str], now: float) -> list[str]:
     return [name for name in names if (time_of(name) or "") > moment(now + DAY)]
 
 
+NO_ARCHIVE = "the repository holds no archive"
+
+
+def by_hand(items: list[dict[str, Any]]) -> bool:
+    """Whether an archive without a manifest was made by other means than a backup of this program, which may have been
+    interrupted."""
+    return not any(f"{of['path']}/".startswith(OWN) for of in items)
+
+
 def candidates(names: list[str], archive: str | None, as_of: str | None, now: float) -> list[str]:
     """The archives to try, the best first; without those that are `ahead`, unless one is asked for by its name.
     `as_of` is a time in UTC, `2026-11-21T02:00:00Z`. Raises Refused."""
@@ -94,7 +126,8 @@ def candidates(names: list[str], archive: str | None, as_of: str | None, now: fl
     )
     chosen = [name for time, name in known if as_of is None or time <= as_of]
     if not known and not later:
-        raise Empty("the repository holds no archive")
+        others = f"; {len(names)} were made by hand, and are taken by name (--archive)" if names else ""
+        raise Empty(f"the repository holds no archive of a backup of this program{others}" if names else NO_ARCHIVE)
     if not chosen:
         raise Refused(
             f"every archive is dated in the future, {later[0]} for one: is this machine's clock right? --archive takes"
@@ -131,7 +164,8 @@ def home_of(places: dict[str, Any]) -> str | None:
 def targets_of(places: dict[str, Any]) -> list[str]:
     """The directories that are put in place as a whole: the CHT's home, and CouchDB's where not inside it."""
     home = home_of(places)
-    outside = [path for path in places["couchdb"] if home is None or not path.startswith(f"{home}/")]
+    outside = [path for path in verify.data_of(places) if home is None or not path.startswith(f"{home}/")]
+    outside = [path for path in outside if not any(path.startswith(f"{other}/") for other in outside)]
     return [*([home] if home else []), *outside]
 
 
@@ -145,7 +179,31 @@ def scrub(text: str, secrets: list[str]) -> str:
 def secrets_in(env: str) -> list[str]:
     """Values of a `.env` that are secret by their names, to be left out of what Compose says of it."""
     named = re.compile("pass|secret|token|key|cred", re.IGNORECASE)
-    return [value for name, value in plan.parse_env(env).items() if named.search(name) and len(value) >= 6]
+    return [value for name, value in values_in(env).items() if named.search(name) and len(value) >= 6]
+
+
+def values_in(env: str) -> dict[str, str]:
+    """The values of a `.env`; of one that Compose refuses, what is on its lines."""
+    try:
+        return compose_env.parse(env).values
+    except compose_env.NotReadable:
+        lines = (line.partition("=") for line in env.splitlines())
+        return {name: value.strip().strip("'\"") for name, _, value in lines}
+
+
+def environment_of(container: dict[str, Any]) -> list[str]:
+    """The values in a container's environment, but for the shortest: none of them must be shown."""
+    values = (word.partition("=")[2] for word in (container.get("Config") or {}).get("Env") or [])
+    return [value for value in values if len(value) >= 6]
+
+
+def became(container: dict[str, Any], line: str) -> str:
+    """The state of a container by `docker inspect`, with the last line that it wrote."""
+    state, restarts = container["State"], container.get("RestartCount", 0)
+    exited = "" if state["Status"] == "running" and not restarts else f", last exit code {state['ExitCode']}"
+    again = f", started {restarts + 1} times" if restarts else ""
+    last = f', its last line: "{line.splitlines()[-1][:200]}"' if line else ""
+    return f"its container {container['Name'].lstrip('/')} is {state['Status']}{exited}{again}{last}"
 
 
 def project_of(places: dict[str, Any]) -> str | None:
@@ -168,9 +226,31 @@ def summary(name: str, before: dict[str, Any], after: dict[str, Any] | None) -> 
         "files": len(files),
         "size": sum(of["size"] for of in files),
         "documents": {database: of["documents"] for database, of in sorted(databases.items())},
-        "problems": before["problems"],
+        "problems": reported(before, after),
         "version": before["versions"].get("cht"),
     }
+
+
+def reported(before: dict[str, Any], after: dict[str, Any] | None) -> list[str]:
+    """What the backup itself found wrong, by its last word: some of what looks wrong at its beginning is a database
+    that is just being deleted."""
+    return (after or {}).get("problems", before["problems"])
+
+
+def answer_problems(files: manifest.Counts, counts: manifest.Counts, unsteady: set[str]) -> list[str]:
+    """What is wrong with the counts that CouchDB gives of a copy, by those in its files; one line each. Of a database
+    that was being made or deleted during the backup (`unsteady`) files may be there that no list of databases names."""
+    # Services that start may write, so the server's numbers may be later than the files'.
+    wrong = manifest.compare_counts(files, counts, counts, unsteady)
+    return wrong + [f"{name} is missing" for name in files if name not in counts and name not in unsteady]
+
+
+def summary_by_hand(name: str, time: str, items: list[dict[str, Any]]) -> dict[str, Any]:
+    """An archive without a manifest for the list."""
+    files = [of for of in items if of["type"] == "-"]
+    size = sum(of["size"] for of in files)
+    begun = f"{time[:19]}Z" if time else None
+    return {"name": name, "time": begun, "finished": True, "byHand": True, "files": len(files), "size": size}
 
 
 def hostile(items: list[dict[str, Any]]) -> str | None:
@@ -195,6 +275,29 @@ def hostile(items: list[dict[str, Any]]) -> str | None:
         while above := above.rpartition("/")[0]:
             if kinds.get(above, "d") != "d":
                 return f"{path} below {above}, which is no directory"
+    return None
+
+
+def unlisted(base: str, items: Iterable[dict[str, Any]]) -> str | None:
+    """The first path below a directory that isn't what `Borg.items` says of it; None when all is. Follows no link.
+
+    Names can be given to other archives, and back again; what is on the disk can't deny where it came from.
+    """
+    listed = {of["path"]: (of["type"], of["linktarget"] if of["type"] == "l" else "") for of in items}
+    for path in list(listed):
+        while (path := path.rpartition("/")[0]) and path not in listed:
+            listed[path] = ("d", "")
+    left = [base]
+    while left:
+        with os.scandir(left.pop()) as entries_here:
+            for entry in entries_here:
+                path, link = entry.path[len(base) :], os.readlink(entry.path) if entry.is_symlink() else ""
+                folder = entry.is_dir(follow_symlinks=False)
+                kind = "l" if link else "d" if folder else "-" if entry.is_file(follow_symlinks=False) else "other"
+                if listed.get(path) != (kind, link):
+                    return path
+                if folder:
+                    left.append(entry.path)
     return None
 
 
@@ -245,7 +348,9 @@ def unreadable(before: Any, after: Any, kinds: dict[str, str]) -> str | None:
         return other
     where = misshapen(before, BEFORE, "before")
     if where is None and after is not None:
-        where = misshapen(after, {"counts": COUNTS}, "after")
+        added = ("unsteady", "problems")
+        newer = {name: [str] for name in added if isinstance(after, dict) and name in after}
+        where = misshapen(after, {"counts": COUNTS, **newer}, "after")
     for path, of in before["files"].items() if where is None else ():
         if of["kind"] not in FILES:
             return f'its manifest is not in order: {path} is a "{of["kind"]}"'
@@ -255,12 +360,22 @@ def unreadable(before: Any, after: Any, kinds: dict[str, str]) -> str | None:
     if not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", before["time"]):
         return f"its manifest is not in order: its time is {before['time']}"
     places = before["places"]
-    for path in [*verify.roots_of(places), *before["files"]]:
+    optional = {"elsewhere": {str: str}, "outside": [str]}
+    for name, shape in optional.items():
+        if where := misshapen(places.get(name, shape.__class__()), shape, f"places.{name}"):
+            return f"its manifest is not in order: {where} is missing or of the wrong kind"
+    if where := misshapen(before.get("parents", {}), {str: OWNED}, "parents"):
+        return f"its manifest is not in order: {where} is missing or of the wrong kind"
+    if after is not None and (where := misshapen(after.get("changed", []), [str], "changed")):
+        return f"its manifest is not in order: {where} is missing or of the wrong kind"
+    paths = [*verify.roots_of(places), *before["files"], *before.get("parents", {}), *places.get("elsewhere", {})]
+    for path in paths:
         if not isinstance(path, str) or not path.startswith("/") or os.path.normpath(path) != path or path == "/":
             return f"its manifest is not in order: {path} is no path that can be restored"
-    directories = [*places["couchdb"], *places["volumes"].values()]
-    for path in verify.roots_of(places):
-        above = path if path in directories else os.path.dirname(path)
+    directories = [*verify.data_of(places), *places["volumes"].values()]
+    parents = before.get("parents", {})
+    for path in [*verify.roots_of(places), *parents]:
+        above = path if path in directories or path in parents else os.path.dirname(path)
         while above != "/":
             if kinds.get(above) == "l":
                 return f"{path} leads elsewhere in it, by the link {above}"
@@ -286,6 +401,44 @@ def end(child: subprocess.Popen[str]) -> None:
 # ---- borg -----------------------------------------------------------------------------------------------
 
 
+def whole(stream: IO[str], most: int = LONGEST_LIST) -> str:
+    """All that a stream holds. Raises TooMuch where it is more than so many characters."""
+    text = stream.read(most + 1)
+    if len(text) > most:
+        raise TooMuch(f"more than {megabytes(most)}, which no backup of this program makes")
+    return text
+
+
+def entries(stream: IO[str]) -> list[dict[str, Any]]:
+    """The items of borg's list of an archive, one JSON object a line. Raises TooMuch where there are too many."""
+    found: list[dict[str, Any]] = []
+    size = 0
+    while (line := stream.readline(LONGEST_LINE)).endswith("\n"):
+        size += len(line)
+        if len(found) == MOST_ITEMS or size > LONGEST_LIST:
+            raise TooMuch(f"more than {len(found):,} files")
+        of = json.loads(line)
+        found.append({name: of.get(name) for name in ("type", "path", "size", "isomtime", "linktarget")})
+    if len(line) == LONGEST_LINE:
+        raise TooMuch("a path that is longer than any on a disk")
+    return found  # what is left is of a borg that was cut off; its exit code says so
+
+
+def parts(text: str) -> dict[str, Any]:
+    """A manifest's parts by their names. Raises TooMuch, or ValueError where it isn't one."""
+    if text.count("{") + text.count("[") > MOST_OBJECTS:
+        raise TooMuch(f"more than {MOST_OBJECTS:,} objects")
+    found: dict[str, Any] = {}
+    try:
+        while text := text.lstrip():
+            part, end = json.JSONDecoder().raw_decode(text)
+            found[part["part"]] = part
+            text = text[end:]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        raise ValueError("it isn't JSON with a part's name") from None
+    return found
+
+
 class Borg:
     """One repository, read only. The passphrase goes to borg through a pipe: it is in no argument list, in no
     environment and in no file."""
@@ -296,6 +449,7 @@ class Borg:
     def __init__(self, request: dict[str, Any]) -> None:
         self.repository: str = request["repository"]
         self.passphrase: str = request["passphrase"]
+        self.ssh_config: str | None = request.get("sshConfig")
         self.server: str = request.get("server", "")
         """Where the server is, for messages."""
         self.environment = {
@@ -306,12 +460,19 @@ class Borg:
             "BORG_BASE_DIR": request["baseDirectory"],
             # Without a server the repository is a directory of this machine, which has been elsewhere.
             **(
-                {"BORG_RSH": f"ssh -F {request['sshConfig']}"}
-                if "sshConfig" in request
+                {"BORG_RSH": f"ssh -F {self.ssh_config}"}
+                if self.ssh_config is not None
                 else {"BORG_RELOCATED_REPO_ACCESS_IS_OK": "yes"}
             ),
         }
         self.child: subprocess.Popen[str] | None = None
+        self.cache_removed = False
+        """Whether it was damaged, and once is enough."""
+        self.repository_id = ""
+        self.times: dict[str, str] = {}
+        """When each archive was begun, UTC, as it says of itself."""
+        self.ids: dict[str, str] = {}
+        """What was behind each archive's name when it was seen first."""
         self.listed: tuple[str, list[dict[str, Any]]] = ("", [])
         """The archive that was listed last, and its items."""
 
@@ -321,14 +482,25 @@ class Borg:
         except backup.NoBackup as error:
             raise Refused(str(error)) from error
         if tuple(int(part) for part in re.findall(r"\d+", version)[:3]) < OLDEST_BORG:
-            raise Refused(f"borg {version} is too old: 1.2.8 or newer is needed (Debian 13, Ubuntu 24.04 or newer)")
+            raise Refused(f"borg {version} is too old: 1.2.8 or newer is needed")
 
-    def run(self, *arguments: str, directory: str = "/", progress: Any = None) -> str:
-        """Run borg and return what it printed. `progress` is called with the bytes done so far. Raises
-        Refused with the reason in plain words. A warning (exit code 1, 100 to 127) is said, not fatal:
-        what is missing is found by comparing with the manifest."""
+    def run(
+        self,
+        *arguments: str,
+        directory: str = "/",
+        writes: bool = False,
+        progress: Any = None,
+        take: Callable[[IO[str]], Any] = whole,
+    ) -> Any:
+        """Run borg in a directory and return what `take` makes of its output. Where it `writes` files, it can do so
+        there and nowhere else. `progress` is called with the bytes done so far. Raises Refused with the reason in plain
+        words. A warning (exit code 1, 100 to 127) is said, not fatal: what is missing is found by comparing with the
+        manifest."""
         reader, writer = os.pipe()
         command = ["borg", "--log-json", "--lock-wait", str(self.lock_wait), *arguments]
+        if writes:
+            own = [self.environment["BORG_BASE_DIR"], *([self.repository] if self.repository.startswith("/") else [])]
+            command = confined.command(command, directory, *own)
         try:
             self.child = subprocess.Popen(
                 command, cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -339,29 +511,43 @@ class Borg:
         finally:
             os.close(reader)
         try:
-            with os.fdopen(writer, "w") as pipe, contextlib.suppress(BrokenPipeError):
+            # What is written goes out when it is closed.
+            with contextlib.suppress(BrokenPipeError), os.fdopen(writer, "w") as pipe:
                 pipe.write(self.passphrase)
             lines: list[str] = []
             watcher = threading.Thread(target=self._read, args=(self.child.stderr, lines, progress))
             watcher.start()
             assert self.child.stdout is not None
-            printed = self.child.stdout.read()
+            printed = take(self.child.stdout)
             watcher.join()
             code = self.child.wait()
         except BaseException:
             self.stop()
             raise
+        if code == confined.IMPOSSIBLE:
+            raise Refused(lines[-1])
         if code == 1 or 100 <= code <= 127:
             for line in lines[: backup.MAX_LINES]:
                 say(f"note: borg warns: {line}")
         elif code != 0:
+            broken = plan.broken_cache(code, lines)
+            cache = f"{self.environment['BORG_BASE_DIR']}/.cache/borg"
+            if broken is not None and not self.cache_removed:
+                say(f"note: borg's cache {cache} is unusable, so it is removed and made anew ({broken})")
+                shutil.rmtree(cache, ignore_errors=True)
+                self.cache_removed = True
+                return self.run(*arguments, directory=directory, writes=writes, progress=progress, take=take)
+            if self.ssh_config is not None and plan.lacks_cause(code, lines):
+                lines += backup.ask_ssh(self.ssh_config)
             archive = next((word.partition("::")[2] for word in arguments if "::" in word), "")
             raise explain(code, lines, archive, self.server)
         return printed
 
     @staticmethod
     def _read(stream: Any, lines: list[str], progress: Any) -> None:
-        for line in stream:
+        for line in iter(lambda: stream.readline(LONGEST_LINE), ""):
+            # An archive can make borg warn of each of its files.
+            del lines[MOST_WARNINGS:-1]
             try:
                 said = json.loads(line)
             except ValueError:
@@ -380,8 +566,38 @@ class Borg:
             end(self.child)
 
     def names(self) -> list[str]:
-        listed = json.loads(self.run("list", "--json", self.repository))
-        return [of["name"] for of in listed["archives"]]
+        return list(self._archives())
+
+    def _archives(self) -> dict[str, str]:
+        """The ids of all archives by their names."""
+        self.repository_id, found = self.listing()
+        self.ids = {**found, **self.ids}
+        return found
+
+    def listing(self, *options: str) -> tuple[str, dict[str, str]]:
+        """The repository's id, and those of its archives by their names."""
+        listed = json.loads(self.run("list", "--json", *options, self.repository))
+        self.times = {of["name"]: str(of.get("time", "")) for of in listed["archives"]}
+        return listed["repository"]["id"], {of["name"]: of["id"] for of in listed["archives"]}
+
+    def changed(self) -> dict[str, str]:
+        """Names that no longer stand for what they stood for when they were seen first, and what has happened."""
+        now = self._archives()
+        what = {name: "another one has got its name" if name in now else "it was deleted" for name in self.ids}
+        return {name: what[name] for name, known in self.ids.items() if now.get(name) != known}
+
+    def require_same(self, archive: str) -> None:
+        """See to it that an archive's name still means what it did when it was chosen: borg finds archives by their
+        names alone, each time anew. Raises Hostile."""
+        if what := self.changed().get(archive):
+            raise exchanged(archive, what)
+
+    def extract(self, archive: str, options: list[str], *paths: str, directory: str, progress: Any) -> None:
+        """Extract into a directory, and nowhere else. Raises Hostile where the archive is another one afterwards."""
+        location = f"{self.repository}::{archive}"
+        words = ["extract", "--numeric-ids", "--progress", *options, location, *paths]
+        self.run(*words, directory=directory, writes=True, progress=progress)
+        self.require_same(archive)
 
     def manifests(self, archive: str) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
         """The two parts of an archive's manifest; a part that isn't there is None. Raises Refused, for an archive
@@ -390,18 +606,20 @@ class Borg:
         paths = [path for path, kind in kinds.items() if kind == "-" and MANIFEST.fullmatch(path)]
         if not paths:
             return None, None
+        if len(paths) > 2:
+            raise Hostile(f"{archive} may be hostile: it holds more than one manifest")
         # Nothing is written to this machine. (`pf:` would do, but borg 1.2 warns that it never matched.)
         exact = [f"re:^{re.escape(path[1:])}\\Z" for path in paths]
-        left = self.run("extract", "--stdout", f"{self.repository}::{archive}", *exact).strip()
-        parts: dict[str, Any] = {}
+        location = f"{self.repository}::{archive}"
         try:
-            while left:
-                part, end = json.JSONDecoder().raw_decode(left)
-                parts[part["part"]] = part
-                left = left[end:].lstrip()
-        except (ValueError, LookupError, TypeError, RecursionError):
-            raise Refused(f"{archive}: its manifest is not in order: it isn't JSON with a part's name") from None
-        before, after = parts.get("before"), parts.get("after")
+            found = parts(
+                self.run("extract", "--stdout", location, *exact, take=lambda of: whole(of, LONGEST_MANIFEST))
+            )
+        except TooMuch as error:
+            raise Hostile(f"{archive} may be hostile: its manifest holds {error}") from None
+        except ValueError as error:
+            raise Refused(f"{archive}: its manifest is not in order: {error}") from None
+        before, after = found.get("before"), found.get("after")
         if before is None:
             return None, None
         if why := unreadable(before, after, kinds):
@@ -413,21 +631,29 @@ class Borg:
         an archive that must not be extracted."""
         if self.listed[0] == archive:
             return self.listed[1]
-        printed = self.run(
-            "list",
-            "--json-lines",
-            "--format",
-            "{type}{path}{size}{isomtime}{linktarget}",
-            f"{self.repository}::{archive}",
-        )
-        items = [json.loads(line) for line in printed.splitlines()]
-        if why := hostile(items):
-            raise Refused(
+        form = "{type}{path}{size}{isomtime}{linktarget}"
+        try:
+            items = self.run(
+                "list", "--json-lines", "--format", form, f"{self.repository}::{archive}", take=entries
+            )  # fmt: skip
+            why = hostile(items)
+        except TooMuch as error:
+            why = str(error)
+        if why:
+            raise Hostile(
                 f"{archive} was not made by a backup of this program and may be hostile: it holds {why}. Don't extract"
                 " it, not by hand either; take another archive, and find out who added this one"
             )
         self.listed = archive, [{**of, "path": f"/{of['path']}"} for of in items]
         return self.listed[1]
+
+
+def exchanged(archive: str, what: str) -> Hostile:
+    return Hostile(
+        f"{archive} isn't the archive any more that was looked at: {what}. Nothing of it is put in place. Where no"
+        " retention has just deleted it, somebody may mean harm: don't extract it by hand either, find out who did"
+        " this, and take another archive or another copy of the repository"
+    )
 
 
 def explain(code: int, lines: list[str], archive: str = "", server: str = "") -> Refused:
@@ -528,8 +754,11 @@ class Restore:
         self.after: dict[str, Any] = {}
         self.places: list[Place] = []
         self.copy = verify.Copy({})
+        self.by_hand = False
+        """Whether the archive has no manifest, having been made by hand."""
         self.answered: manifest.Counts = {}
         """What the running CouchDB said of itself."""
+        self.server: couch_server.Server | None = None
         self.when = moment(time.time()).replace(":", "").replace("-", "")
 
     @property
@@ -552,7 +781,11 @@ class Restore:
         for name in chosen:
             before, after = self.borg.manifests(name)
             if before is not None and after is not None:
+                self.borg.require_same(name)
                 self.archive, self.before, self.after = name, before, after
+                break
+            if before is None and name == self.request.get("archive") and by_hand(self.borg.items(name)):
+                self._take_by_hand(name)
                 break
             self.remark(f"{name} is unfinished: the backup was interrupted (no manifest at its end)")
         else:
@@ -562,9 +795,44 @@ class Restore:
         self.places = places_of(targets_of(places), paths, mount_points())
         bases = {place.target: place.base for place in self.places}
         self.copy = verify.Copy({**bases, "": f"{self.work}/rest"})
-        say(f"archive {self.archive}, begun {self.before['time']}, on the machine {self.before['host']}")
-        for text in self.before["problems"]:
-            self.remark(f"the backup itself reported: {text}")
+        where = "by hand" if self.by_hand else f"on the machine {self.before['host']}"
+        say(f"archive {self.archive}, begun {self.before['time']}, {where}")
+        for text in reported(self.before, self.after):
+            self.remark(f"the backup itself reported: {text}" if not self.by_hand else text)
+
+    def _take_by_hand(self, name: str) -> None:
+        # Only here: elsewhere this file isn't beside this one.
+        import by_hand as without_manifest
+
+        self.borg.require_same(name)
+        time = f"{self.borg.times.get(name, '')[:19]}Z"
+        self.by_hand = True
+        self.archive, self.before = name, without_manifest.before(name, time, self.borg.items(name))
+        self.after = {"format": manifest.FORMAT, "part": "after", "archive": name, "counts": self.before["counts"]}
+
+    def require_a_cht(self) -> None:
+        """See to it that an archive made by hand can be put back as a whole. Raises Refused."""
+        import by_hand as without_manifest
+
+        places, home = self.before["places"], home_of(self.before["places"])
+        get_out = "With --path you get files out of it into a directory of their own"
+        if not places["couchdb"]:
+            raise Refused(f"{self.archive} was made by hand and holds no data directory of CouchDB. {get_out}")
+        for target in targets_of(places):
+            if target.count("/") < 2:
+                raise Refused(
+                    f"{self.archive} was made by hand, with paths from another directory than /: it would be put into"
+                    f" {target}. {get_out}"
+                )
+        if self.request.get("start"):
+            raise Refused(
+                f"{self.archive} was made by hand and isn't a whole CHT: it can't go with --start. Start it yourself"
+                " when you have put there what is missing"
+            )
+        for text in without_manifest.lacks(places):
+            self.remark(f"not in the archive: {text}")
+        if home is None:
+            self.remark("only CouchDB's data is put back")
 
     def remark(self, text: str) -> None:
         say(f"note: {text}")
@@ -583,12 +851,15 @@ class Restore:
         """Refuse to go where something is already. Raises Refused; changes nothing."""
         docker = backup.Docker()
         volumes, project = self.before["places"]["volumes"], project_of(self.before["places"])
-        if docker.stopped and volumes:
+        if docker.stopped and would_install_docker(self.request):
+            say("would install Docker")
+        elif docker.stopped and volumes:
             raise Refused(
                 f"Docker is needed for the volumes {', '.join(volumes)}, and doesn't answer: {docker.stopped}."
                 " Add --install-docker, or install it yourself"
             )
-        running = [of["name"] for of in docker.containers(project) if of["running"]] if project else []
+        containers = docker.containers(project) if project and docker.stopped is None else []
+        running = [of["name"] for of in containers if of["running"]]
         if running:
             raise Refused(
                 f"a CHT runs on this machine ({', '.join(running)}). If it is to be replaced, stop it first:"
@@ -624,7 +895,7 @@ class Restore:
     def plan_extraction(self) -> tuple[dict[str, list[str]], int]:
         """Paths that an interrupted run has already extracted in full, by base; and the bytes still to do.
         Says what is needed and raises Refused where there is too little room."""
-        items = self.borg.items(self.archive)
+        items = self.wanted_items()
         done: dict[str, list[str]] = {base: [] for base in self.copy.bases.values()}
         todo: dict[str, int] = dict.fromkeys(done, 0)
         resumed = self._resumed()
@@ -640,8 +911,16 @@ class Restore:
         size = sum(of["size"] for of in items)
         say(estimate(files, size, size - total if resumed else None))
         rest = Place(f"{self.work}/rest")
-        require_space([*((place, todo[place.base]) for place in self.places), (rest, todo[rest.target])])
+        require_space([*((place, todo[place.base]) for place in self.places), (rest, todo.get(rest.target, 0))])
         return done, total
+
+    def wanted_items(self) -> list[dict[str, Any]]:
+        """What is extracted: of an archive that was made by hand, only what a CHT is made of."""
+        items = self.borg.items(self.archive)
+        if not self.by_hand:
+            return items
+        targets = tuple(f"{place.target}/" for place in self.places)
+        return [of for of in items if f"{of['path']}/".startswith(targets)]
 
     def _resumed(self) -> bool:
         """Whether what is beside the targets is of an interrupted extraction of this very archive. After a
@@ -657,7 +936,8 @@ class Restore:
 
     def _mark(self) -> dict[str, Any]:
         boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return {"archive": self.archive, "time": self.before["time"], "boot": boot}
+        known = {"archive": self.archive, "id": self.borg.ids[self.archive], "time": self.before["time"]}
+        return {**known, "boot": boot}
 
     # ---- extracting and verifying -----------------------------------------------------------------------
 
@@ -667,27 +947,51 @@ class Restore:
                 shutil.rmtree(base, ignore_errors=True)
         backup.write_atomically(self.marker, json.dumps(self._mark()))
         began, finished = time.monotonic(), 0
-        for root, base in self.copy.bases.items():
-            os.makedirs(base, mode=0o700, exist_ok=True)
-            before = _size(base)  # of an interrupted run
-            excluded = [f"pf:{path[1:]}" for path in done[base] if "\n" not in path]
-            excluded += [f"pp:{other[1:]}" for other in self.copy.bases if other.startswith(f"{root}/")]
-            listed = f"{self.work}/excluded"
-            backup.write_atomically(listed, "".join(f"{line}\n" for line in excluded), 0o600)
-            arguments = ["extract", "--numeric-ids", "--progress", "--exclude-from", listed]
-            self.borg.run(
-                *arguments, f"{self.borg.repository}::{self.archive}", *([root[1:]] if root else []),
-                directory=base, progress=_Progress(began, finished, total),
-            )  # fmt: skip
-            finished += _size(base) - before
-        os.remove(f"{self.work}/excluded")
+        with self.guarded():
+            for root, base in self.copy.bases.items():
+                os.makedirs(base, mode=0o700, exist_ok=True)
+                before = _size(base)  # of an interrupted run
+                excluded = [f"pf:{path[1:]}" for path in done[base] if "\n" not in path]
+                excluded += [f"pp:{other[1:]}" for other in self.copy.bases if other.startswith(f"{root}/")]
+                listed = f"{self.work}/excluded"
+                backup.write_atomically(listed, "".join(f"{line}\n" for line in excluded), 0o600)
+                self.borg.extract(
+                    self.archive, ["--exclude-from", listed], *([root[1:]] if root else []),
+                    directory=base, progress=_Progress(began, finished, total),
+                )  # fmt: skip
+                finished += _size(base) - before
+            os.remove(f"{self.work}/excluded")
         self._own_directories()
         say(f"extracted in {duration(time.monotonic() - began)}")
 
+    @contextlib.contextmanager
+    def guarded(self) -> Iterator[None]:
+        """See to it that what is extracted meanwhile is of the very archive that was looked at. Raises Hostile; then
+        the next run doesn't build on it."""
+        try:
+            self.borg.require_same(self.archive)
+            yield
+            items = self.borg.items(self.archive)
+            for base in self.copy.bases.values():
+                if path := unlisted(base, items):
+                    raise exchanged(self.archive, f"{path} was extracted, and isn't as it was listed")
+        except Hostile:
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(self.marker)
+            raise
+
     def _own_directories(self) -> None:
-        """The directories of compose files and .env aren't in the archive: they get their files' owner."""
-        places = self.before["places"]
+        """The directories of compose files and .env aren't in the archive: they get the owners and modes that they had.
+        Archives from before those were noted down don't have them: there they get their files' owner."""
+        places, parents = self.before["places"], self.before.get("parents")
         home = home_of(places)
+        if parents is not None:
+            for path, of in parents.items():
+                actual = self.copy.at(path)
+                inside = any(path == place.target or path.startswith(f"{place.target}/") for place in self.places)
+                if inside and os.path.isdir(actual):
+                    own(actual, of)
+            return
         files = [*places["composeFiles"], *([places["environment"]] if places["environment"] else [])]
         for path in files:
             actual = self.copy.at(path)
@@ -699,10 +1003,20 @@ class Restore:
                 os.chmod(self.copy.at(folder), 0o755)
 
     def verify(self) -> verify.Verdict:
-        dropped = verify.drop_views_ahead(self.copy, self.before["places"]["couchdb"])
-        for path in dropped:
-            say(f"note: {path} was ahead of its shard and is left out; CouchDB builds this view anew")
+        dropped = verify.drop_views(self.copy, self.before["places"])
+        for path, why in dropped.items():
+            say(f"note: {path} {why} and is left out; CouchDB builds this view anew")
+        if self.by_hand:
+            return self._check_by_hand(dropped)
         verdict = verify.verify(self.before, self.after, self.copy, dropped)
+        self._tell(verdict)
+        return verdict
+
+    def _check_by_hand(self, dropped: Collection[str]) -> verify.Verdict:
+        import by_hand as without_manifest
+
+        items, directories = self.wanted_items(), self.before["places"]["couchdb"]
+        verdict = without_manifest.check(self.copy, items, directories, dropped)
         self._tell(verdict)
         return verdict
 
@@ -735,13 +1049,32 @@ class Restore:
                 for name in sorted(os.listdir(made)):
                     steps.append({"from": f"{made}/{name}", "to": f"{place.target}/{name}", "aside": None})
             else:
-                os.makedirs(os.path.dirname(place.target), exist_ok=True)
+                make_parents(place.target, self.before.get("parents", {}))
                 aside = f"{place.target}.before-restore-{self.when}" if place.occupied() else None
                 steps.append({"from": made, "to": place.target, "aside": aside})
+        self._keep_outside()
         os.sync()
         state = {"archive": self.archive, "steps": steps, "bases": [place.base for place in self.places]}
         backup.write_atomically(self.journal, json.dumps(state, indent=1) + "\n")
         finish_switch(self.journal)
+
+    def _keep_outside(self) -> None:
+        """Keep the files that were outside the CHT's home: where they go is for the operator to decide, as an archive
+        could name any place of the system."""
+        for path in self.before["places"].get("outside", []):
+            source, kept = self.copy.at(path), f"{self.work}/outside{path}"
+            if not os.path.lexists(source):
+                continue
+            os.makedirs(os.path.dirname(kept), mode=0o700, exist_ok=True)
+            subprocess.run(
+                ["cp", "--archive", "--no-target-directory", "--remove-destination", source, kept],
+                check=True, capture_output=True, text=True,
+            )  # fmt: skip
+            self.remark(
+                f"{path} is outside the CHT's home and isn't put in place; it is kept in {kept}. Where the CHT needs"
+                f" it: mkdir --parents {shlex.quote(os.path.dirname(path))} &&"
+                f" cp --archive {shlex.quote(kept)} {shlex.quote(path)}"
+            )
 
     def _prepare_volume(self, docker: backup.Docker, name: str) -> dict[str, Any]:
         project = project_of(self.before["places"])
@@ -781,6 +1114,9 @@ class Restore:
         compose = [path for path in places["composeFiles"] if path.startswith(f"{home}/compose/")]
         if not compose or project is None or not places["environment"]:
             return ["the CHT can't be started: the archive lacks its compose files, .env or volumes"]
+        for path in places.get("outside", []):
+            if not os.path.lexists(path):
+                return [f"the CHT can't be started without {path}: it is kept in {self.work}/outside{path}"]
         command = ["docker", "compose"] if _works("docker", "compose", "version") else ["docker-compose"]
         words = [*command, "--project-name", project, "--env-file", places["environment"]]
         words += [word for path in compose for word in ("--file", path)]
@@ -788,33 +1124,42 @@ class Restore:
         done = subprocess.run([*words, "up", "--detach"], cwd=home, capture_output=True, text=True)
         if done.returncode != 0:
             said = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-            with open(places["environment"], encoding="utf-8", errors="surrogateescape") as file:
-                return [f"the containers don't start: {scrub(said[0], secrets_in(file.read()))}"]
+            text = backup.compose.read_text(places["environment"])
+            return [f"the containers don't start: {scrub(said[0], secrets_in(text))}"]
         problems = self._ask_database(project, files, places["environment"]) + self._ask_nginx(project)
         if not problems:
             say(f"started and answering after {duration(time.monotonic() - began)}")
         return problems
 
     def _ask_database(self, project: str, files: manifest.Counts, env_file: str) -> list[str]:
-        with open(env_file, encoding="utf-8", errors="surrogateescape") as file:
-            environment = plan.parse_env(file.read())
-        user, password = environment.get("COUCHDB_USER") or "medic", environment.get("COUCHDB_PASSWORD", "")
+        logins = self._logins(project, env_file)
+        user, password = logins[0]
         reason, deadline = "", time.monotonic() + START_LIMIT
+        # A cluster's nodes find each other one after the other.
+        alone = len(self.before["places"]["couchdb"]) == 1
         while time.monotonic() < deadline:
             if dead := self.dead():
                 return [dead]
+            other = None
             try:
-                counts = backup.ask_couchdb(self._address(project, "couchdb"), user, password)
+                address = self._address(project, "couchdb")
+                self.server = couch_server.Server(address, user, password)
+                counts = backup.ask_couchdb(address, user, password)
                 break
             except backup.urllib.error.HTTPError as error:
                 # Not the phrase that it sends, which may be anything.
                 phrase = http.client.responses.get(error.code, "")
                 reason = f"it answers {f'{error.code} {phrase}'.strip()} to the user {user} of .env"
+                if error.code == 401 and (user, password) != logins[-1]:
+                    user, password = logins[logins.index((user, password)) + 1]
+                    continue
                 if error.code in (401, 403) and time.monotonic() > deadline - START_LIMIT + 30:
                     return [
                         f"login: CouchDB refuses the user {user} with the password of .env; the volume with"
                         " its credentials and .env don't go together"
                     ]
+                if error.code >= 500 and (other := couch_server.of_another_node(self.server, list(files))):
+                    reason = other
             except (
                 OSError,
                 ValueError,
@@ -824,22 +1169,62 @@ class Restore:
                 subprocess.SubprocessError,
             ) as error:
                 reason = str(error)
+            if other and alone:
+                return [other]
             time.sleep(0.5)
         else:
-            return [f"CouchDB doesn't answer within {START_LIMIT} s: {reason}"]
+            return [f"CouchDB doesn't answer within {START_LIMIT} s: {reason}{self._state(project, 'couchdb')}"]
         self.right(f"login: CouchDB accepts the user {user} with the password of .env")
-        # Services that start may write, so the server's numbers may be later than the files'.
-        wrong = [f"CouchDB's own answer: {text}" for text in manifest.compare_counts(files, counts, counts)]
-        wrong += [f"CouchDB's own answer: {name} is missing" for name in files if name not in counts]
+        wrong = [f"CouchDB's own answer: {text}" for text in answer_problems(files, counts, self.unsteady())]
         self.answered = counts
         if not wrong:
             documents = sum(of["documents"] for of in counts.values())
             self.right(f"CouchDB itself answers with {len(counts)} databases and {documents:,} documents")
         return wrong
 
+    def unsteady(self) -> set[str]:
+        """Databases that were being made or deleted while they were backed up."""
+        return set(self.after.get("unsteady", []))
+
+    @staticmethod
+    def _logins(project: str, env_file: str) -> list[tuple[str, str]]:
+        """Who may log in to CouchDB: what Compose has given its containers is how it reads `.env`."""
+        couchdb = []
+        with contextlib.suppress(OSError, ValueError, LookupError, subprocess.SubprocessError):
+            found = backup.Docker().containers(project)
+            couchdb = [of for of in found if of["service"].startswith("couchdb")]
+        return backup.logins(couchdb, values_in(backup.compose.read_text(env_file)))
+
     def dead(self) -> str | None:
         """Why the database can't answer any more; None while it may."""
+        project = project_of(self.before["places"])
+        for of in self._containers(project, "couchdb"):
+            if of["State"]["Status"] == "restarting" and of.get("RestartCount", 0) >= MOST_STARTS:
+                return f"CouchDB doesn't start{self._state(project, 'couchdb')}"
         return None
+
+    @staticmethod
+    def _containers(project: str | None, service: str) -> list[dict[str, Any]]:
+        """What Docker says of a service's containers; nothing where it doesn't answer."""
+        docker = backup.Docker()
+        try:
+            found = [of["id"] for of in docker.containers(str(project)) if of["service"].startswith(service)]
+            return json.loads(docker._run("inspect", *found)) if found else []
+        except (OSError, ValueError, subprocess.SubprocessError):
+            return []
+
+    def _state(self, project: str | None, service: str) -> str:
+        """What became of a service's container that doesn't answer, with its last line, to be put behind a reason."""
+        told = []
+        for of in self._containers(project, service):
+            line = ""
+            with contextlib.suppress(OSError, subprocess.SubprocessError):
+                line = subprocess.run(
+                    ["docker", "logs", "--tail", "1", of["Id"]], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT, text=True, errors="replace", timeout=60,
+                ).stdout.strip()  # fmt: skip
+            told.append(became(of, scrub(line, environment_of(of))))
+        return f" ({'; '.join(told)})" if told else ""
 
     def _ask_nginx(self, project: str) -> list[str]:
         place = f"{self._mountpoint('cht-ssl')}/cert.pem"
@@ -860,7 +1245,7 @@ class Restore:
                 reason = str(error)
             time.sleep(0.5)
         else:
-            return [f"TLS: nginx doesn't answer on port 443: {reason}"]
+            return [f"TLS: nginx doesn't answer on port 443: {reason}{self._state(project, 'nginx')}"]
         if hashlib.sha256(ssl.PEM_cert_to_DER_cert(shown)).hexdigest() != wanted:
             return ["TLS: nginx shows another certificate than the restored one; phones may refuse it"]
         say("right: TLS: nginx shows the restored certificate on port 443")
@@ -890,6 +1275,9 @@ class Restore:
             say("an earlier run was interrupted while it put things in place; this is finished first")
             finish_switch(self.journal)
         self.choose()
+        if self.by_hand:
+            self.require_a_cht()
+            self.copy.bases.pop("")
         if self._in_place():
             return self._check_in_place()
         self.refuse_data()
@@ -926,9 +1314,11 @@ class Restore:
         if problems:
             say(f"{self.archive} is in place, but {len(problems)} checks failed ({took})")
             return WRONG
-        say(f"{self.archive} is restored to {', '.join(place.target for place in self.places)} and right ({took})")
-        if not start:
-            say(f"the CHT isn't started (--start does that): its compose files are in {home}/compose")
+        right = "and whole as far as can be told without a manifest" if self.by_hand else "and right"
+        say(f"{self.archive} is restored to {', '.join(place.target for place in self.places)} {right} ({took})")
+        if not start and home is not None:
+            how = "" if self.by_hand else " (--start does that)"
+            say(f"the CHT isn't started{how}: its compose files are in {home}/compose")
         return RIGHT
 
     def _in_place(self) -> bool:
@@ -947,18 +1337,44 @@ class Restore:
         if project and any(of["running"] for of in backup.Docker().containers(project)):
             if not self.request.get("start"):
                 self.refuse_data()
-            found = couch_files.scan(*self.before["places"]["couchdb"])
+            places = self.before["places"]
+            found = couch_files.scan(*places["couchdb"], elsewhere=places.get("elsewhere", {}))
             return self._conclude([], manifest.counts_of(found["databases"]))
+        if self.by_hand:
+            self.copy = verify.Copy({"": ""})
+            verdict = self._check_by_hand([])
+            return self._conclude(verdict.problems, verdict.databases)
         # What lies outside the targets (volumes, the collected certificate) was compared when it was put there.
-        targets = tuple(f"{place.target}/" for place in self.places)
-        kept = {path: of for path, of in self.before["files"].items() if path.startswith(targets)}
-        places = {**self.before["places"], "volumes": {}, "certificate": None, "key": None}
+        # What was outside the home is for the operator to put there.
+        targets = [place.target for place in self.places]
+        kept = {
+            path: of for path, of in self.before["files"].items() if any(plan.below(path, target) for target in targets)
+        }
+        places = {**self.before["places"], "volumes": {}, "certificate": None, "key": None, "outside": []}
         before, verdict = {**self.before, "files": kept, "places": places}, verify.Verdict()
         copy = verify.Copy({"": ""})
         verify.compare_files(before, self.after, copy, set(), True, verdict)
         verify.compare_databases(before, self.after, copy, verdict)
         self._tell(verdict)
         return self._conclude(verdict.problems, verdict.databases)
+
+
+def own(path: str, of: dict[str, Any]) -> None:
+    """Give a directory the owner and mode that a manifest has of it."""
+    os.chown(path, of["uid"], of["gid"])
+    os.chmod(path, int(of["mode"], 8))
+
+
+def make_parents(path: str, known: dict[str, dict[str, Any]]) -> None:
+    """Make the directories above a path that aren't there, with the owners and modes of the manifest."""
+    missing = []
+    while (path := os.path.dirname(path)) != "/" and not os.path.isdir(path):
+        missing.append(path)
+    for folder in reversed(missing):
+        os.mkdir(folder)
+        os.chmod(folder, 0o755)
+        if folder in known:
+            own(folder, known[folder])
 
 
 def require_space(needed: list[tuple[Place, int]]) -> None:
@@ -1049,7 +1465,9 @@ def list_archives(request: dict[str, Any], _work: str) -> int:
     """Print the newest archives as JSON on the last line, the newest first; before it what there is to remark."""
     borg = Borg(request)
     borg.check_version()
-    names = sorted(borg.names(), key=lambda name: time_of(name) or "", reverse=True)
+    names = borg.names()
+    # Last those that were made by hand, whatever they are called.
+    names.sort(key=lambda name: (time_of(name) or "", borg.times.get(name, "")), reverse=True)
     count = min(request.get("last") or len(names), len(names))
     found: list[dict[str, Any]] = []
     said = time.monotonic()
@@ -1061,13 +1479,23 @@ def list_archives(request: dict[str, Any], _work: str) -> int:
         unfinished = {"name": name, "time": time_of(name), "finished": False}
         try:
             before, after = borg.manifests(name)
-            found.append(summary(name, before, after) if before else unfinished)
+            if before is None and by_hand(items := borg.items(name)):
+                found.append(summary_by_hand(name, borg.times.get(name, ""), items))
+            else:
+                found.append(summary(name, before, after) if before else unfinished)
         except Damaged as error:
             found.append({**unfinished, "damaged": str(error)})
         except Refused as error:
             borg.names()  # raises when it is the whole repository that can't be read
             found.append({**unfinished, "unreadable": str(error)})
-    print(json.dumps({"archives": found, "more": len(names) - count}))
+    changed = borg.changed()
+    for of in found:
+        # An unfinished one changes while its backup goes on.
+        if of["finished"] and of["name"] in changed:
+            of.update(finished=False, unreadable=f"changed while it was read: {changed[of['name']]}")
+    # With what interrupted backups have left: the server's ledger has that, too.
+    repository, ids = borg.listing("--consider-checkpoints")
+    print(json.dumps({"archives": found, "more": len(names) - count, "repository": repository, "ids": ids}))
     return RIGHT
 
 
@@ -1084,9 +1512,14 @@ def end_with_input() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def require_docker() -> None:
+def would_install_docker(request: dict[str, Any]) -> bool:
+    """Whether this is a dry run of a restore that would have installed Docker."""
+    return bool(request.get("dryRun") and request.get("installDocker")) and shutil.which("docker") is None
+
+
+def require_docker(request: dict[str, Any]) -> None:
     """Raises Refused where Docker doesn't answer."""
-    if why := backup.Docker().stopped:
+    if (why := backup.Docker().stopped) and not would_install_docker(request):
         raise Refused(
             f"Docker is needed for a CHT's volumes, and doesn't answer: {why}. Nothing was fetched. Add"
             " --install-docker, or install and start it yourself"
@@ -1112,7 +1545,7 @@ def from_bucket(
     # Before hours of fetching. Which volumes there are is known only after them, but a CHT in Docker has some.
     Borg(request).check_version()
     if needs_docker and not only_fetch:
-        require_docker()
+        require_docker(request)
     try:
         there = bucket_fetch.fetch(place, directory, tell, dry_run)
     except bucket_fetch.Refused as error:
@@ -1171,10 +1604,6 @@ def forget_other_runs(work: str, own: str) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def tell_aside(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def read_line() -> str:
     """The first line of the standard input, and not a byte more."""
     line = bytearray()
@@ -1207,30 +1636,35 @@ def perform(action: Callable[[dict[str, Any], str], int], work: str, needs_docke
     the exit code."""
     os.umask(0o077)
     if os.getuid() != 0:
-        print("a restore must run as root", file=sys.stderr)
+        backup.complain("a restore must run as root")
         return REFUSED
     for number in backup.SIGNALS:
         signal.signal(number, stopped)
     try:
         request = json.loads(read_line())
-        os.makedirs(work, mode=0o700, exist_ok=True)
-        lock = os.open(f"{work}/lock", os.O_RDWR | os.O_CREAT, 0o600)
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        forget_other_runs(work, os.path.dirname(request["baseDirectory"]))
+        dry_run = bool(request.get("dryRun"))
+        # A dry run makes nothing; where there is no lock, no other run is there either.
+        if not dry_run:
+            os.makedirs(work, mode=0o700, exist_ok=True)
+        if not dry_run or os.path.exists(f"{work}/lock"):
+            lock = os.open(f"{work}/lock", os.O_RDWR | os.O_CREAT, 0o600)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not dry_run:
+            forget_other_runs(work, os.path.dirname(request["baseDirectory"]))
         threading.Thread(target=end_with_input, daemon=True).start()
         if "bucket" in request:
             # A list is printed as JSON, with nothing beside it.
-            tell = tell_aside if "last" in request else say
+            tell = backup.complain if "last" in request else say
             return from_bucket(action, request, work, tell, needs_docker)
         return action(request, work)
     except BlockingIOError:
-        print("another restore is running on this machine", file=sys.stderr)
+        backup.complain("another restore is running on this machine")
         return REFUSED
     except Refused as error:
         backup.complain(str(error))
         return REFUSED
     except Stopped as error:
-        print(f"stopped by {error}; the next run goes on from here", file=sys.stderr)
+        backup.complain(f"stopped by {error}; the next run goes on from here")
         return 143
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         backup.complain(backup._reason(error))
@@ -1242,4 +1676,4 @@ def perform(action: Callable[[dict[str, Any], str], int], work: str, needs_docke
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

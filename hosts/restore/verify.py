@@ -7,10 +7,10 @@ directories, and whether certificate and key belong together.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import ssl
 import stat
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,9 @@ import couch_files
 import manifest
 
 Manifest = dict[str, Any]
+
+REBUILT = ("search_indexes/", "nouveau/")
+"""What CouchDB's searches keep beside the data and swap at any time: it is made anew from the documents."""
 
 
 @dataclass
@@ -72,44 +75,72 @@ def describe(path: str, checksum: bool) -> dict[str, Any]:
     of = os.lstat(path)
     if stat.S_ISLNK(of.st_mode):
         return {"kind": "link", "target": os.readlink(path)}
-    known = {"mode": f"{stat.S_IMODE(of.st_mode):04o}", "uid": of.st_uid, "gid": of.st_gid}
+    known = manifest.owned(of)
     if stat.S_ISDIR(of.st_mode):
         return {"kind": "directory", **known}
     if not stat.S_ISREG(of.st_mode):  # a pipe would never end
         return {"kind": "special file", **known}
     described: dict[str, Any] = {"kind": "file", **known}
     if checksum:
-        digest = hashlib.sha256()
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-        described["sha256"] = digest.hexdigest()
+        described["sha256"] = manifest.checksum(path)
     return described
 
 
 def roots_of(places: dict[str, Any]) -> list[str]:
     """Everything that belongs to a copy: directories with all that is in them, and single files."""
     singles = [places.get(name) for name in ("environment", "certificate", "key")]
-    return [*places["couchdb"], *places["volumes"].values(), *places["composeFiles"], *filter(None, singles)]
+    singles += [*places["composeFiles"], *places.get("outside", [])]
+    return [*data_of(places), *places["volumes"].values(), *filter(None, singles)]
 
 
-def drop_views_ahead(copy: Copy, directories: list[str]) -> list[str]:
-    """Remove the views that are ahead of their shards: CouchDB wouldn't notice, and would answer with rows of
-    documents that aren't there. It builds them anew. Returns their paths as in the archive."""
-    dropped = []
-    for directory in directories:
-        actual = copy.at(directory)
-        for path, of in couch_files.scan(actual)["views"].items():
+def data_of(places: dict[str, Any]) -> list[str]:
+    """The directories that CouchDB's data is in: its own, and those that are mounted into them or that a link in them
+    leads to."""
+    return [*places["couchdb"], *places.get("elsewhere", {}).values()]
+
+
+def as_couchdb_sees(path: str, places: dict[str, Any]) -> str:
+    """The path by which CouchDB knows a file of its data; others are as they are."""
+    within = [of for of in places.get("elsewhere", {}).items() if path.startswith(f"{of[1]}/")]
+    virtual, real = max(within, key=lambda of: len(of[1]), default=("", ""))
+    return virtual + path[len(real) :]
+
+
+def real_path(path: str, before: Manifest) -> str:
+    """What a path of an archive leads to by the links in it."""
+    for _ in range(40):
+        target = before["files"].get(path, {}).get("target")
+        if target is None:
+            break
+        path = os.path.normpath(os.path.join(os.path.dirname(path), target))
+    return path
+
+
+def drop_views(copy: Copy, places: dict[str, Any]) -> dict[str, str]:
+    """Remove the views that can't be used; CouchDB builds them anew. One that is ahead of its shard it would take
+    without a word, and answer with rows of documents that aren't there. Returns why, by paths as in the archive."""
+    dropped = {}
+    for directory in places["couchdb"]:
+        scanned = couch_files.scan(copy.at(directory), elsewhere=_elsewhere(copy, places))
+        unusable = dict.fromkeys(scanned["unreadableViews"], "can't be read")
+        for path, of in scanned["views"].items():
             if of["shardSequence"] is not None and of["updateSequence"] > of["shardSequence"]:
-                os.remove(os.path.join(actual, path))
-                dropped.append(f"{directory}/{path}")
+                unusable[path] = "was ahead of its shard"
+        for path, why in unusable.items():
+            saved = couch_files.located(f"{directory}/{path}", places.get("elsewhere", {}))
+            os.remove(copy.at(saved))
+            dropped[saved] = why
     return dropped
 
 
-def verify(before: Manifest, after: Manifest, copy: Copy, dropped: list[str], owners: bool = True) -> Verdict:
+def _elsewhere(copy: Copy, places: dict[str, Any]) -> dict[str, str]:
+    return {copy.at(virtual): copy.at(real) for virtual, real in places.get("elsewhere", {}).items()}
+
+
+def verify(before: Manifest, after: Manifest, copy: Copy, dropped: Collection[str], owners: bool = True) -> Verdict:
     """Compare a copy with the two parts of its archive's manifest.
 
-    `dropped` are views that were removed on purpose (see `drop_views_ahead`). `owners` says whether users and
+    `dropped` are views that were removed on purpose (see `drop_views`). `owners` says whether users and
     groups are compared, too: only root can set them.
     """
     verdict = Verdict()
@@ -147,16 +178,20 @@ def compare_files(
 ) -> None:
     places, files = before["places"], before["files"]
     data = [f"{directory}/" for directory in places["couchdb"]]
+    changed = set(after.get("changed", []))
     problems: list[str] = []
+    swapped: list[str] = []
+    gone: list[tuple[str, str]] = []  # kind and line, for `grouped`
     checksums: list[str] = []
     compared = 0
     for path, wanted in files.items():
-        if wanted["kind"] == "vanished" or path in dropped:
+        if wanted["kind"] == "vanished" or path in dropped or path in changed:
             continue
-        inside = next((path[len(prefix) :] for prefix in data if path.startswith(prefix)), None)
+        seen = as_couchdb_sees(path, places)
+        inside = next((seen[len(prefix) :] for prefix in data if seen.startswith(prefix)), None)
         actual = copy.at(path)
         if not os.path.lexists(actual):
-            _missing(path, inside, places, verdict, problems)
+            _missing(path, inside, places, gone, problems)
             continue
         found = describe(actual, "sha256" in wanted)
         compared += 1
@@ -165,12 +200,18 @@ def compare_files(
             continue
         if found.get("target") != wanted.get("target"):
             problems.append(f"{path}: leads to {found['target']}, but led to {wanted['target']}")
+        differs = []
         if found.get("mode") != wanted.get("mode"):
-            problems.append(f"{path}: has mode {found['mode']}, but had {wanted['mode']}")
+            differs.append(f"{path}: has mode {found['mode']}, but had {wanted['mode']}")
         if owners and (found.get("uid"), found.get("gid")) != (wanted.get("uid"), wanted.get("gid")):
-            problems.append(
+            differs.append(
                 f"{path}: belongs to {found['uid']}:{found['gid']}, but belonged to {wanted['uid']}:{wanted['gid']}"
             )
+        # While the backup runs a compaction swaps files, and a container that starts sets owners and modes right.
+        if inside is not None or path in places["couchdb"]:
+            swapped += differs
+        else:
+            problems += differs
         if "sha256" in wanted and found["sha256"] != wanted["sha256"]:
             meaning = next(
                 (f" ({_WRONG[what]})" for what in _WRONG if places.get(what) == path),
@@ -181,6 +222,10 @@ def compare_files(
         if path not in files:
             problems.append(f"{path}: is not in the manifest, so it comes from elsewhere")
     verdict.problems += problems + checksums
+    verdict.notes += couch_files.grouped(gone)
+    if swapped:
+        more = f" (and {len(swapped) - 1} more)" if len(swapped) > 1 else ""
+        verdict.notes.append(f"{swapped[0]}{more}: CouchDB changed that while it was backed up")
     if not problems:
         verdict.checked.append(
             f"files: {compared} files and directories are there{', with owners' if owners else ''} and modes"
@@ -197,16 +242,18 @@ _WRONG = {
 }
 
 
-def _missing(path: str, inside: str | None, places: dict[str, Any], verdict: Verdict, problems: list[str]) -> None:
+def _missing(
+    path: str, inside: str | None, places: dict[str, Any], gone: list[tuple[str, str]], problems: list[str]
+) -> None:
     if inside is None:
         meaning = next((f" ({text})" for what, text in _WRONG.items() if places.get(what) == path), "")
         problems.append(f"{path}: missing{meaning}")
     elif inside.startswith("shards/") and inside.endswith(".couch"):
         pass  # compare_shards knows whether its database was deleted meanwhile
     elif inside.endswith(".view"):
-        verdict.notes.append(f"{path}: missing; CouchDB builds this view anew")
-    elif inside.startswith((".shards", ".delete")) or ".compact" in inside:
-        verdict.notes.append(f"{path}: went away during the backup")
+        gone.append(("view", f"{path}: missing; CouchDB builds this view anew"))
+    elif inside.startswith((".shards", ".delete", *REBUILT)) or ".compact" in inside:
+        gone.append(("gone", f"{path}: went away during the backup"))
     else:
         problems.append(f"{path}: missing")
 
@@ -217,7 +264,9 @@ def compare_databases(
     """Compare headers and counts. `only` are the databases of a copy that holds nothing else (None: all)."""
     directories = before["places"]["couchdb"]
     actual = [copy.at(directory) for directory in directories]
-    scanned = couch_files.scan(*actual, whole=only is None)
+    unsteady = after.get("unsteady", [])
+    elsewhere = _elsewhere(copy, before["places"])
+    scanned = couch_files.scan(*actual, whole=only is None, unsteady=unsteady, elsewhere=elsewhere)
     problems = [copy.plain(text) for text in scanned["problems"]]
     for name in only or []:
         ranges = scanned["databases"].get(name, {"ranges": []})["ranges"]
@@ -237,10 +286,12 @@ def compare_databases(
     # `scan` gives paths in the data directory when there is one, else absolute ones; the manifest's are absolute.
     prefix = f"{directories[0]}/" if len(directories) == 1 else ""
     shards = {copy.plain(prefix + path): of for path, of in scanned["shardFiles"].items()}
-    wrong = manifest.compare_shards(before["shards"], high, shards)
+    unreadable = {copy.plain(prefix + path) for path in scanned["unreadable"]}
+    passed_over = unreadable | {path for path in before["shards"] if couch_files.database_of(path) in unsteady}
+    wrong = manifest.compare_shards(before["shards"], high, shards, passed_over)
     if only is not None:
         low, high, found = ({name: of[name] for name in only if name in of} for of in (low, high, found))
-    wrong += manifest.compare_counts(low, high, found)
+    wrong += manifest.compare_counts(low, high, found, {*unsteady, *map(couch_files.database_of, unreadable)})
     verdict.databases = found
     verdict.problems += wrong
     if not wrong and only != []:

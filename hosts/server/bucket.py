@@ -20,6 +20,7 @@ import json
 import os
 import re
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ INDEX_KEY = re.compile(r"index/\d{8}T\d{6}Z-\d{1,10}\.json\.gz", re.ASCII)
 # Bytes, packed and unpacked: 200,000 files. What somebody else puts there takes 25 times as much memory at most.
 LARGEST_INDEX = 32 * 1024 * 1024
 LARGEST_NUMBER = 2**63
+# What of an index isn't paths and versions, in bytes: of each entry, with a size of up to a terabyte, and of the rest.
+LARGEST_ENTRY, LARGEST_HEAD = 124, 400
 THREADS = 8
 ATTEMPTS = 8
 CONNECT_TIMEOUT, READ_TIMEOUT = 15, 60  # seconds
@@ -108,6 +111,11 @@ class Index:
     @property
     def size(self) -> int:
         return sum(of.size for of in self.objects.values())
+
+
+def index_size(paths: Iterable[str], version: int) -> int:
+    """How many bytes an index of these paths takes unpacked at most; `version` is the length of a version's name."""
+    return sum(len(path) + version + LARGEST_ENTRY for path in paths) + LARGEST_HEAD
 
 
 def pack_index(index: Index) -> bytes:
@@ -243,6 +251,11 @@ def _session_of_the_machine() -> Any:
     return boto3.Session(botocore_session=session)
 
 
+def _date(time_: float) -> datetime.datetime:
+    # Whole seconds: the end of a day at AWS is compared with what was asked for.
+    return datetime.datetime.fromtimestamp(int(time_), datetime.timezone.utc)
+
+
 class Bucket:
     """A bucket under one prefix.
 
@@ -367,14 +380,30 @@ class Bucket:
         }
 
     def read(self, path: str, version: str) -> Iterator[bytes]:
-        """The content of a version, in blocks."""
-        body = self._ask("get_object", Key=self.prefix + path, VersionId=version)["Body"]
-        try:
-            yield from body.iter_chunks(BLOCK)
-        except Exception as error:  # botocore's, urllib3's and the system's: the connection broke
-            raise BucketError(f"the bucket {self.where}: {path} broke off: {first_line(error)}") from error
-        finally:
-            body.close()
+        """The content of a version, in blocks. Where the connection breaks it goes on from there, as a version
+        doesn't change; `ATTEMPTS` times at most."""
+        done = broken = 0
+        while True:
+            rest = {"Range": f"bytes={done}-"} if done else {}
+            answer = self._ask("get_object", Key=self.prefix + path, VersionId=version, **rest)
+            # A server that doesn't know ranges sends all of it again.
+            skip = 0 if "ContentRange" in answer else done
+            body = answer["Body"]
+            try:
+                for block in body.iter_chunks(BLOCK):
+                    new = block[skip:]
+                    skip -= len(block) - len(new)
+                    if new:
+                        done += len(new)
+                        yield new
+                return
+            except Exception as error:  # botocore's, urllib3's and the system's: the connection broke
+                broken += 1
+                if broken == ATTEMPTS:
+                    raise BucketError(f"the bucket {self.where}: {path} broke off: {first_line(error)}") from error
+            finally:
+                body.close()
+            time.sleep(broken)
 
     def checksum(self, path: str, version: str) -> str:
         """sha256 of a version's content, read back."""
@@ -383,12 +412,13 @@ class Bucket:
             digest.update(block)
         return digest.hexdigest()
 
-    def put(self, path: str, content: bytes) -> str:
-        """Write a small object and return its version."""
+    def put(self, path: str, content: bytes, lock: tuple[str, float] | None = None) -> str:
+        """Write a small object and return its version; `lock` is a mode and an end, None: the bucket's default."""
         # A bucket with a lock takes nothing without a checksum.
         digest = hashlib.md5(content, usedforsecurity=False).digest()
+        locked = {} if lock is None else {"ObjectLockMode": lock[0], "ObjectLockRetainUntilDate": _date(lock[1])}
         done = self._ask(
-            "put_object", Key=self.prefix + path, Body=content, ContentMD5=base64.b64encode(digest).decode()
+            "put_object", Key=self.prefix + path, Body=content, ContentMD5=base64.b64encode(digest).decode(), **locked
         )
         if not done.get("VersionId"):
             raise BucketError(f"the bucket {self.where} gave {path} no version: its versioning is off")
@@ -396,11 +426,9 @@ class Bucket:
 
     def lengthen(self, path: str, version: str, mode: str, until: float) -> None:
         """Lock a version until a time. A lock that is longer already stays: the bucket refuses then."""
-        # Whole seconds: the end of a day at AWS is compared with what was asked for.
-        date = datetime.datetime.fromtimestamp(int(until), datetime.timezone.utc)
         self._ask(
             "put_object_retention", Key=self.prefix + path, VersionId=version,
-            Retention={"Mode": mode, "RetainUntilDate": date},
+            Retention={"Mode": mode, "RetainUntilDate": _date(until)},
         )  # fmt: skip
 
 

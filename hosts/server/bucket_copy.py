@@ -19,6 +19,7 @@ import contextlib
 import ctypes
 import fcntl
 import functools
+import glob
 import hashlib
 import json
 import os
@@ -43,13 +44,16 @@ from copy_plan import (
     NoCopy,
     batches,
     bucket_problems,
+    check_count,
     checksums,
     due,
     is_rclones_etag,
     lock_mode,
     match,
     read_settings,
+    wait_for,
 )
+from plain import complain, exit_with, plain_values, say
 from snapshot import fingerprint, newest_segment, repository_id, transaction_of
 
 RIGHT, WRONG, FAILED = 0, 1, 2
@@ -57,16 +61,23 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 STOP_TIMEOUT = 60  # seconds that borg and rclone get to end after a signal
 PROGRESS_INTERVAL = 60
 MAX_LINES = 20
+STAND_IN = b"none"  # SetCredential= of the units
 SNAPSHOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "snapshot.py")
 STANDSTILL = 300  # seconds without a byte, after which an upload is given up
 MANY_FAILURES = 5  # files that didn't arrive, after which an upload is begun anew
 PAUSE = 5  # seconds before that
+LOOKS = 10  # that a check takes at the bucket until no copy finishes meanwhile
 ROUNDS = 3  # copies in a run, of what came in meanwhile
+SMALL = 1024 * 1024  # bytes of a file that is uploaded without rclone
 FOLDER = "repository/"
 
 
 class Busy(Exception):
     """The repository is in use."""
+
+
+class Postponed(Exception):
+    """The run was told to end while it only waited."""
 
 
 class GivenUp(Exception):
@@ -75,10 +86,6 @@ class GivenUp(Exception):
 
 class Stopped(BaseException):
     """The run was told to end by a signal."""
-
-
-def say(text: str) -> None:
-    print(text, flush=True)
 
 
 def megabytes(size: int) -> str:
@@ -91,7 +98,50 @@ def credentials_path(settings: dict[str, Any]) -> str | None:
     if settings["credentials"] is None:
         return None
     given = os.path.join(os.environ.get("CREDENTIALS_DIRECTORY", ""), "bucket")
-    return given if os.path.isabs(given) and os.path.exists(given) else settings["credentials"]
+    if os.path.isabs(given) and os.path.exists(given):
+        with open(given, "rb") as file:
+            if file.read(len(STAND_IN) + 1) == STAND_IN:
+                raise NoCopy(not_handed_over(settings))
+        return given
+    # systemd's own variable: a unit that was told of no credential can't read the file, which is root's.
+    if "INVOCATION_ID" in os.environ and not os.access(settings["credentials"], os.R_OK):
+        raise NoCopy(not_handed_over(settings))
+    return settings["credentials"]
+
+
+def not_handed_over(settings: dict[str, Any]) -> str:
+    """Why the unit has no key, in one line."""
+    words = f"systemd didn't hand the bucket's key ({settings['credentials']}) to this unit"
+    if not os.path.exists(settings["credentials"]):
+        return f"{words}: the file is missing; `npm run pulumi -- up` writes it"
+    units = [f"cht-bucket-{what}-{settings['deployment']}.service" for what in ("copy", "check")]
+    found = [path for path in drop_ins(units) if clears_credentials(path)]
+    if not found:
+        return f"{words}: `systemctl cat {units[0]}` must show LoadCredential=bucket:{settings['credentials']}"
+    return (
+        f"{words}: LoadCredential= is taken away again in {', '.join(found)} (LXC puts such a file into its"
+        " containers). Take that line out, then: systemctl daemon-reload"
+    )
+
+
+def drop_ins(units: list[str]) -> list[str]:
+    """What systemd reads after the units' own files; where it doesn't say so, what lies in its directories."""
+    command = ["systemctl", "show", *units, "--property=DropInPaths", "--value"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.split()
+    except (OSError, subprocess.SubprocessError):
+        said = []
+    names = ["service", *units]
+    folders = [f"{root}/systemd/system/{of}.d" for root in ("/etc", "/run", "/usr/lib") for of in names]
+    return sorted(set(said)) or [path for folder in folders for path in sorted(glob.glob(f"{folder}/*.conf"))]
+
+
+def clears_credentials(path: str) -> bool:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return any(re.fullmatch(r"LoadCredential\s*=\s*", line.strip()) for line in file)
+    except OSError:
+        return False
 
 
 def connect(settings: dict[str, Any]) -> Bucket:
@@ -172,6 +222,8 @@ class Rclone:
         command = [
             "rclone", "copy", source, self.target, "--files-from-raw", listed, "--no-traverse", "--no-check-dest",
             "--transfers", "4", "--checkers", "4", "--retries", "1", "--low-level-retries", "3",
+            # Segments of a sealed repository are symbolic links in the snapshot.
+            "--copy-links",
             # Its own splitting of large files would take other parts than those that checksums() reckons with.
             "--multi-thread-streams", "0",
             "--contimeout", f"{bucket.CONNECT_TIMEOUT}s", "--timeout", f"{bucket.READ_TIMEOUT}s",
@@ -255,6 +307,8 @@ class Memory:
         `transaction`, `settled`, `fingerprint`, `repository`, `madeAt`, `size`."""
         self.held: dict[str, Held] = {}
         """The files of that copy."""
+        self.written: dict[str, str] | None = None
+        """`key` and `sha256` of the index that is about to be written, or was when a run was killed."""
         self.mode: str = settings["mode"]
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
             with open(self.path, encoding="utf-8") as file:
@@ -264,6 +318,7 @@ class Memory:
                 self.files = {path: Known(**of) for path, of in read["files"].items()}
                 self.held = {path: Held(**of) for path, of in read["held"].items()}
                 self.copy = read["copy"]
+                self.written = read.get("written")
                 # A lock that counted may not do so in another mode: each is looked up again.
                 if read.get("mode") != self.mode:
                     for of in self.held.values():
@@ -276,10 +331,53 @@ class Memory:
             "place": self.place,
             "mode": self.mode,
             "copy": self.copy,
+            "written": self.written,
             "held": {path: vars(of) for path, of in sorted(self.held.items())},
             "files": {path: vars(of) for path, of in sorted(self.files.items())},
         }
         write_atomically(self.path, json.dumps(content, indent=0) + "\n")
+
+
+class OnlyOne:
+    """As a context: no other run of the same kind. A check may take hours, and must not keep a copy from being made.
+    Whoever compacts the repository takes the copy's lock as well. It is waited for as long as for borg's; raises NoCopy
+    then."""
+
+    def __init__(self, settings: dict[str, Any], action: str) -> None:
+        name = "bucket-check.lock" if action == "check" else "bucket-copy.lock"
+        self.path = os.path.join(settings["state"], name)
+        self.wait: int = settings["lockWait"]
+        self.taken = f"another {action} for {settings['deployment']} is running"
+
+    def __enter__(self) -> OnlyOne:
+        self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            self.take()
+        except BaseException:
+            os.close(self.descriptor)
+            raise
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        os.close(self.descriptor)
+
+    def take(self) -> None:
+        deadline = time.monotonic() + self.wait
+        while True:
+            try:
+                fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise NoCopy(self.taken) from None
+            time.sleep(0.5)
+
+    @contextlib.contextmanager
+    def let_go(self) -> Iterator[None]:
+        """Let others run meanwhile."""
+        fcntl.flock(self.descriptor, fcntl.LOCK_UN)
+        yield
+        self.take()
 
 
 # ---- copying --------------------------------------------------------------------------------------------
@@ -288,9 +386,11 @@ class Memory:
 class Copy:
     """One run of `copy` or `extend`."""
 
-    def __init__(self, settings: dict[str, Any], settle: int = 0) -> None:
+    def __init__(self, settings: dict[str, Any], settle: int = 0, alone: OnlyOne | None = None) -> None:
         self.settings = settings
         self.settle = settle
+        self.alone = alone
+        """Keeps other copies from running; let go while this one waits."""
         self.repository: str = settings["repository"]
         self.snapshot = os.path.join(settings["snapshot"], "repository")
         self.started = time.time()
@@ -298,9 +398,11 @@ class Copy:
         self.notes: list[str] = []
         self.bucket: Bucket | None = None
         self.memory = Memory(settings)
+        self.own: dict[str, Held] = {}
+        """What this run has put there itself, by the version that the bucket answered, with a lock of its own."""
         self.uploaded = self.uploaded_bytes = self.extended = 0
         self.outcome = "failed"
-        """`copied`, `unchanged`, `busy`, `extended` or `failed`."""
+        """`copied`, `unchanged`, `busy`, `waiting`, `extended` or `failed`."""
         self.lock: dict[str, Any] | None = None
         self.now = self.locked_until = 0.0
 
@@ -333,12 +435,23 @@ class Copy:
 
     def run(self) -> None:
         """Copy what is new, until nothing is. Raises NoCopy, BucketError, OSError."""
+        try:
+            self.copy_what_is_new()
+        except Postponed as error:
+            # Nothing was in progress, so it is no failure; what was copied before stays what happened.
+            if self.outcome != "copied":
+                self.outcome = "waiting"
+            self.notes.append(f"{error}; the next run copies what is new")
+
+    def copy_what_is_new(self) -> None:
         there = self.look()
         # First, so that the last copy stays locked even when no new one can be made.
         self.keep_locked(there)
         if not self.still_there(there):
             self.memory.copy = None
         for _ in range(ROUNDS):
+            if not self.unchanged():
+                self.wait_for_interval()
             if self.unchanged():
                 if self.outcome != "copied":
                     self.outcome = "unchanged"
@@ -346,15 +459,31 @@ class Copy:
                 return
             self.wait_until_settled()
             try:
-                taken = self.take()
+                self.copy(there, self.take())
             except Busy as error:
                 self.wait_for_another_time(error)
                 return
-            try:
-                self.copy(there, taken)
             finally:
                 shutil.rmtree(self.snapshot, ignore_errors=True)
             self.outcome = "copied"
+
+    def wait_for_interval(self) -> None:
+        """Wait until the last copy is `leastInterval` old: whoever stores something all the time would have a copy made
+        of each, all of them locked. Waiting here, and not for another run, the newest state is copied in the end.
+        Others may copy or compact meanwhile. Raises Postponed when it is told to stop, or another runs then."""
+        of = self.memory.copy
+        seconds = wait_for(of and of["madeAt"], time.time(), self.settings["leastInterval"])
+        if seconds == 0:
+            return
+        say(f"the last copy is recent: this one begins at {moment(time.time() + seconds)}")
+        try:
+            with self.alone.let_go() if self.alone else contextlib.nullcontext():
+                time.sleep(seconds)
+        except Stopped as error:
+            raise Postponed(f"stopped by {error} while it waited, as the last copy is recent") from None
+        except NoCopy as error:  # another run has begun meanwhile, which copies the same
+            raise Postponed(str(error)) from None
+        self.memory = Memory(self.settings)
 
     def wait_for_another_time(self, busy: Busy) -> None:
         """The repository is in use, by a long backup as a rule. That is a failure only when it lasts."""
@@ -407,40 +536,49 @@ class Copy:
         raise NoCopy(own or f"borg can't lock the repository {self.repository}: {said[-1] if said else code}")
 
     def copy(self, there: Bucket, taken: dict[str, Any]) -> None:
-        began = time.time()
-        files = self.read_all()
+        paths = self.taken()
+        many = check_count(paths, self.memory.held)
+        if many is not None and many not in self.problems:
+            self.problems.append(many)
+        files = self.read_all(paths)
         listing = self.listed(there, files)
         read_back = self.reader_back(there, files, listing)
         found, missing = match(files, self.memory.held, listing, read_back)
         if missing:
             found = self.upload(there, files, missing, read_back)
-        held = self.locked(there, files, found, began)
+        held = self.locked(there, files, found)
         self.write_index(there, held, taken)
 
     def listed(self, there: Bucket, files: dict[str, Known]) -> Listing:
         """The versions in the bucket that can be those of the files."""
         return there.versions(FOLDER, lambda of: of.path in files and of.size == files[of.path].size)
 
-    def read_all(self) -> dict[str, Known]:
-        """Size and checksums of every file of the snapshot; only what is new is read."""
+    def taken(self) -> list[str]:
+        """Every file of the snapshot that belongs to a repository."""
+        found = (
+            os.path.relpath(os.path.join(folder, name), self.snapshot)
+            for folder, _folders, names in os.walk(self.snapshot)
+            for name in names
+        )
+        return [path for path in found if bucket.PATH.fullmatch(path)]
+
+    def read_all(self, paths: list[str]) -> dict[str, Known]:
+        """Size and checksums of the snapshot's files; only what is new is read."""
         files: dict[str, Known] = {}
         todo: list[tuple[str, os.stat_result]] = []
-        for folder, _folders, names in os.walk(self.snapshot):
-            for name in names:
-                full = os.path.join(folder, name)
-                path = os.path.relpath(full, self.snapshot)
-                if not bucket.PATH.fullmatch(path):
-                    continue
-                of = os.stat(full)
-                known = self.memory.files.get(path)
-                if known is not None and known.is_of(of):
-                    files[path] = known
-                else:
-                    todo.append((path, of))
+        for path in paths:
+            with self.still_here(path):
+                of = os.stat(os.path.join(self.snapshot, path))
+            known = self.memory.files.get(path)
+            if known is not None and known.is_of(of):
+                files[path] = known
+            else:
+                todo.append((path, of))
         total = sum(of.st_size for _path, of in todo)
         progress = Progress("read", total)
         for path, of in sorted(todo):
-            sha256, etag = checksums(os.path.join(self.snapshot, path), progress.step)
+            with self.still_here(path):
+                sha256, etag = checksums(os.path.join(self.snapshot, path), progress.step)
             files[path] = self.memory.files[path] = Known(of.st_size, of.st_mtime_ns, of.st_ino, sha256, etag)
             if progress.said_something:
                 # So that hours of reading survive a kill.
@@ -450,6 +588,17 @@ class Copy:
         self.memory.files = dict(files)
         self.memory.save()
         return files
+
+    @contextlib.contextmanager
+    def still_here(self, path: str) -> Iterator[None]:
+        """Say it plainly when a file of the snapshot is a link to what is there no longer. Raises NoCopy."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise NoCopy(
+                f"{path} left the repository while it was copied, as when somebody compacts it meanwhile; the next run"
+                " copies what is there then"
+            ) from None
 
     def reader_back(self, there: Bucket, files: dict[str, Known], listing: Listing) -> Callable[[Version], str] | None:
         """Where the bucket doesn't show md5 for what rclone uploads (encryption by a KMS key), how to tell by
@@ -463,6 +612,12 @@ class Copy:
                 return "unreadable"  # so it isn't the same
 
         held = self.memory.held
+        if any(
+            path in held and of.id == held[path].version and of.etag == files[path].etag
+            for path in files
+            for of in listing.versions.get(path, [])
+        ):
+            return None
         candidates = sorted(
             (of for path in files for of in listing.versions.get(path, [])),
             key=lambda of: (of.path in held and held[of.path].version == of.id, of.modified),
@@ -488,13 +643,15 @@ class Copy:
             rclone = Rclone(self.settings)
             progress = Progress("uploaded", sum(files[path].size for path in missing))
             for number, paths in enumerate(batches(files, missing)):
+                if number > 0 and not rclone.reasons:
+                    paths = self.put_small(there, files, paths)
                 if paths and not rclone.reasons:
                     rclone.upload(self.snapshot, paths, number == 0, progress)
             listing = self.listed(there, files)
             if read_back is None:
                 read_back = self.reader_back(there, files, listing)
             wanted = missing
-            found, missing = match(files, self.memory.held, listing, read_back)
+            found, missing = match(files, {**self.memory.held, **self.own}, listing, read_back)
             arrived = set(wanted) - set(missing)
             self.uploaded += len(arrived)
             self.uploaded_bytes += sum(files[path].size for path in arrived)
@@ -504,26 +661,54 @@ class Copy:
                 break
             say(f"{len(missing)} files haven't arrived yet ({rclone.reason()}); going on")
             time.sleep(PAUSE)
+        for path in missing:
+            with self.still_here(path):
+                os.stat(os.path.join(self.snapshot, path))
         raise NoCopy(
             f"the bucket {there.where}: {len(missing)} files didn't arrive, {missing[0]} for one:"
             f" {rclone.reason()}. What arrived is kept; the next run goes on"
         )
 
+    def put_small(self, there: Bucket, files: dict[str, Known], paths: list[str]) -> list[str]:
+        """Upload what is small, each with a lock of its own: the answer names the version, so nothing has to be looked
+        up. Returns what is left for rclone: the rest, and what the bucket didn't take, such as one whose policy doesn't
+        allow locks as long. Raises NoCopy."""
+        end = time.time() + self.settings["lockDays"] * DAY
+        lock = None
+        if self.lock is not None:
+            lock = (lock_mode(self.settings["mode"], None, self.lock["mode"]), end)
+        refused: list[str] = []
+
+        def put(path: str) -> None:
+            if refused:
+                return
+            with self.still_here(path), open(os.path.join(self.snapshot, path), "rb") as file:
+                content = file.read()
+            sha256 = hashlib.sha256(content).hexdigest()
+            if sha256 != files[path].sha256:
+                raise NoCopy(f"{path} reads otherwise than a moment ago: look at the server's disk and memory")
+            try:
+                version = there.put(FOLDER + path, content, lock)
+            except BucketError:
+                refused.append(path)
+                return
+            mode, until = lock or (None, None)
+            self.own[path] = Held(version, len(content), sha256, until, mode)
+
+        bucket.in_parallel(put, [path for path in paths if files[path].size <= SMALL])
+        return [path for path in paths if path not in self.own or self.own[path].sha256 != files[path].sha256]
+
     # ---- locks ------------------------------------------------------------------------------------------
 
-    def locked(
-        self, there: Bucket, files: dict[str, Known], found: dict[str, Version], began: float
-    ) -> dict[str, Held]:
-        """What the copy consists of, every version locked long enough."""
+    def locked(self, there: Bucket, files: dict[str, Known], found: dict[str, Version]) -> dict[str, Held]:
+        """What the copy consists of, every version locked long enough. The lock of a version that neither an earlier
+        copy of this machine's names nor the bucket named in its answer to this run is looked up: somebody else may have
+        put it there meanwhile, with a lock of his own."""
         held = {}
         for path, version in found.items():
-            before = self.memory.held.get(path)
+            before = self.own.get(path) or self.memory.held.get(path)
             known = before is not None and before.version == version.id
             until, mode = (before.until, before.mode) if known else (None, None)
-            if until is None and self.lock and self.lock["days"] and version.modified >= began - 5:
-                # Uploaded just now, so the bucket's default covers it.
-                mode = self.lock["mode"]
-                until = self.end_of({"mode": mode, "until": version.modified + self.lock["days"] * DAY})
             held[path] = Held(version.id, version.size, files[path].sha256, until, mode)
         if self.lock is not None:
             self.lengthen(there, held)
@@ -643,7 +828,11 @@ class Copy:
         )
         self.of_another(there, index.repository)
         key = bucket.index_key(index.made, index.transaction)
-        version = there.put(key, bucket.pack_index(index))
+        packed = bucket.pack_index(index)
+        # Before it is there: whoever looks at the bucket meanwhile, or after a kill, must know it for this machine's.
+        self.memory.written = {"key": key, "sha256": hashlib.sha256(packed).hexdigest()}
+        self.memory.save()
+        version = there.put(key, packed)
         lock = there.head(key, version)
         self.memory.held = held
         self.memory.copy = {
@@ -659,6 +848,7 @@ class Copy:
             "madeAt": round(now),
             "size": index.size,
         }
+        self.memory.written = None
         self.memory.save()
         if self.lock is not None and self.lock["days"] and lock["until"] is None:
             self.problems.append(f"the bucket {self.settings['bucket']} doesn't lock what is written to it")
@@ -726,6 +916,13 @@ class Progress:
 # ---- checking -------------------------------------------------------------------------------------------
 
 
+def is_written(there: Bucket, of: Version, written: dict[str, str] | None) -> bool:
+    """Whether an index in the bucket is what this machine was about to write."""
+    if written is None or written["key"] != f"index/{of.path}" or of.size > bucket.LARGEST_INDEX:
+        return False
+    return there.checksum(f"index/{of.path}", of.id) == written["sha256"]
+
+
 class Check:
     """One run of `check`: the bucket against the newest index in it."""
 
@@ -768,14 +965,17 @@ class Check:
 
     def newest(self, there: Bucket) -> tuple[str, str, Index]:
         """The newest index in the bucket, by the bucket's clock, which must be this machine's own last one."""
-        copies = bucket.copies_in(there)
+        copies, memory = self.copies(there)
         if not copies:
             raise NoCopy(f"the bucket {there.where} holds no finished copy of {self.settings['deployment']}")
-        newest = copies[0]
-        own = Memory(self.settings).copy
+        newest, own = copies[0], memory.copy
         if own is None:
             self.notes.append("this machine doesn't remember its last copy, so the bucket's newest is taken for it")
-        elif (own["key"], own["version"]) != (f"index/{newest.path}", newest.id):
+        elif (own["key"], own["version"]) == (f"index/{newest.path}", newest.id):
+            pass
+        elif is_written(there, newest, memory.written):
+            self.notes.append("a copy was finishing, or was killed then; its index is this machine's")
+        else:
             self.problems.append(
                 f"the bucket's newest index, index/{newest.path} of {moment(newest.modified)}, was not written by this"
                 f" machine, whose last is {own['key']}: somebody else has the writer's key"
@@ -794,6 +994,15 @@ class Check:
             raise NoCopy(f"the index {key} is no index: {error}") from error
         self.checked = {"copy": key, "version": newest.id, "number": index.number, "transaction": index.transaction}
         return key, newest.id, index
+
+    def copies(self, there: Bucket) -> tuple[list[Version], Memory]:
+        """What is in the bucket, and what this machine remembers of it: of one moment, while copies go on."""
+        memory = Memory(self.settings)
+        for _ in range(LOOKS):
+            before, copies, memory = memory, bucket.copies_in(there), Memory(self.settings)
+            if (before.copy, before.written) == (memory.copy, memory.written):
+                break
+        return copies, memory
 
     def check_locks(self, there: Bucket, key: str, version: str, objects: dict[str, Stored]) -> None:
         """The locks of a sample, or of all."""
@@ -858,14 +1067,15 @@ class Check:
 def remember(settings: dict[str, Any], name: str, result: dict[str, Any]) -> None:
     """Write the result into the state directory, with the time of the last success, this one or an earlier."""
     path = os.path.join(settings["state"], name)
-    # A repository in use for hours is no failure, and no success either.
-    last_success = result["finishedAt"] if result["ok"] and result.get("outcome") != "busy" else None
+    # A repository in use for hours is no failure, and no success either, nor is a run that only waited.
+    copied = result.get("outcome") not in ("busy", "waiting")
+    last_success = result["finishedAt"] if result["ok"] and copied else None
     if last_success is None:
         with contextlib.suppress(OSError, ValueError, AttributeError):
             with open(path, encoding="utf-8") as file:
                 last_success = json.load(file).get("lastSuccessAt")
     result["lastSuccessAt"] = last_success
-    write_atomically(path, json.dumps(result, indent=2) + "\n")
+    write_atomically(path, json.dumps(plain_values(result), indent=2) + "\n")
 
 
 def report(result: dict[str, Any]) -> None:
@@ -873,7 +1083,7 @@ def report(result: dict[str, Any]) -> None:
         say(f"note: {text}")
     prefix = "<3>" if os.environ.get("JOURNAL_STREAM") else ""
     for text in result["problems"][:MAX_LINES]:
-        print(f"{prefix}problem: {text}", file=sys.stderr, flush=True)
+        complain(f"{prefix}problem: {text}")
 
 
 def stopped(number: int, _frame: Any) -> None:
@@ -896,15 +1106,14 @@ def attempt(action: Callable[[], None], problems: list[str]) -> bool:
     return False
 
 
-def copy(settings: dict[str, Any], only_extend: bool, settle: int) -> int:
+def copy(settings: dict[str, Any], only_extend: bool, settle: int, alone: OnlyOne) -> int:
     """The actions `copy` and `extend`."""
-    run = Copy(settings, settle)
+    run = Copy(settings, settle, alone)
     if only_extend:
         done = attempt(lambda: run.keep_locked(run.look()), run.problems)
         run.outcome = "extended" if done else "failed"
     elif not attempt(run.run, run.problems):
         run.outcome = "failed"
-    shutil.rmtree(run.snapshot, ignore_errors=True)
     result = run.result()
     if not only_extend:
         remember(settings, "last-copy.json", result)
@@ -938,9 +1147,9 @@ def main(arguments: list[str] | None = None) -> int:
         description="Copy a borg repository to a bucket, keep the copies locked there, and check them. `copy` copies"
         " what is new and lengthens locks; `extend` only lengthens locks; `check` compares the bucket with its newest"
         " index and reads some of it back; `describe` prints the bucket's protection as JSON.",
-        epilog="Exit codes: 0 all is well (also: nothing new, or the repository is in use and the last copy recent);"
-        " 1 done, but something is wrong, which is named; 2 not done, the reason is named. Results are kept in the"
-        " state directory: last-copy.json, last-check.json.",
+        epilog="Exit codes: 0 all is well (also: nothing new, the repository in use and the last copy recent, or"
+        " stopped while it only waited); 1 done, but something is wrong, which is named; 2 not done, the reason is"
+        " named. Results are kept in the state directory: last-copy.json, last-check.json.",
     )
     parser.add_argument("action", choices=("copy", "check", "extend", "describe"), metavar="ACTION",
                         help="copy, check, extend or describe")  # fmt: skip
@@ -958,40 +1167,29 @@ def main(arguments: list[str] | None = None) -> int:
         if options.action == "describe":
             return describe(settings)
         check_user(settings)
-        with only_one(settings, options.action):
+        with OnlyOne(settings, options.action) as alone:
             if options.action == "check":
                 return check(settings, options.all)
-            return copy(settings, options.action == "extend", options.settle)
+            return copy(settings, options.action == "extend", options.settle, alone)
     except (NoCopy, BucketError) as error:
-        print(error, file=sys.stderr)
+        complain(error)
     except OSError as error:
-        print(f"{error.filename}: {error.strerror}" if error.filename else error, file=sys.stderr)
+        complain(f"{error.filename}: {error.strerror}" if error.filename else error)
     except Stopped as error:
-        print(f"stopped by {error}", file=sys.stderr)
+        complain(f"stopped by {error}")
     return FAILED
 
 
 def check_user(settings: dict[str, Any]) -> None:
     """Files of another user in the repository would keep the next backup from being stored. Raises NoCopy."""
-    with contextlib.suppress(FileNotFoundError):  # a repository that is gone is told of later
-        owner = os.stat(settings["repository"]).st_uid
-        if owner != os.geteuid():
-            raise NoCopy(f"this must run as the user that owns {settings['repository']} (user number {owner})")
-
-
-@contextlib.contextmanager
-def only_one(settings: dict[str, Any], action: str) -> Iterator[None]:
-    """A check may take hours, and must not keep a copy from being made."""
-    path = os.path.join(settings["state"], "bucket-check.lock" if action == "check" else "bucket-copy.lock")
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise NoCopy(f"another {action} for {settings['deployment']} is running") from None
-    finally:
-        os.close(descriptor)
+    # Its directory is root's where it is sealed; README stays with the account that borg serves it as.
+    for path in (os.path.join(settings["repository"], "README"), settings["repository"]):
+        with contextlib.suppress(FileNotFoundError):  # a repository that is gone is told of later
+            owner = os.stat(path).st_uid
+            if owner != os.geteuid():
+                raise NoCopy(f"this must run as the user that owns {path} (user number {owner})")
+            return
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

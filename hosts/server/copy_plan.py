@@ -15,12 +15,17 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import bucket
 from bucket import Listing, Version
 
 DAY = 86400
 # rclone sends larger files in parts, and the checksum the bucket shows is then one of the parts' checksums.
 PART = 16 * 1024 * 1024
 WHOLE = 64 * 1024 * 1024
+# How long a version's name is where no copy has shown it yet; AWS's have 32 letters.
+VERSION_LENGTH = 32
+# The part of the largest index from which a repository's files are a problem, which is years before they are too many.
+MANY = 1 / 4
 # Storage classes for rare access count an object as at least this many bytes.
 SMALLEST_RARE = 128 * 1024
 
@@ -65,6 +70,7 @@ _EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "keepDays": ("a number of days from 1", _number(1)),
     "lockDays": ("a number of days from 1", _number(1)),
     "lockWait": ("a number of seconds from 1", _number(1)),
+    "leastInterval": ("a number of seconds from 0", _number(0)),
     "maxAge": ("a number of hours from 1", _number(1)),
     "uploadRate": ("KiB a second, 0 for no limit", _number(0)),
     "storageClass": ("STANDARD_IA, GLACIER_IR, or null", _or(None, _text("STANDARD_IA|GLACIER_IR"))),
@@ -132,19 +138,21 @@ def is_rclones_etag(etag: str) -> bool:
 def find_version(
     known: Known, held: Held | None, candidates: list[Version], read_back: Callable[[Version], str] | None
 ) -> Version | None:
-    """The version that holds a file's bytes, the newest first; None when there is none.
+    """The version that holds a file's bytes, of those given with the newest first; None when there is none.
 
     The version of the newest copy (`held`) is right as long as the file is the same. Others are right when the bucket
-    shows the checksum that these bytes have; where it shows another kind of checksum (`read_back` given), the newest
-    three of the same size are read.
+    shows the checksum that these bytes have: the oldest of them is the original, and whoever has the writer's key can
+    put the same bytes there again with a shorter lock. Where the bucket shows another kind of checksum (`read_back`
+    given), the two oldest and the two newest of the same size are read: a segment's original is among the oldest, that
+    of a file that changes among the newest.
     """
-    same = [of for of in candidates if of.size == known.size]
+    same = [of for of in reversed(candidates) if of.size == known.size]
     version = held.version if held is not None and held.sha256 == known.sha256 else None
     for right in (lambda of: of.id == version, lambda of: of.etag == known.etag):
         if (found := next(filter(right, same), None)) is not None:
             return found
     if read_back is not None:
-        for of in same[:3]:
+        for of in dict.fromkeys([*same[:2], *same[:-3:-1]]):
             if read_back(of) == known.sha256:
                 return of
     return None
@@ -163,6 +171,31 @@ def match(
         if (version := find_version(known, held.get(path), listing.versions.get(path, []), read_back)) is not None
     }
     return found, [path for path in files if path not in found]
+
+
+def wait_for(made: float | None, now: float, interval: int) -> float:
+    """How many seconds the next copy has to wait, so that there are `interval` between it and the last one, which was
+    `made` then (None: there is none). A last one of the future is a clock that was set, and keeps nothing waiting."""
+    if made is None or made > now:
+        return 0
+    return max(0, made + interval - now)
+
+
+def check_count(paths: Iterable[str], held: dict[str, Held]) -> str | None:
+    """What is wrong with the number of a repository's files, in one line. Raises NoCopy where an index can't name them
+    all, so that nothing is uploaded which no index would name."""
+    paths = list(paths)
+    size = bucket.index_size(paths, max((len(of.version) for of in held.values()), default=VERSION_LENGTH))
+    most = len(paths) * bucket.LARGEST_INDEX // size
+    flood = "A backup a day makes some ten: look in the server's journal for who stores something all the time"
+    if size > bucket.LARGEST_INDEX:
+        raise NoCopy(
+            f"the repository has {len(paths)} files, more than the {most} or so that a copy's index can name; nothing"
+            f" was uploaded. {flood}, and run borg compact"
+        )
+    if size > bucket.LARGEST_INDEX * MANY:
+        return f"the repository has {len(paths)} files, and no copy can be made of more than {most} or so. {flood}"
+    return None
 
 
 def batches(known: dict[str, Known], missing: Iterable[str]) -> tuple[list[str], list[str], list[str]]:

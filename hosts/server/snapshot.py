@@ -6,6 +6,10 @@
 Borg writes segments, index, hints and integrity files once, and then renames or deletes them; so these are hard
 links, and the snapshot takes moments and next to no space. `config` (which borg overwrites with random bytes when it
 replaces it, unless there is another link), `transactions` (which grows) and the other small ones are copied.
+
+In a sealed repository, segments belong to root, and the kernel lets no other account make hard links of them
+(fs.protected_hardlinks). They are symbolic links: borg can neither change nor remove what is root's, so they stay what
+they are for as long as the copy's own lock is held, which whoever compacts must hold, too.
 """
 
 from __future__ import annotations
@@ -69,6 +73,11 @@ def repository_id(config: str) -> str:
         raise NoCopy("the repository's config is damaged: it has no id that can be read") from None
 
 
+def is_sealed(of: os.stat_result, user: int) -> bool:
+    """Whether a segment is root's, and the user, another one, may only read it."""
+    return of.st_uid == 0 != user
+
+
 def take_snapshot(repository: str, target: str) -> dict[str, int]:
     """Put the repository's newest finished state into an empty directory on the same file system. The repository
     must be locked. Returns `transaction`, and `settled`: the transaction that borg's `with-lock` makes when it gives
@@ -94,8 +103,10 @@ def take_snapshot(repository: str, target: str) -> dict[str, int]:
                 continue
             newest = max(newest, int(segment.name))
             # What comes after the last commit doesn't count, nor does what borg has emptied to delete it.
-            if int(segment.name) <= transaction and segment.stat().st_size > 0:
-                _link(segment.path, os.path.join(target, "data", folder, segment.name))
+            of = segment.stat()
+            if int(segment.name) <= transaction and of.st_size > 0:
+                link = os.symlink if is_sealed(of, os.geteuid()) else _link
+                link(segment.path, os.path.join(target, "data", folder, segment.name))
     # with-lock has written a segment with what was there already, and will write the commit into the next.
     return {"transaction": transaction, "settled": newest + 1}
 

@@ -1,14 +1,15 @@
 # shellcheck shell=sh
 # A regular file.
 
-# file_read PATH VALIDATE: a line with kind, mode, owner and group; the content in base64; whether VALIDATE succeeds.
+# file_read PATH VALIDATE: a line with kind, mode, owner and group; the content in base64; where VALIDATE fails, a line
+# `invalid` and its words in base64.
 file_read() {
   if [ -L "$1" ]; then
     printf 'link - - -\n%s' "$(readlink "$1" | base64 -w0)"
   elif [ -f "$1" ]; then
     stat -c 'file %04a %U %G' "$1"
     base64 -w0 <"$1"
-    if [ -n "$2" ] && ! sh -c "$2" >/dev/null 2>&1; then printf '\ninvalid'; fi
+    if [ -n "$2" ] && ! file_words=$(sh -c "$2" 2>&1); then printf '\ninvalid %s' "$(printf '%s' "$file_words" | base64 -w0)"; fi
   elif [ -e "$1" ]; then
     printf 'other - - -\n'
   else

@@ -17,16 +17,19 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-SERVER, RESTORE = ROOT / "hosts" / "server", ROOT / "hosts" / "restore"
-sys.path[:0] = [str(SERVER), str(RESTORE)]
+CHT, SERVER, RESTORE = (ROOT / "hosts" / folder for folder in ("cht", "server", "restore"))
+sys.path[:0] = [str(SERVER), str(RESTORE), str(CHT)]
 sys.dont_write_bytecode = True
 os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+# On a machine all programs are in one directory.
+os.environ["PYTHONPATH"] = os.pathsep.join(str(folder) for folder in (RESTORE, SERVER, CHT))
 
 import boto3  # noqa: E402
 import botocore.config  # noqa: E402
 
 KEEP_DAYS, LOCK_DAYS = 20, 30
 PREFIX = "moh/"
+PYTHON = {"python": sys.base_prefix, "packages": sys.prefix}
 KEYS = {name: (name.upper(), f"{name}-secret") for name in ("admin", "writer", "reader", "intruder")}
 
 
@@ -141,7 +144,8 @@ class Store:
 
 class Proxy:
     """Stands between the programs and the store. `answer` may return (status, S3's code) for a request, `change` makes
-    other headers and another content of an answer; while `down`, connections are cut; `requests` holds (method, path)
+    other headers and another content of an answer, `cut` may return after how many bytes of one the connection breaks;
+    while `down`, connections are cut; `requests` holds (method, path)
     of everything that came."""
 
     def __init__(self, port):
@@ -149,6 +153,7 @@ class Proxy:
         self.sent = 0
         self.answer = lambda method, path: None
         self.change = lambda headers, content: (headers, content)
+        self.cut = lambda method, path: None
         self.down = False
         proxy = self
 
@@ -195,7 +200,13 @@ class Proxy:
                 head = self.command == "HEAD"
                 self.send_header("Content-Length", length if head and length else str(len(content)))
                 self.end_headers()
-                if not head:
+                cut = None if head else proxy.cut(self.command, self.path)
+                if cut is not None:
+                    self.wfile.write(content[:cut])
+                    self.wfile.flush()
+                    self.close_connection = True
+                    self.connection.shutdown(socket.SHUT_RDWR)
+                elif not head:
                     self.wfile.write(content)
 
             def log_message(self, *_arguments):
@@ -227,10 +238,12 @@ class Run:
 
 
 class Deployment:
-    """A borg repository with a client that may only append, and the programs' settings for a bucket."""
+    """A borg repository with a client that may only append, and the programs' settings for a bucket. With an
+    `account` (a number), borg and the copy run as that user, whose the repository is."""
 
-    def __init__(self, store, bucket, endpoint=None, repository=None):
-        self.store, self.bucket = store, bucket
+    def __init__(self, store, bucket, endpoint=None, repository=None, account=None):
+        self.store, self.bucket, self.account = store, bucket, account
+        self.programs = SERVER
         self.folder = Path(tempfile.mkdtemp(prefix="cht-backup-copy-"))
         self.home = Path(repository).parent if repository else self.folder / "home"
         self.repository = self.home / "repository"
@@ -256,6 +269,7 @@ class Deployment:
             "keepDays": KEEP_DAYS,
             "lockDays": LOCK_DAYS,
             "lockWait": 5,
+            "leastInterval": 0,
             "maxAge": 48,
             "uploadRate": 0,
             "storageClass": None,
@@ -273,10 +287,48 @@ class Deployment:
             "BORG_RSH": str(rsh),
             "BORG_BASE_DIR": str(self.folder / "client"),
             "BORG_RELOCATED_REPO_ACCESS_IS_OK": "yes",
+            "LOGNAME": "tester",  # what an account is called that only has a number
         }
+        if account is not None:
+            self.hand_over()
         self.borg("init", "--encryption", "repokey-blake2", self.location)
         # Small segments, so that there are many: the tests' backups are small.
         self.borg("config", self.repository, "max_segment_size", "2000000")
+
+    def hand_over(self):
+        """Give everything to the account, and the copy's programs a place where it may read them."""
+        self.programs = self.folder / "bin"
+        shutil.copytree(SERVER, self.programs)
+        for path in (self.folder, *self.folder.rglob("*")):
+            os.chown(path, self.account, self.account)
+
+    def seal(self):
+        """Give root what is committed, as the server does: the account can add to it, and change or remove nothing."""
+        committed = max(int(of.suffix[1:]) for of in self.repository.glob("index.*"))
+        for of in self.repository.glob("data/*/*"):
+            if int(of.name) <= committed:
+                os.chown(of, 0, self.account)
+                of.chmod(0o440)
+        for of in (self.repository, self.repository / "data", *self.repository.glob("data/*")):
+            os.chown(of, 0, self.account)
+            of.chmod(0o1770)
+        os.chown(self.repository / "config", 0, self.account)
+        (self.repository / "config").chmod(0o640)
+
+    def _as_account(self, command):
+        """A command that runs another one as the account. Its Python may lie in root's home, where nobody else may
+        look, so the account sees another home, in a mount namespace of its own, with nothing but that."""
+        if self.account is None:
+            return command
+        home = Path.home().resolve()
+        of = {str(Path(prefix).resolve()): self.folder / name for name, prefix in PYTHON.items()}
+        inside = {prefix: folder for prefix, folder in of.items() if Path(prefix).is_relative_to(home)}
+        lines = ["set -e"]
+        lines += [f"mkdir -p {folder}; mount --bind {prefix} {folder}" for prefix, folder in inside.items()]
+        lines += [f"mount -t tmpfs -o mode=0755 tmpfs {home}"] if inside else []
+        lines += [f"mkdir -p {prefix}; mount --bind {folder} {prefix}" for prefix, folder in inside.items()]
+        lines += [f'exec setpriv --reuid {self.account} --regid {self.account} --clear-groups "$@"']
+        return ["unshare", "--mount", "sh", "-c", "\n".join(lines), "sh", *command]
 
     def set(self, **settings):
         self.settings |= settings
@@ -285,7 +337,7 @@ class Deployment:
 
     def borg(self, *words, cwd=None, check=True):
         command = ["borg", "--lock-wait", "20", *map(str, words)]
-        done = subprocess.run(command, env=self.environment, cwd=cwd, capture_output=True, text=True)
+        done = subprocess.run(self._as_account(command), env=self.environment, cwd=cwd, capture_output=True, text=True)
         if check and done.returncode != 0:
             raise AssertionError(f"{command}: {done.returncode}\n{done.stderr}")
         return done
@@ -297,8 +349,10 @@ class Deployment:
         return {path.name: path.read_bytes() for path in self.source.iterdir()}
 
     def start(self, action="copy", *words):
-        command = [sys.executable, str(SERVER / "bucket_copy.py"), action, str(self.file), *words]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        command = [sys.executable, str(self.programs / "bucket_copy.py"), action, str(self.file), *words]
+        return subprocess.Popen(
+            self._as_account(command), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd="/"
+        )
 
     def finish(self, process, action="copy"):
         output, errors = process.communicate(timeout=600)
@@ -323,9 +377,8 @@ class Deployment:
         request = {**place, "endpoint": endpoint or f"http://127.0.0.1:{self.store.port}", **asked}
         request |= {"accessKeyId": key, "secretAccessKey": secret}
         command = [sys.executable, str(RESTORE / "bucket_fetch.py"), action, *([directory] if directory else [])]
-        environment = {**os.environ, "PYTHONPATH": str(SERVER)}
         text = json.dumps(request) + "\n"
-        return subprocess.run(command, input=text, capture_output=True, text=True, env=environment)
+        return subprocess.run(command, input=text, capture_output=True, text=True)
 
     def restore(self, archive, **asked):
         """Fetch a copy, and extract an archive from it with borg: the content of the files by name."""

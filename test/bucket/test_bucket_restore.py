@@ -17,7 +17,7 @@ import time
 import unittest
 from pathlib import Path
 
-from parts import KEYS, PREFIX, RESTORE, ROOT, SERVER, Deployment, Proxy, Run, Store, wait_for
+from parts import KEYS, PREFIX, RESTORE, ROOT, Deployment, Proxy, Run, Store, wait_for
 
 sys.path.insert(0, str(ROOT / "test" / "hosts"))
 
@@ -90,11 +90,9 @@ class FromBucket(hosts.CopyOfADeployment):
         }
 
     def start(self, request, program, *words):
-        path = os.pathsep.join(str(folder) for folder in (RESTORE, SERVER, ROOT / "hosts" / "cht"))
-        environment = {**os.environ, "PYTHONPATH": path}
         running = subprocess.Popen(
             [sys.executable, "-c", PROGRAM.format(program), *words, str(self.work)],
-            env=environment, text=True, cwd="/", stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True, cwd="/", stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         running.stdin.write(json.dumps(request) + "\n")
         running.stdin.flush()
@@ -333,7 +331,7 @@ class FromBucket(hosts.CopyOfADeployment):
         place["credentials"] = str(credentials)
         done = subprocess.run(
             [sys.executable, str(RESTORE / "bucket_fetch.py"), action, *words], text=True, capture_output=True,
-            input=json.dumps({**place, **asked}) + "\n", env={**os.environ, "PYTHONPATH": str(SERVER)},
+            input=json.dumps({**place, **asked}) + "\n",
         )  # fmt: skip
         return Run(done.returncode, done.stdout, done.stderr, None)
 

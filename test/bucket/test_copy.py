@@ -6,17 +6,20 @@ Needs borg and rclone on the path, and test/bucket/requirements.txt; root for th
 
 import datetime
 import gzip
+import hashlib
 import json
 import os
 import random
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import tempfile
 import time
 import unittest
 from pathlib import Path
+from unittest import mock
 
 from botocore.exceptions import ClientError
 from parts import KEEP_DAYS, KEYS, LOCK_DAYS, PREFIX, Deployment, Proxy, Store, kill, wait_for
@@ -35,7 +38,7 @@ def setUpModule():
 class Case(unittest.TestCase):
     number = 0
 
-    def make(self, proxy=False, repository=None, **bucket_options):
+    def make(self, proxy=False, repository=None, account=None, **bucket_options):
         Case.number += 1
         name = f"copy-{Case.number}"
         store.make_bucket(name, **bucket_options)
@@ -44,7 +47,7 @@ class Case(unittest.TestCase):
             self.proxy = Proxy(store.port)
             self.addCleanup(self.proxy.stop)
             endpoint = self.proxy.endpoint
-        made = Deployment(store, name, endpoint, repository)
+        made = Deployment(store, name, endpoint, repository, account)
         self.addCleanup(made.remove)
         return made
 
@@ -395,6 +398,126 @@ class Adversity(Case):
                 subprocess.run(["umount", "--lazy", disk], check=True)
 
 
+class AnInterval(Case):
+    """Between one copy and the next, whatever comes in meanwhile."""
+
+    def recent(self, interval):
+        made = self.make()
+        made.backup("one", 1)
+        self.succeeds(made.run())
+        made.set(leastInterval=interval)
+        return made
+
+    def test_is_waited_for_and_ends_with_the_newest_state_in_the_bucket(self):
+        made = self.recent(20)
+        made.backup("two", 1)
+        began = time.time()
+        process = made.start()
+        wait_for(lambda: "this one begins at" in (process.stdout.readline()), 60, "the waiting")
+        three = made.backup("three", 1)  # in good time, and without a copy of its own
+        run = self.succeeds(made.finish(process))
+        self.assertEqual((run.report["outcome"], run.report["copy"]["number"]), ("copied", 2))
+        self.assertGreater(time.time() - began, 5)
+        first, second = (bucket_time(of["finished"]) for of in made.copies())
+        self.assertGreaterEqual(second - first, 19)
+        self.assertEqual(made.restore("three"), three)
+
+    def test_costs_no_time_where_nothing_is_new_and_keeps_locks_lengthened(self):
+        made = self.recent(3600)
+        made.set(keepDays=LOCK_DAYS + 5, lockDays=LOCK_DAYS + 6)
+        run = made.run()
+        self.assertEqual(run.report["outcome"], "unchanged")
+
+    def test_waited_for_is_no_failure_when_it_is_told_to_stop_and_others_may_run_meanwhile(self):
+        made = self.recent(3600)
+        made.backup("two", 1)
+        process = made.start()
+        wait_for(lambda: "this one begins at" in (process.stdout.readline()), 60, "the waiting")
+        made.set(leastInterval=0)
+        other = self.succeeds(made.run())
+        self.assertEqual((other.report["outcome"], other.report["copy"]["number"]), ("copied", 2))
+        process.send_signal(signal.SIGTERM)
+        run = self.succeeds(made.finish(process))
+        self.assertEqual(run.report["outcome"], "waiting")
+        self.assertTrue(run.report["ok"])
+        self.assertEqual(run.report["lastSuccessAt"], other.report["finishedAt"])
+        self.assertIn("stopped by SIGTERM while it waited, as the last copy is recent", run.report["notes"][0])
+
+
+def bucket_time(text):
+    return datetime.datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+
+
+@unittest.skipUnless(os.geteuid() == 0, "only root can seal a repository")
+class ASealedRepository(Case):
+    """What is committed is root's, and both borg and the copy run as another account."""
+
+    def sealed(self, **options):
+        made = self.make(account=54321, **options)
+        content = made.backup("one", 20)
+        made.seal()
+        return made, content
+
+    def test_is_copied_whole_and_goes_on_taking_backups(self):
+        made, content = self.sealed()
+        run = self.succeeds(made.run("copy", "--settle", "1"))
+        self.assertEqual(run.report["outcome"], "copied")
+        self.assertEqual(list(made.snapshot.iterdir()), [])
+        self.assertEqual(self.succeeds(made.run()).report["outcome"], "unchanged")
+        two = made.backup("two", 3)
+        run = self.succeeds(made.run())  # what is new isn't sealed yet
+        self.assertLess(run.report["uploadedBytes"], 4e6)
+        made.seal()
+        three = made.backup("three", 1)
+        made.seal()
+        run = self.succeeds(made.run())
+        # Nothing is read or sent anew because it was sealed meanwhile.
+        self.assertLess(run.report["uploadedBytes"], 2e6)
+        first, second, _third = made.copies()
+        made.account = None  # who restores is root
+        self.assertEqual(made.restore("one", copy=first["copy"]), content)
+        self.assertEqual(made.restore("two", copy=second["copy"]), two)
+        self.assertEqual(made.restore("three"), three)
+        made.borg("check", "--verify-data", made.repository)
+
+    def test_that_was_not_sealed_until_now_is_uploaded_only_once(self):
+        made = self.make(account=54321)
+        made.backup("one", 20)
+        self.succeeds(made.run())
+        made.seal()
+        made.backup("two", 1)
+        self.assertLess(self.succeeds(made.run()).report["uploadedBytes"], 2e6)
+
+    def test_compacted_while_it_is_copied_costs_a_run_with_a_plain_reason(self):
+        made, _content = self.sealed()
+        made.set(uploadRate=2000)
+        process = made.start()
+        wait_for(lambda: rclones(made), 60, "the upload")
+        last = max(made.repository.glob("data/*/*"), key=lambda of: of.stat().st_size * int(of.name))
+        content = last.read_bytes()
+        last.unlink()
+        run = made.finish(process)
+        self.assertEqual(run.code, 2, run)
+        self.assertRegex(run.errors, r"data/0/\d+ left the repository while it was copied, .*the next run copies")
+        self.assertEqual(len(run.errors.splitlines()), 1)
+        self.assertEqual(made.copies(), [])
+        # As retention does, which frees nothing that is still named.
+        last.write_bytes(content)
+        made.seal()
+        made.set(uploadRate=0)
+        self.succeeds(made.run())
+        self.assertEqual([of["whole"] for of in made.copies()], [True])
+
+    def test_is_copied_by_its_account_alone(self):
+        made, _content = self.sealed()
+        made.account = None
+        run = made.run()
+        self.assertEqual(run.code, 2)
+        self.assertIn("must run as the user that owns", run.errors)
+        self.assertIn("(user number 54321)", run.errors)
+        made.account = 54321
+
+
 class Attack(Case):
     """With the writer's key, as somebody has it who took over the server; and with every right that locks allow."""
 
@@ -486,6 +609,31 @@ class Attack(Case):
         self.made.run()
         self.assertEqual(self.made.restore("three"), content)
 
+    def test_the_same_bytes_put_there_with_a_short_lock_before_or_after_the_copy_are_in_no_copy_with_it(self):
+        content = self.made.backup("three", 1)
+        tomorrow = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=1)
+
+        def put(segments):
+            for of in segments:
+                self.writer.put_object(
+                    Bucket=self.made.bucket, Key=f"{PREFIX}repository/{of.relative_to(self.made.repository)}",
+                    Body=of.read_bytes(), ObjectLockMode="COMPLIANCE", ObjectLockRetainUntilDate=tomorrow,
+                )  # fmt: skip
+
+        put(self.made.repository.glob("data/*/*"))
+        (self.made.state / "bucket-state.json").unlink()
+        self.succeeds(self.made.run())
+        newest = self.versions_of_index()[0]
+        index = bucket.read_index(self.there, newest)
+        originals = {(of.path, of.id) for of in self.versions}
+        known = {path for path, _id in originals}
+        for path, of in index.objects.items():
+            until = self.there.head(f"repository/{path}", of.version)["until"]
+            self.assertGreater(until, time.time() + KEEP_DAYS * 86400, path)
+            if path.startswith("data/") and f"repository/{path}" in known:
+                self.assertIn((f"repository/{path}", of.version), originals)
+        self.assertEqual(self.made.restore("three"), content)
+
     def test_locked_versions_cannot_be_deleted_by_anybody_and_delete_markers_hide_nothing_from_a_restore(self):
         for of in self.versions:
             where = {"Bucket": self.made.bucket, "Key": PREFIX + of.path}
@@ -517,6 +665,35 @@ class Attack(Case):
         self.assertEqual(fetched.returncode, 2)
         self.assertIn("is passed over, it is no index", fetched.stdout)
         self.assertIn("config in the bucket isn't what the copy's index says", fetched.stderr)
+        self.all_restore()
+
+    def test_a_file_of_a_forged_copy_that_would_crash_borg_is_never_given_to_it(self):
+        newest = self.versions_of_index()[0]
+        index = bucket.read_index(self.there, newest)
+        path = f"index.{index.transaction}"
+        for number, (name, content, words) in enumerate(
+            (
+                (path, b"BORG_IDX" + struct.pack("<iibb", 1, 100, 4, 8) + bytes(1200), "keys have 4 bytes"),
+                (path, b"BORG_IDX" + struct.pack("<iibb", -5, 2000, 32, 8) + bytes(80000), "-5 of 2000 places"),
+                (f"integrity.{index.transaction}", b"\x91" * (2 << 20), "too large to be borg's"),
+            )
+        ):
+            with self.subTest(words):
+                version = self.there.put(f"repository/{name}", content)
+                stored = bucket.Stored(version, len(content), hashlib.sha256(content).hexdigest())
+                made = f"2031-01-01T00:00:0{number}Z"
+                lie = bucket.Index(
+                    index.deployment, index.repository, index.transaction, 99, made, {**index.objects, name: stored}
+                )
+                time.sleep(1.1)  # the bucket's clock counts seconds
+                self.there.put(bucket.index_key(made, index.transaction), bucket.pack_index(lie))
+                with tempfile.TemporaryDirectory() as folder:
+                    fetched = self.made.fetch("fetch", f"{folder}/repository")
+                    self.assertFalse(Path(folder, "repository", path).exists() and name == path)
+                    self.assertEqual(list(Path(folder).glob("repository/data/*/*")), [])
+                self.assertEqual(fetched.returncode, 2)
+                self.assertIn(words, fetched.stderr)
+                self.assertIn("--copy-as-of", fetched.stderr)
         self.all_restore()
 
     def test_an_index_of_what_is_not_there_is_passed_over(self):
@@ -573,7 +750,7 @@ class Attack(Case):
     def test_a_bucket_that_fails_is_not_taken_for_one_without_copies(self):
         proxy = Proxy(store.port)
         self.addCleanup(proxy.stop)
-        proxy.answer = lambda method, path: (403, "RequestTimeTooSkewed") if "/index/" in path else None
+        proxy.answer = lambda method, path: (403, "RequestTimeTooSkewed") if "/integrity." in path else None
         with tempfile.TemporaryDirectory() as folder:
             fetched = self.made.fetch("fetch", f"{folder}/repository", proxy.endpoint)
         self.assertEqual(fetched.returncode, 2)
@@ -684,6 +861,88 @@ class Locks(Case):
         self.assertRegex(run.errors, "aren't locked in COMPLIANCE mode for 40 days")
 
 
+class Checking(Case):
+    """What a check says of a bucket in which nothing is wrong, or nothing but the connection."""
+
+    def at_the_index(self, happens):
+        """Do something once the bucket has taken an index, before the copy hears of it."""
+        done = []
+
+        def change(headers, content):
+            writes = [path for method, path in self.proxy.requests if method == "PUT" and "/index/" in path]
+            if writes and "retention" not in writes[-1] and not done:
+                done.append(True)
+                happens()
+            return headers, content
+
+        self.proxy.requests.clear()
+        self.proxy.change = change
+
+    def nothing_is_wrong(self, check):
+        self.assertEqual((check.code, check.errors), (0, ""), check)
+        self.assertEqual(check.report["problems"], [])
+
+    def one_whose_copy_was_killed_as_it_finished(self):
+        made = self.make(proxy=True)
+        made.backup("one", 2)
+        self.succeeds(made.run())
+        made.backup("two", 2)
+        self.at_the_index(lambda: kill(copy))
+        copy = made.start()
+        wait_for(lambda: copy.poll() is not None)
+        return made
+
+    def test_while_a_copy_finishes_says_nothing_of_a_stolen_key(self):
+        made = self.make(proxy=True)
+        made.backup("one", 2)
+        self.succeeds(made.run())
+        made.backup("two", 2)
+        checks = []
+        self.at_the_index(lambda: checks.append(made.run("check")))
+        copy = self.succeeds(made.run())
+        self.nothing_is_wrong(checks[0])
+        self.assertEqual(checks[0].report["copy"], copy.report["copy"]["key"])
+
+    def test_after_a_copy_that_was_killed_as_it_finished_says_nothing_of_a_stolen_key(self):
+        made = self.one_whose_copy_was_killed_as_it_finished()
+        self.nothing_is_wrong(made.run("check"))
+        self.succeeds(made.run())
+        self.nothing_is_wrong(made.run("check"))
+
+    def test_says_that_somebody_has_the_key_when_an_index_isnt_what_this_machine_wrote(self):
+        made = self.one_whose_copy_was_killed_as_it_finished()
+        written = json.loads((made.state / "bucket-state.json").read_text())["written"]
+        store.client("writer").put_object(
+            Bucket=made.bucket, Key=f"{PREFIX}{written['key']}", Body=b"other", ContentMD5="eV8yArF8trw9S3cdjGyerw=="
+        )
+        check = made.run("check")
+        self.assertIn("somebody else has the writer's key", check.errors)
+
+    def test_goes_on_where_a_connection_broke_and_gives_an_object_up_only_after_several(self):
+        made = self.make(proxy=True)
+        made.backup("one", 6)
+        self.succeeds(made.run())
+        broke = {}
+
+        def cut(method, path):
+            if method != "GET" or "/repository/data/" not in path:
+                return None
+            broke[path] = broke.get(path, 0) + 1
+            return 300_000 if broke[path] <= 2 else None
+
+        self.proxy.cut = cut
+        self.nothing_is_wrong(made.run("check", "--all"))
+        self.assertEqual(max(broke.values()), 3)
+        self.proxy.cut = lambda method, path: 1000 if method == "GET" and "/repository/data/" in path else None
+        there = bucket.Bucket(made.settings, bucket.read_credentials(made.settings["credentials"]))
+        [path, [version]] = next(iter(there.versions("repository/", lambda of: of.size > 1e6).versions.items()))
+        self.proxy.requests.clear()
+        with mock.patch("time.sleep") as slept, self.assertRaisesRegex(bucket.BucketError, f"{path} broke off"):
+            there.checksum(f"repository/{path}", version.id)
+        self.assertEqual(len(self.proxy.requests), bucket.ATTEMPTS)
+        self.assertLess(sum(of.args[0] for of in slept.call_args_list), 60)
+
+
 class Mistakes(Case):
     """One line each, exit code 2, nothing in the bucket."""
 
@@ -779,7 +1038,7 @@ class Fetching(Case):
         with tempfile.TemporaryDirectory() as folder:
             target = f"{folder}/repository"
             # The last ones are refused: as good as an interruption.
-            self.proxy.answer = lambda method, path: (403, "AccessDenied") if "/index." in path else None
+            self.proxy.answer = lambda method, path: (403, "AccessDenied") if "/integrity." in path else None
             first = made.fetch("fetch", target, self.proxy.endpoint)
             self.assertEqual(first.returncode, 2)
             self.proxy.answer = lambda method, path: None

@@ -157,7 +157,7 @@ mv ${other} ${data}/.delete/other; mv ${other}.compact ${other}; rm ${data}/.del
       const swapped = whenRead(firstRead, "run", swap);
       const report = assertComplete(await backUp());
       assert.equal((await swapped).code, 0, (await swapped).stderr);
-      assert.deepEqual(report.notes, [`${other}.compact went away during the backup`]);
+      assert.deepEqual(report.notes, [`${other}.compact: went away during the backup`]);
       assert.equal(report.borgExitCode, 107);
       const place = await extract(report.archive as string, one, other);
       for (const path of [one, other]) assert.equal(await sha256(`${place}${path}`), await sha256(path));
@@ -184,7 +184,7 @@ mv ${other} ${data}/.delete/other; mv ${other}.compact ${other}; rm ${data}/.del
       const dropped = whenRead(firstRead, "run", `rm ${view(third)}`);
       const report = assertComplete(await backUp());
       assert.equal((await dropped).code, 0, (await dropped).stderr);
-      assert.deepEqual(report.notes, [`${view(third)} went away during the backup`]);
+      assert.deepEqual(report.notes, [`${view(third)}: went away during the backup`]);
     });
 
     it("a database's file that is lost before it comes to it makes it fail, with the archive of the rest kept", async () => {
@@ -300,18 +300,22 @@ rmdir ${scratch}`;
       assertComplete(await backUp());
     });
 
-    it("loses power in the middle of an upload: fails, and the next run finds no lock", async () => {
+    it("loses power in the middle of an upload: fails, tells when it can, and the next run finds no lock", async () => {
       const run = await interrupted(async () => {
         await kill("server");
         await start("server");
       });
-      assertFailed(run, 2, /the backup server (ended the connection|can't be reached)/);
+      // The lab's names go with its machines.
+      const reason = /the backup server('s name can't be resolved| ended the connection| can't be reached)/;
+      assertFailed(run, 2, reason);
       await alerts.listen();
+      await alerts.deliverNow();
+      await assertAlert(reason);
       assertComplete(await backUp());
     });
 
     it("has its borg killed in the middle of an upload: fails, and the next run works", async () => {
-      const run = await interrupted(() => output("server", "pkill -KILL -u cht-backup-lab -x borg"));
+      const run = await interrupted(() => output("server", "pkill -KILL -u cht-backup-lab -f /guard.py"));
       const reason = /the backup server (ended the connection|can't be reached)/;
       assertFailed(run, 2, reason);
       await assertAlert(reason);
@@ -361,6 +365,25 @@ rmdir ${scratch}`;
   });
 
   describe("when it raises the alarm", () => {
+    it("does so after an upgrade of the system's Python, too, which takes the backup's packages away", async () => {
+      const lib = `${programs}/venv/lib`;
+      const now = await output("cht", `basename ${lib}/python3*`);
+      const run = await during(
+        "cht",
+        `mv ${lib}/${now} ${lib}/python3.2`,
+        `mv ${lib}/python3.2 ${lib}/${now}`,
+        async () => {
+          const failed = await backUp();
+          await assertAlert(
+            /for python3\.2, and the system has python3\.\d+ now: `npm run pulumi -- up` installs them anew/,
+          );
+          return failed;
+        },
+      );
+      assert.equal(run.activeState, "failed");
+      assertComplete(await backUp());
+    });
+
     it("never puts the address into the journal", async () => {
       const journal = await output("cht", `journalctl --no-pager --output=cat --unit=${alertService}`);
       assert.match(journal, /1 alert\(s\) delivered/);

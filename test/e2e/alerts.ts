@@ -2,8 +2,9 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import { chtNames } from "../../components/names";
 import { exec, output, waitFor } from "../../lab/machines";
-import { settings } from "./backup";
+import { settings, state } from "./backup";
 
 const received = "/run/alerts-test";
 const program = "/run/alerts-test.py";
@@ -36,12 +37,19 @@ export async function receiveAlerts(): Promise<void> {
 
 /** The CHT machine sends its alerts nowhere, as before. */
 export async function stopAlerts(): Promise<void> {
-  await exec("cht", `: >${settings}/alerts`);
+  await exec("cht", `: >${settings}/alerts; rm -f ${state}/alerts/*`);
   await exec("server", `systemctl stop ${listener}; rm -f ${received} ${program}`);
 }
 
+/** Forgets what came, and what couldn't be delivered so far. */
 export async function forgetAlerts(): Promise<void> {
+  await output("cht", `rm -f ${state}/alerts/*`);
   await output("server", `: >${received}`);
+}
+
+/** Has the CHT machine try at once to deliver what it couldn't, and not only when it is time. */
+export async function deliverNow(): Promise<void> {
+  await output("cht", `systemctl restart ${chtNames("lab").alertLaterService}`);
 }
 
 /** Asserts that one alert came, with this title and for this reason, and takes it away. */

@@ -14,6 +14,7 @@ import {
   type Report,
   type Run,
   recovery,
+  repository,
   withPassphrase,
 } from "./backup";
 import { healthyLab } from "./hooks";
@@ -203,8 +204,14 @@ docker cp -L ${nginx}:/etc/nginx/private/key.pem ${extracted}/nginx/ >&2`);
   });
 
   it("passes borg's strictest check, which reads and decrypts every byte", async () => {
-    const check = withPassphrase(`export BORG_BASE_DIR=${extracted}/borg\nborg check --verify-data '${location}' 2>&1`);
-    const result = await exec("cht", check, { stdin: `${passphrase}\n` });
+    // Checks are the server's. On a copy, so that nobody waits for it.
+    const check = withPassphrase(`
+export BORG_BASE_DIR=/var/tmp/check/borg BORG_RELOCATED_REPO_ACCESS_IS_OK=yes
+rm -rf /var/tmp/check; mkdir /var/tmp/check
+cp -a ${repository} /var/tmp/check/; rm -rf /var/tmp/check/repository/lock.*
+borg check --verify-data /var/tmp/check/repository 2>&1
+rm -rf /var/tmp/check`);
+    const result = await exec("server", check, { stdin: `${passphrase}\n` });
     assert.equal(result.code, 0, result.stdout);
   });
 });

@@ -1,6 +1,7 @@
 /** The lab's nightly backup, started by hand and looked at from all sides. */
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
+import { readFileSync, rmSync } from "node:fs";
+import { homedir } from "node:os";
 import { join } from "node:path";
 import { chtNames, serverNames } from "../../components/names";
 import { type AnyMachine, containerOf, exec, type Machine, output } from "../../lab/machines";
@@ -141,18 +142,50 @@ borg list --short '${location}'`);
 }
 
 /** Runs a Python file of `test/e2e/machine` on a machine, with its arguments and what it reads. */
-export function python(machine: AnyMachine, file: string, args: string[] = [], stdin = ""): Promise<Result> {
+export function python(
+  machine: AnyMachine,
+  file: string,
+  args: string[] = [],
+  stdin = "",
+  interpreter = "/usr/bin/python3",
+): Promise<Result> {
   const source = readFileSync(join(__dirname, "machine", file), "utf8");
-  return run("docker", ["exec", "-i", containerOf(machine), "python3", "-c", source, ...args], {
-    stdin,
-    timeoutMs: 120_000,
-  });
+  const words = ["exec", "-i", containerOf(machine), interpreter, "-c", source, ...args];
+  // Some watch for as long as a test's work takes.
+  return run("docker", words, { stdin, timeoutMs: 600_000 });
 }
+
+/** The Python that runs borg on a machine, and so has its modules. */
+export const borgsPython = (machine: AnyMachine) => output(machine, `sed -n '1s/^#!//p' "$(command -v borg)"`);
 
 /** Ids of the CHT's containers by service. */
 export async function container(name: string): Promise<string> {
   const filters = ["project=cht", `service=${name}`].map((label) => `--filter label=com.docker.compose.${label}`);
   return output("cht", `docker ps --all --quiet ${filters.join(" ")}`);
+}
+
+const guarded = serverNames("lab", "/srv/cht-backup");
+
+/** Takes what is in the repository for right, as its administrator: the audit begins anew from there. */
+export async function approve(because: string): Promise<void> {
+  const audit = `${guarded.programs}/audit.py approve --because '${because}' ${guarded.settings}/repository.json`;
+  await output("server", `systemctl start ${guarded.sealService} && python3 -B ${audit}`);
+  // The other witnesses, as their words say.
+  await output("cht", `rm -f ${state}/drills/ledger.json`);
+  rmSync(join(homedir(), ".local", "state", "cht-backup", "archives-lab.json"), { force: true });
+}
+
+/** Runs a script as root on the server, with the seals broken for it, as an administrator does maintenance. */
+export async function maintain(because: string, script: string): Promise<void> {
+  const seal = (action: string) =>
+    output("server", `python3 -B ${guarded.programs}/seal.py ${action} ${guarded.settings}/repository.json`);
+  await seal("open");
+  try {
+    await output("server", script);
+  } finally {
+    await seal("close");
+    await approve(because);
+  }
 }
 
 /** Does something to a machine and undoes it in the end, whatever happens between. */

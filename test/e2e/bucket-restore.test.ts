@@ -4,7 +4,7 @@ import { documentCounts } from "../../lab/cht";
 import { exec, output, stateOf } from "../../lab/machines";
 import { run } from "../../toolchain/command";
 import { project } from "../../toolchain/paths";
-import { archives, assertComplete, backUp, home, recovery, repository, timer, user } from "./backup";
+import { archives, assertComplete, backUp, home, maintain, recovery, repository, timer, user } from "./backup";
 import { bucketFailedService, copiesEnded, copyNow, copyService, lastCopy, settle } from "./bucket";
 import { type Destroyed, destroy, type FreshMachine, tree } from "./fresh-machine";
 import { chtAnswers, healthyLab } from "./hooks";
@@ -161,9 +161,9 @@ describe("a restore from the bucket, with the CHT machine and the server destroy
       assert.deepEqual(await archives(passphrase), was.archives);
       const next = assertComplete(await backUp()).archive as string;
       assert.deepEqual(await archives(passphrase), [...was.archives, next]);
-      await output(
-        "server",
-        `runuser -u ${user} -- env BORG_BASE_DIR=/tmp/check borg check --repository-only ${repository}`,
+      await maintain(
+        "an earlier repository was put in its place, and checked",
+        `cd /; runuser -u ${user} -- env BORG_BASE_DIR=/tmp/check borg --lock-wait 60 check --repository-only ${repository}`,
       );
       await copyNow();
       const again = await copyNow();

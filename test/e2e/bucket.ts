@@ -22,7 +22,7 @@ export const {
 /** `last-copy.json`. */
 export interface CopyReport {
   ok: boolean;
-  outcome: "copied" | "unchanged" | "busy" | "extended" | "failed";
+  outcome: "copied" | "unchanged" | "busy" | "waiting" | "extended" | "failed";
   exitCode: number;
   startedAt: number;
   finishedAt: number;

@@ -7,7 +7,7 @@ import { stackFile } from "../../lab/stack";
 import type { Result } from "../../toolchain/command";
 import { run } from "../../toolchain/command";
 import { labFolder, project } from "../../toolchain/paths";
-import { assertNoDrift, labStack } from "./stack";
+import { assertNoDrift, connections, labStack } from "./stack";
 
 const otherFile = join(labFolder, "connection-test.yaml");
 
@@ -121,8 +121,7 @@ describe("the way to the machines", function () {
 
   it("no connection outlives a run", async () => {
     await assertNoDrift();
-    const { stdout } = await run("sh", ["-c", "ps -eww -o args | grep '[h]ost-ssh-' || true"]);
-    assert.equal(stdout, "");
+    assert.deepEqual(await connections(), []);
     const sessions = await exec("cht", "who; ss -Htn state established '( sport = :22 )' | wc -l");
     assert.match(sessions.stdout, /^0\n$/);
   });

@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { exec, output } from "../../lab/machines";
 import {
+  approve,
   assertComplete,
   backUp,
   data,
@@ -98,6 +99,7 @@ export async function removeArchives(...archives: string[]): Promise<void> {
 BORG_BASE_DIR=$(mktemp -d); export BORG_BASE_DIR; trap 'rm -rf "$BORG_BASE_DIR"' EXIT; chown ${user} "$BORG_BASE_DIR"
 cd /; runuser -u ${user} -- borg --lock-wait 60 delete ${repository} ${archives.join(" ")}`;
   await output("server", script, { stdin: `${passphrase}\n` });
+  await approve("archives of a test were taken out");
 }
 
 export interface Damaged {

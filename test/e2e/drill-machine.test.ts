@@ -76,7 +76,10 @@ describe("the drill on a third machine", function () {
     assert.ok(ofDrill.includes(own) && !ofCht.includes(own));
     const limits = (line: string) => line.replace(/ ssh-ed25519 .*/, "");
     assert.equal(limits(ofDrill), limits(ofCht));
-    assert.match(limits(ofDrill), /^restrict,command="\/usr\/bin\/borg serve --append-only /);
+    assert.match(
+      limits(ofDrill),
+      /^restrict,command="\/usr\/bin\/python3 -I \/opt\/cht-backup-server\/lab\/guard\.py /,
+    );
     const other = await exec("drill", `ssh -F ${settings}/ssh_config offsite id`);
     assert.doesNotMatch(other.stdout, /uid=/);
   });
@@ -243,7 +246,10 @@ journalctl --sync; journalctl --no-pager --output=cat --after-cursor='${cursor}'
       const secrets = `${(await recovery()).passphrase.trim()}\n${bucketSecrets().reader}\n`;
       const search = "grep -rlFf /dev/stdin /etc /opt /var/lib/cht-backup || true";
       assert.equal(await output("drill", search, { stdin: secrets }), "");
-      assert.equal(await output("drill", `ls ${state}; ls -A ${state}/drill`), "borg\ndrill\ndrills");
+      assert.equal(
+        await output("drill", `ls ${state}; ls -A ${state}/drill; ls -A ${state}/alerts`),
+        "alerts\nborg\ndrill\ndrills",
+      );
       assert.deepEqual(
         (await keys()).map((line) => line.includes(own)),
         [false],

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { drillNames } from "../../components/names";
 import { documentCounts } from "../../lab/cht";
-import { addressOf, exec, kill, output, start } from "../../lab/machines";
+import { addressOf, exec, kill, output, start, waitFor } from "../../lab/machines";
 import { run } from "../../toolchain/command";
 import { project } from "../../toolchain/paths";
 import { assertAlert, forgetAlerts, receiveAlerts, stopAlerts } from "./alerts";
@@ -238,6 +238,9 @@ ${asBefore}`,
         );
       };
       const id = await suspended(begin);
+      // The container is there before its database listens.
+      const listens = async () => (await reachable(id, ["127.0.0.1:5984"])).length === 1;
+      assert.ok(await waitFor(listens, 30_000), await output("cht", `docker logs --tail 3 ${id} 2>&1`));
       triggered = await output("cht", `systemctl show -p TriggeredBy --value ${service}`);
       meanwhile = await production();
       const [couchdb, nginx] = await Promise.all([container("couchdb"), container("nginx")]);
@@ -272,6 +275,7 @@ ${asBefore}`,
         "network",
         "login",
         "CouchDB",
+        "documents",
       ]);
     });
 

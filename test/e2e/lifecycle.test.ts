@@ -53,7 +53,7 @@ async function look(): Promise<Map<string, string>> {
 async function sweep(): Promise<void> {
   await exec(
     "cht",
-    "systemctl stop lifecycle.timer; rm -rf /srv/lifecycle /etc/systemd/system/lifecycle.*; systemctl daemon-reload",
+    "gpasswd --delete games users; systemctl stop lifecycle.timer; rm -rf /srv/lifecycle /etc/systemd/system/lifecycle.*; systemctl daemon-reload",
   );
   await exec("server", "rm -rf /srv/lifecycle; userdel lifecycle; dpkg --purge tree hello");
 }

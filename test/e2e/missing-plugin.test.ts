@@ -3,6 +3,8 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "nod
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { stringify } from "yaml";
+import { identityFile } from "../../lab/boot";
+import { addressOf } from "../../lab/machines";
 import { type Result, run } from "../../toolchain/command";
 import { project } from "../../toolchain/paths";
 import { pulumi } from "../../toolchain/pulumi";
@@ -28,6 +30,8 @@ describe("the example for AWS on a computer that lacks something", function () {
     // Pulumi names the plugin that it misses first: it may only be AWS'.
     const config = exampleForAws();
     config["cht-backup:drill"].manageDocker = false;
+    // The machines are asked before Pulumi is told of a resource.
+    config["host:machines"].cht = { address: await addressOf("cht"), user: "ubuntu", identityFile };
     config["cht-backup:firstBackup"] = false;
     writeFileSync(join(folder, "prod.yaml"), stringify({ config }));
     const { AWS_PROFILE, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, ...others } = process.env;

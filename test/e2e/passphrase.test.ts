@@ -30,7 +30,9 @@ describe("the passphrase", function () {
   });
 
   it("that an operator chooses later takes the former one's place, and the archives stay", async () => {
-    const former = JSON.parse(await mustSucceed("stack", "output", "--json", "--show-secrets")).recovery.passphrase;
+    const outputs = async () => JSON.parse(await mustSucceed("stack", "output", "--json", "--show-secrets"));
+    const { recovery: before, repositoryId } = await outputs();
+    const former = before.passphrase;
     const archives = (await list(former)).stdout;
     copyFileSync(stackFile, settingsFile);
     const withSettings = ["--config-file", settingsFile];
@@ -38,7 +40,12 @@ describe("the passphrase", function () {
 
     await mustSucceed("up", "--yes", "--skip-preview", ...withSettings);
     assert.equal((await list(chosen)).stdout, archives);
-    if (former !== chosen) assert.notEqual((await list(former)).code, 0);
+    if (former !== chosen) {
+      assert.notEqual((await list(former)).code, 0);
+      const { recovery: after } = await outputs();
+      assert.notEqual(after.key, before.key);
+      assert.equal(after.formerKeys[repositoryId], before.key, "the former export was lost");
+    }
     await output("cht", "systemctl start cht-backup-lab.service");
 
     const again = await labStack("preview", "--expect-no-changes", ...withSettings);

@@ -10,7 +10,7 @@ const cht = "/home/ubuntu/cht";
 const notes = "/var/lib/cht-restore/lab";
 const volume = "/var/lib/docker/volumes/cht_cht-ssl/_data";
 /** What of a restore runs there: borg, and the program itself. */
-const program = "python3 -B [^ ]*/bin/restore.py restore";
+const program = "(/usr/bin/)?python3 -B [^ ]*/bin/restore.py restore";
 const killAll = `pkill -KILL -f '^${program}'; pkill -KILL -x borg || true`;
 
 describe("a restore that is interrupted again and again", function () {
@@ -60,7 +60,11 @@ until pgrep -f '^/usr/bin/python3 [^ ]*/borg .* list --json ' >/dev/null; do :; 
 pkill -STOP -x borg
 touch /run/held`);
     assert.ok(await waitFor(async () => (await exec("restore", "test -e /run/held")).code === 0, 60_000));
-    const lost = await run("pkill", ["-KILL", "-f", `^ssh .*${machine.destination.split("@")[1]}.*restore.py restore`]);
+    const lost = await run("pkill", [
+      "-KILL",
+      "-f",
+      `^ssh .*${machine.destination.split("@")[1]}.*restore[.]py' 'restore'`,
+    ]);
     assert.equal(lost.code, 0);
     const [result] = await held;
     await assertStopped(result, broken);

@@ -37,15 +37,21 @@ done`;
 async function backUpCluster(): Promise<string> {
   const script = `${makeCluster}
 cp -p ${state}/last-backup.json ${state}/last-backup.prom ${cluster}/
-sed 's|"chtHome": *"[^"]*"|"chtHome": "${cluster}/cht"|' ${settings}/settings.json >${cluster}/settings.json
+sed -e 's|"chtHome": *"[^"]*"|"chtHome": "${cluster}/cht"|' -e 's|"couchdbData": *\\[\\]|"couchdbData": ${JSON.stringify(nodes)}|' \
+  ${settings}/settings.json >${cluster}/settings.json
 ${programs}/venv/bin/python -B ${programs}/bin/backup.py --config ${settings}/borgmatic.yaml ${cluster}/settings.json >&2 || [ $? -eq 1 ]
 cat ${state}/last-backup.json
 cp -p ${cluster}/last-backup.json ${cluster}/last-backup.prom ${state}/`;
   const report = JSON.parse(await output("cht", script));
-  // The lab's own database has one node, and the program sees that.
-  assert.deepEqual(report.problems, [
-    `CouchDB keeps its data in ${data}, which is not backed up (only ${nodes.join(", ")} is)`,
-  ]);
+  // The lab's own database has one node and another home, and the program sees that.
+  assert.deepEqual(
+    report.problems.map((line: string) => line.replace(/, a mount of \S+( \(.*\))?, is/, " is")),
+    [
+      `CouchDB keeps its data in ${data}, which is not backed up (only ${nodes.join(", ")} is)`,
+      `${cht}/compose is not backed up: it is outside the home ${cluster}/cht`,
+      `${data} is not backed up: it is outside the home ${cluster}/cht`,
+    ],
+  );
   return report.archive;
 }
 
@@ -94,7 +100,11 @@ describe("a restore to where", function () {
     const sudoers = "/etc/sudoers.d/90-ubuntu";
     const wrong: [make: string, undo: string, reason: RegExp][] = [
       [`mv ${sudoers} /root/`, `mv /root/90-ubuntu ${sudoers}`, /: the login may not use sudo without a password/],
-      ["mv /usr/bin/apt-get /root/", "mv /root/apt-get /usr/bin/", /: this machine has no apt-get: a restore needs/],
+      [
+        "mv /usr/bin/apt-get /root/",
+        "mv /root/apt-get /usr/bin/",
+        /: this machine has no apt-get; only Debian and Ubuntu are supported/,
+      ],
       [
         hosts,
         "cat /tmp/hosts >/etc/hosts",
@@ -132,6 +142,10 @@ apt-get purge -y -q docker.io docker-cli docker-compose containerd runc
     );
     const dry = await machine.restore("--archive", archive, "--install-docker", "--dry-run");
     assert.equal(dry.code, 0, dry.stderr);
+    assert.match(dry.stdout, /^would install Docker$/m);
+    assert.equal(await output("restore", "command -v docker || echo none"), "none");
+    const none = await machine.restore("--archive", "lab-1999-01-01T00:00:00Z", "--install-docker");
+    assert.equal(none.code, 2, "an archive that isn't there");
     await output("restore", "docker compose version");
     // The purge took the engine's data along.
     await loadImages("restore");

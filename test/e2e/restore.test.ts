@@ -100,7 +100,7 @@ describe("a restore", function () {
     const running = restore();
     // In the middle of the extraction it is made to wait, so that there is time to look.
     const suspend = `
-until [ "$(find ${staging} -type f ! -newermt 2026-11-21T12:00Z 2>/dev/null | wc -l)" -gt 5 ]; do :; done
+until find ${staging} -path '*/couchdb/_*.couch' ! -newermt 2026-11-21T12:00Z 2>/dev/null | grep -q .; do :; done
 pkill -STOP -x borg
 find ${staging} -type f ! -newermt 2026-11-21T12:00Z | wc -l`;
     const extracted = Number(await output("restore", suspend, { timeoutMs: 60_000 }));
@@ -108,7 +108,7 @@ find ${staging} -type f ! -newermt 2026-11-21T12:00Z | wc -l`;
     const added = (await output("server", authorizedKeys)).replace(keys, "").trim();
     assert.match(
       added,
-      /^restrict,expiry-time="\d{12}",command="\S*borg serve --append-only --restrict-to-repository /,
+      /^restrict,expiry-time="\d{12}",command="\S*python3 -I \/opt\/cht-backup-server\/lab\/guard\.py /,
     );
     // The word itself must not be in the search's own arguments.
     const search = `umask 077; cat > /tmp/word; cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n' | grep -cFf /tmp/word; rm /tmp/word`;
@@ -128,7 +128,7 @@ find ${staging} -type f ! -newermt 2026-11-21T12:00Z | wc -l`;
 
   it("whose files were damaged on the way is caught: named, and not put in place", async () => {
     const damage = `
-file=$(find ${staging} -type f -name '*.view' ! -newermt 2026-11-21T12:00Z | head -n 1)
+file=$(find ${staging} -path '*/couchdb/_*.couch' ! -newermt 2026-11-21T12:00Z | head -n 1)
 touch -r "$file" /tmp/time
 size=$(stat -c %s "$file")
 head -c "$size" /dev/zero > "$file"

@@ -1,6 +1,7 @@
 /** The lab's stack, as an operator drives it: `npm run pulumi -- … --stack lab`. */
 import assert from "node:assert/strict";
-import type { Result } from "../../toolchain/command";
+import { identityFile } from "../../lab/boot";
+import { type Result, run } from "../../toolchain/command";
 import { pulumi } from "../../toolchain/pulumi";
 import { type Change, changesOf } from "./preview";
 
@@ -24,6 +25,12 @@ export async function previewChanges(): Promise<Change[]> {
 /** An `up` that must succeed. @returns its output */
 export function up(): Promise<string> {
   return mustSucceed("up", "--yes", "--skip-preview");
+}
+
+/** Connections of our plugin to this lab's machines, which are no other lab's. */
+export async function connections(): Promise<string[]> {
+  const { stdout } = await run("ps", ["-eww", "-o", "args"]);
+  return stdout.split("\n").filter((line) => line.includes("host-ssh-") && line.includes(identityFile));
 }
 
 /** Asserts what a pipeline would: nothing has drifted. */

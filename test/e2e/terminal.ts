@@ -1,6 +1,7 @@
 /** A terminal on a machine, as an administrator has it: pastes into a login shell over SSH, and reads what it shows. */
 import { type ChildProcessWithoutNullStreams, spawn } from "node:child_process";
-import { Problem, plain } from "../../toolchain/progress";
+import { withoutColours } from "../../toolchain/plain";
+import { Problem } from "../../toolchain/progress";
 
 export class Terminal {
   private readonly child: ChildProcessWithoutNullStreams;
@@ -52,10 +53,11 @@ export class Terminal {
   }
 
   private async until(from: number, pattern: RegExp): Promise<string> {
-    const end = Date.now() + 60_000;
+    // A borg may be built meanwhile.
+    const end = Date.now() + 300_000;
     for (;;) {
       // A lone carriage return goes back over the line, as a progress bar does.
-      const shown = plain(this.shown.slice(from)).replace(/\r+\n/g, "\n").replaceAll("\r", "\n");
+      const shown = withoutColours(this.shown.slice(from)).replace(/\r+\n/g, "\n").replaceAll("\r", "\n");
       if (pattern.test(shown)) return shown;
       if (this.child.exitCode !== null || Date.now() > end) {
         throw new Problem(`the terminal doesn't show ${pattern}:\n${shown.slice(-2000)}`);

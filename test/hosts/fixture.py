@@ -8,6 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "hosts" / folder) for folder in ("cht", "restore", "drill", "server")]
+sys.path.insert(0, str(ROOT / "provider" / "scripts"))
 sys.dont_write_bytecode = True
 
 SERVER = json.loads((ROOT / "test" / "fixtures" / "couchdb-small.json").read_text())

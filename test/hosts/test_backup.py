@@ -2,14 +2,19 @@ import contextlib
 import io
 import json
 import os
+import signal
+import subprocess
 import tempfile
+import time
 import unittest
 from pathlib import Path
+from unittest import mock
 
-import fixture  # noqa: F401  (puts the scripts on the path)
+import fixture
 
 import alert
 import backup
+import plain
 
 
 class BorgmaticsWords(unittest.TestCase):
@@ -67,27 +72,238 @@ class Settings(unittest.TestCase):
         self.assertIn("deployment must be", self.refusal("[]"))
 
 
+class Counter(unittest.TestCase):
+    """Of a machine that has never written to the repository, or has lost its state."""
+
+    def setUp(self):
+        scratch = tempfile.TemporaryDirectory()
+        self.addCleanup(scratch.cleanup)
+        self.run_ = backup.Backup(Settings.good, "/nowhere/borgmatic.yaml", False)
+        self.run_.state = scratch.name
+        self.security = Path(scratch.name, "borg/.config/borg/security")
+        self.asked = []
+
+    def begin(self, printed, code=0, words=""):
+        def borgmatic(*arguments, **_options):
+            self.asked.append(arguments)
+            return subprocess.Popen(
+                [
+                    "sh",
+                    "-c",
+                    'printf %s "$1"; printf %s "$2" >&2; exit "$3"',
+                    "sh",
+                    printed,
+                    words,
+                    str(code),
+                ],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+
+        with mock.patch.object(self.run_, "_borgmatic", borgmatic):
+            self.run_.begin_counter()
+
+    def test_begins_with_the_time_before_anything_is_written(self):
+        before = int(time.time())
+        self.begin(json.dumps([{"repository": {"id": "5a" * 32}}]))
+        file = self.security / ("5a" * 32) / "nonce"
+        text = file.read_text()
+        self.assertRegex(text, "^[0-9a-f]{16}$")
+        self.assertTrue(before <= int(text, 16) >> 31 <= time.time())
+        self.assertEqual(file.stat().st_mode & 0o777, 0o600)
+
+    def test_that_is_there_stays_and_borg_isnt_asked(self):
+        file = self.security / ("5a" * 32) / "nonce"
+        file.parent.mkdir(parents=True)
+        file.write_text("0000000010000123")
+        self.begin("")
+        self.assertEqual((file.read_text(), self.asked), ("0000000010000123", []))
+
+    def test_ssh_is_asked_where_borg_knows_only_that_the_connection_ended(self):
+        configuration = Path(self.run_.state, "ssh_config")
+        configuration.write_text("Host offsite\n HostName 127.0.0.1\n Port 1\n BatchMode yes\n")
+        self.run_.configuration = f"{self.run_.state}/borgmatic.yaml"
+        words = "offsite: Connection closed by remote host\nreturned non-zero exit status 81.\n"
+        with self.assertRaisesRegex(
+            backup.NoBackup, r"the backup server can't be reached \(ssh: connect to .* refused\)"
+        ):
+            self.begin("", 1, words)
+
+    def test_that_cant_be_begun_is_no_backup_and_the_reason_is_named(self):
+        words = "offsite: Connection closed by remote host\nreturned non-zero exit status 81.\n"
+        with self.assertRaisesRegex(backup.NoBackup, "the backup server ended the connection"):
+            self.begin("", 1, words)
+        for printed in ("[]", '[{"repository": {"id": "../x"}}]', "{"):
+            with self.assertRaises(backup.NoBackup):
+                self.begin(printed)
+        self.assertFalse(self.security.exists())
+
+
+class Swapped(unittest.TestCase):
+    """Files that a compaction swaps while borg comes to them."""
+
+    def problems_with(self, name):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, name)
+            path.touch()
+            run = backup.Backup(Settings.good, "/nowhere/borgmatic.yaml", False)
+            run.places["manifestBefore"] = f"{folder}/manifest"
+            warning = f"{path}: stat: [Errno 2] No such file or directory: '{name}'"
+            archives = [{"name": run.archive, "id": "1", "time": "now"}]
+            with (
+                mock.patch.multiple(run, collect=mock.DEFAULT, begin_counter=mock.DEFAULT),
+                mock.patch.multiple(run, manifest_before=lambda: {}, look_up=lambda: archives),
+                mock.patch.object(run, "borg", lambda *_words: (107, [warning], "")),
+                contextlib.redirect_stdout(io.StringIO()),
+            ):
+                return run.run()["problems"]
+
+    def test_a_shard_that_is_missing_for_that_is_a_problem_and_a_view_which_couchdb_rebuilds_is_none(self):
+        self.assertIn("was being replaced when borg came", "\n".join(self.problems_with("medic.1.couch")))
+        self.assertEqual(self.problems_with("0123.view"), [])
+
+
+class AskingCouchDB(unittest.TestCase):
+    """Of a database that it is just deleting CouchDB says 500 before it says that there is none."""
+
+    COUNTS = {"doc_count": 3, "doc_del_count": 1, "update_seq": "9-g1AAAA"}
+
+    def ask(self, answers):
+        """Its answers by path, one after the other; a number is a status."""
+
+        def opened(_opener, request, timeout):
+            path = request.full_url.partition(":5984")[2]
+            answer = answers[path].pop(0) if len(answers[path]) > 1 else answers[path][0]
+            if isinstance(answer, int):
+                raise backup.urllib.error.HTTPError(request.full_url, answer, "", {}, None)
+            return contextlib.closing(io.BytesIO(json.dumps(answer).encode()))
+
+        with mock.patch("urllib.request.OpenerDirector.open", opened), mock.patch("backup.time.sleep"):
+            return sorted(backup.ask_couchdb("couchdb", "medic", "secret"))
+
+    def test_a_database_that_is_being_deleted_is_asked_for_once_more(self):
+        names = ["gone", "made", "medic", "unlisted"]
+        asked = {
+            "/_all_dbs": [names, names[:3]],
+            "/gone": [500, 404],
+            "/made": [500, self.COUNTS],
+            "/medic": [self.COUNTS],
+            "/unlisted": [500],
+        }
+        self.assertEqual(self.ask(asked), ["made", "medic"])
+
+    def test_one_that_cant_be_opened_is_a_fault(self):
+        with self.assertRaises(backup.urllib.error.HTTPError) as raised:
+            self.ask({"/_all_dbs": [["medic"]], "/medic": [500]})
+        self.assertEqual(raised.exception.code, 500)
+
+
 class DataDirectory(unittest.TestCase):
     def test_an_empty_mount_point_is_refused(self):
         with tempfile.TemporaryDirectory() as folder:
             with self.assertRaisesRegex(backup.NoBackup, "is its disk mounted"):
-                backup.check_data_directory(folder)
+                backup.check_data_directory(folder, {})
             with self.assertRaisesRegex(backup.NoBackup, "can't be read"):
-                backup.check_data_directory(f"{folder}/nowhere")
+                backup.check_data_directory(f"{folder}/nowhere", {})
 
 
-class Opening(unittest.TestCase):
-    def test_the_kernel_tells_when_a_file_is_opened(self):
-        with tempfile.NamedTemporaryFile() as file:
-            descriptor = backup.watch_opening(file.name)
-            try:
-                os.set_blocking(descriptor, False)
-                with self.assertRaises(BlockingIOError):
-                    os.read(descriptor, 100)
-                open(file.name).close()
-                self.assertTrue(os.read(descriptor, 100))
-            finally:
-                os.close(descriptor)
+class Idle(unittest.TestCase):
+    """Of the processes of a run: borgmatic, borg, ssh."""
+
+    def look(self, *moments):
+        """What is said at the last of the moments: seconds, then the work of borg and of ssh by then."""
+        idle = backup.Idle()
+        for now, borg, ssh in moments:
+            work = {1: borg, 2: ssh}
+            with (
+                mock.patch.object(backup, "work_done", work.get),
+                mock.patch.object(backup, "name_of", {1: "borg", 2: "ssh"}.get),
+                mock.patch.object(backup, "open_files", lambda _process: ["/srv/couchdb/pipe"]),
+            ):
+                said = idle.look([1, 2], now)
+        return said
+
+    def test_a_run_in_which_nothing_happens_is_ended_and_the_file_it_stands_at_named(self):
+        self.assertIsNone(self.look((0, 5, 5), (backup.IDLE_LIMIT, 5, 5)))
+        said = self.look((0, 5, 5), (backup.IDLE_LIMIT + 1, 5, 5))
+        self.assertIn("borg and its ssh did nothing for 15 minutes", said)
+        self.assertIn("/srv/couchdb/pipe", said)
+
+    def test_a_living_connection_doesnt_keep_a_run_for_ever_in_which_borg_does_nothing(self):
+        ticks = [(second, 5, second) for second in range(0, backup.STUCK_LIMIT + 600, 600)]
+        self.assertIsNone(self.look(*ticks))
+        self.assertIn("borg did nothing for 360 minutes", self.look(*ticks, (backup.STUCK_LIMIT + 601, 5, 0)))
+
+    def test_where_the_kernel_doesnt_tell_nothing_is_said(self):
+        self.assertIsNone(self.look((0, None, 5), (1e9, None, 5)))
+        self.assertIn("borg did nothing", self.look((0, 5, None), (1e9, 5, None)))
+
+    def test_where_the_kernel_doesnt_name_the_processes_nothing_is_said(self):
+        idle = backup.Idle()
+        self.assertIsNone(idle.look([], 0))
+        self.assertIsNone(idle.look([], 1e6))
+
+
+class AFaultOfTheProgram(unittest.TestCase):
+    def run_main(self, folder, **patched):
+        path = os.path.join(folder, "settings.json")
+        Path(path).write_text(json.dumps(Settings.good))
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
+            stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+            for name, value in patched.items():
+                stack.enter_context(mock.patch.object(backup.Backup, name, value))
+            made = backup.Backup.__init__
+
+            def inside(run, *arguments):
+                made(run, *arguments)
+                run.state, run.scratch = f"{folder}/state", f"{folder}/run/collect"
+
+            stack.enter_context(mock.patch.object(backup.Backup, "__init__", inside))
+            for number in backup.SIGNALS:
+                stack.callback(signal.signal, number, signal.getsignal(number))
+            return backup.main([path])
+
+    def test_has_an_exit_code_of_its_own_and_a_report_of_today(self):
+        def fails(_run):
+            raise TypeError("a fault")
+
+        with tempfile.TemporaryDirectory() as folder:
+            os.mkdir(f"{folder}/state")
+            report = Path(folder, "state/last-backup.json")
+            report.write_text(
+                json.dumps({"problems": ["of last night"], "lastSuccessAt": 7, "finishedAt": 8})
+            )
+            began = time.time()
+            self.assertEqual(self.run_main(folder, collect=fails), plain.BUG)
+            said = json.loads(report.read_text())
+        self.assertEqual(said["problems"], ["a fault of the backup program itself: TypeError: a fault"])
+        self.assertGreaterEqual(said["finishedAt"], int(began))
+        self.assertEqual(
+            (said["ok"], said["archive"], said["exitCode"], said["lastSuccessAt"]), (False, None, 70, 7)
+        )
+
+    def test_is_no_exit_code_of_any_programs_own(self):
+        """Python's own would be 1: "a backup was made", "the copy is wrong", "something was found"."""
+        programs = [
+            path for path in Path(fixture.ROOT, "hosts").glob("*/*.py") if "def main(" in path.read_text()
+        ]
+        # The guard is a session, snapshot.py's words are read by its caller, confined.py becomes another.
+        programs = [path for path in programs if path.name not in ("guard.py", "snapshot.py", "confined.py")]
+        self.assertGreater(len(programs), 8)
+        for path in programs:
+            self.assertIn("exit_with(main)", path.read_text().splitlines()[-1], path.name)
+
+    def test_is_said_and_not_hidden(self):
+        def fails():
+            raise KeyError("missing")
+
+        with contextlib.redirect_stderr(io.StringIO()) as said, self.assertRaises(SystemExit) as ended:
+            plain.exit_with(fails)
+        self.assertEqual(ended.exception.code, 70)
+        self.assertIn("KeyError: 'missing'", said.getvalue())
+        self.assertIn("a fault of the program itself", said.getvalue())
 
 
 class Alerts(unittest.TestCase):
@@ -99,6 +315,19 @@ class Alerts(unittest.TestCase):
         )
         self.assertEqual(title, "CHT backup lab failed on host")
         self.assertEqual(text, "no backup was made (T): disk full")
+
+    def test_last_nights_result_is_not_told_as_tonights(self):
+        """Of a run that failed by itself, but before it could write its own."""
+        tonight = {
+            "Result": "exit-code",
+            "ExecMainStatus": "70",
+            "ExecMainStartTimestampMonotonic": "100000000",
+        }
+        last = {**self.failed, "finishedAt": 1000.0}
+        self.assertIn("disk full", alert.describe("lab", "host", last, tonight, 900.0)[1])
+        text = alert.describe("lab", "host", last, tonight, 90_000.0)[1]
+        self.assertNotIn("disk full", text)
+        self.assertIn("a fault of the program itself", text)
 
     def test_an_older_result_is_not_taken_for_that_of_a_killed_run(self):
         for last in ({"ok": True, "lastSuccessAt": 1, "problems": []}, self.failed, None):

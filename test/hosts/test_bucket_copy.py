@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import subprocess
 import tempfile
 import time
 import unittest
@@ -11,7 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
-import fixture  # noqa: F401
+import fixture
 
 import alert
 import bucket
@@ -38,6 +39,7 @@ SETTINGS = {
     "keepDays": 90,
     "lockDays": 120,
     "lockWait": 600,
+    "leastInterval": 0,
     "maxAge": 48,
     "uploadRate": 0,
     "storageClass": "GLACIER_IR",
@@ -77,6 +79,7 @@ class Settings(unittest.TestCase):
             "mode": "compliance",
             "keepDays": True,
             "lockDays": 0,
+            "leastInterval": -1,
             "uploadRate": -1,
             "storageClass": "DEEP_ARCHIVE",
             "readBack": "some",
@@ -129,17 +132,35 @@ class WhatTheBucketHas(unittest.TestCase):
         held = Held("v9", 5, "b" * 64, None)
         self.assertIsNone(copy_plan.find_version(self.known, held, [version(id_="v9", etag="other")], None))
 
+    def test_is_the_oldest_version_with_these_bytes_whoever_puts_them_there_again(self):
+        again, original = (
+            version(id_="again", modified=200.0),
+            version(id_="original", modified=100.0, latest=False),
+        )
+        self.assertIs(copy_plan.find_version(self.known, None, [again, original], None), original)
+        contents = {"again": SHA, "original": SHA}
+        shown_otherwise = [
+            version(id_=of.id, etag="kms", modified=of.modified, latest=of.latest) for of in (again, original)
+        ]
+        found = copy_plan.find_version(self.known, None, shown_otherwise, lambda of: contents[of.id])
+        self.assertEqual(found.id, "original")
+
     def test_is_read_back_where_the_bucket_shows_another_kind_of_checksum(self):
-        contents = {"v1": "b" * 64, "v2": SHA}
-        candidates = [version(id_=id_, etag="kms") for id_ in ("v1", "v2")]
-        found = copy_plan.find_version(self.known, None, candidates, lambda of: contents[of.id])
-        self.assertIs(found, candidates[1])
+        candidates = [version(id_=str(number), etag="kms") for number in range(9)]
+        for right in (0, 8):
+            found = copy_plan.find_version(
+                self.known, None, candidates, lambda of, right=right: SHA if of.id == str(right) else "b" * 64
+            )
+            self.assertIs(found, candidates[right])
 
     def test_does_not_cost_a_reading_for_each_version_that_somebody_planted(self):
         asked = []
         many = [version(id_=str(number), etag="kms") for number in range(50)]
         self.assertIsNone(copy_plan.find_version(self.known, None, many, lambda of: asked.append(of) or "x"))
-        self.assertLessEqual(len(asked), 3)
+        self.assertLessEqual(len(asked), 4)
+        asked.clear()
+        copy_plan.find_version(self.known, None, many[:3], lambda of: asked.append(of) or "x")
+        self.assertEqual(len(asked), 3)
 
     def reader_back(self, versions, encryptions, held=None):
         """What a run makes of a bucket; `encryptions` has what HEAD says, None for a refusal."""
@@ -169,6 +190,24 @@ class WhatTheBucketHas(unittest.TestCase):
         read = self.reader_back([planted], {"planted": None})
         self.assertNotEqual(read(planted), SHA)
         self.assertIsNone(self.reader_back([], {}))
+
+    def test_of_more_files_than_an_index_can_name_nothing_is_uploaded_and_many_are_told_of_long_before(self):
+        def check(count, version=32):
+            paths = [f"data/{number // 1000}/{number}" for number in range(count)]
+            return copy_plan.check_count(paths, {"config": Held("v" * version, 5, SHA, None)})
+
+        self.assertIsNone(check(30_000))
+        self.assertRegex(check(70_000), r"has 70000 files, and no copy can be made of more than \d{6} or so")
+        with self.assertRaisesRegex(copy_plan.NoCopy, "has 210000 files, more than .*; nothing was uploaded"):
+            check(210_000)
+        with tempfile.TemporaryDirectory() as state:
+            run = bucket_copy.Copy({**SETTINGS, "state": state})
+            run.taken = lambda: [f"data/{number // 1000}/{number}" for number in range(250_000)]
+            with self.assertRaisesRegex(copy_plan.NoCopy, "nothing was uploaded"):
+                run.copy(None, {})  # there is no bucket to ask
+        # Some storages have longer names for versions.
+        with self.assertRaises(copy_plan.NoCopy):
+            check(150_000, version=100)
 
     def test_segments_go_first_by_number_and_the_files_that_change_last(self):
         sizes = {"index.7": 10**6, "data/0/10": 10**6, "data/0/9": 10**6, "config": 900, "data/0/11": 17}
@@ -211,6 +250,73 @@ class LocksAndSettings(unittest.TestCase):
         ):
             with self.subTest(f"{wanted} {has} {default}"):
                 self.assertEqual(copy_plan.lock_mode(wanted, has, default), expected)
+
+    def locked(self, versions, locks, held=None):
+        """What a copy of one file believes of its version; `locks` has what HEAD says."""
+        lengthened = []
+        there = SimpleNamespace(
+            head=lambda _path, id_: {"mode": "COMPLIANCE", "until": locks[id_], "encryption": None},
+            lengthen=lambda _path, id_, _mode, until: lengthened.append((id_, until)),
+        )
+        with tempfile.TemporaryDirectory() as state:
+            run = bucket_copy.Copy({**SETTINGS, "state": state})
+            run.lock = {"mode": "COMPLIANCE", "days": 120}
+            run.memory.held = held or {}
+            known = Known(5, 0, 0, SHA, "e1")
+            found, missing = copy_plan.match(
+                {"data/0/1": known}, run.memory.held, Listing({"data/0/1": versions}, set()), None
+            )
+            self.assertEqual(missing, [])
+            return run.locked(there, {"data/0/1": known}, found)["data/0/1"], lengthened
+
+    def test_are_looked_up_for_every_version_that_no_earlier_copy_names(self):
+        now = time.time()
+        fresh = version(modified=now + 60)  # as if it came during this run
+        of, lengthened = self.locked([fresh], {"v1": now + DAY})
+        self.assertEqual([id_ for id_, _until in lengthened], ["v1"])
+        self.assertGreater(of.until, now + 119 * DAY)
+        of, lengthened = self.locked([fresh], {"v1": now + 100 * DAY})
+        self.assertEqual((of.until, lengthened), (now + 100 * DAY, []))
+
+    def put_small(self, refused=()):
+        """What a run with a small and a large file leaves to rclone, what it put, and what it believes."""
+        puts = {}
+
+        def put(path, content, lock):
+            if path in refused:
+                raise bucket.ObjectRefused("refused")
+            puts[path] = (content, lock)
+            return f"version of {path}"
+
+        with tempfile.TemporaryDirectory() as state:
+            run = bucket_copy.Copy({**SETTINGS, "state": state, "snapshot": state})
+            run.lock = {"mode": "COMPLIANCE", "days": 120}
+            os.mkdir(run.snapshot)
+            files = {}
+            for name, size in (("nonce", 8), ("index.7", bucket_copy.SMALL + 1)):
+                Path(run.snapshot, name).write_bytes(bytes(size))
+                files[name] = Known(size, 0, 0, hashlib.sha256(bytes(size)).hexdigest(), "")
+            left = run.put_small(SimpleNamespace(put=put), files, ["index.7", "nonce"])
+            return left, puts, run.own
+
+    def test_of_small_files_are_set_as_they_are_uploaded_and_need_no_look(self):
+        left, puts, own = self.put_small()
+        self.assertEqual((left, set(puts)), (["index.7"], {"repository/nonce"}))
+        content, (mode, until) = puts["repository/nonce"]
+        self.assertEqual((content, mode), (bytes(8), "COMPLIANCE"))
+        self.assertAlmostEqual(until, time.time() + 120 * DAY, delta=60)
+        of = own["nonce"]
+        self.assertEqual(
+            (of.version, of.until, of.mode), ("version of repository/nonce", until, "COMPLIANCE")
+        )
+
+    def test_that_the_bucket_does_not_let_anybody_set_cost_no_copy(self):
+        left, _puts, own = self.put_small(refused=["repository/nonce"])
+        self.assertEqual((left, own), (["index.7", "nonce"], {}))
+
+    def test_are_not_looked_up_for_what_the_last_copy_names(self):
+        held = {"data/0/1": Held("v1", 5, SHA, time.time() + 100 * DAY, "COMPLIANCE")}
+        self.assertEqual(self.locked([version()], {}, held)[0], held["data/0/1"])
 
     def test_are_looked_up_again_when_another_mode_is_wanted(self):
         with tempfile.TemporaryDirectory() as state:
@@ -314,6 +420,15 @@ class Indexes(unittest.TestCase):
                 bucket.unpack_index(gzip.compress(text))
         with self.assertRaisesRegex(ValueError, "too large"):
             bucket.read_index(None, version(size=bucket.LARGEST_INDEX + 1))
+
+    def test_are_no_larger_than_was_reckoned_and_hardly_smaller(self):
+        for count, length in ((3, 32), (5000, 32), (5000, 110)):
+            paths = ["config", "index.7", *(f"data/{number // 1000}/{number}" for number in range(count))]
+            objects = {path: Stored("v" * length, 10**12 - 1, SHA) for path in paths}
+            size = len(gzip.decompress(bucket.pack_index(index(objects=objects))))
+            reckoned = bucket.index_size(paths, length)
+            self.assertLessEqual(size, reckoned)
+            self.assertLess(reckoned, size * 1.1 + 400)
 
     def test_too_large_to_be_read_again_are_not_written(self):
         with (
@@ -467,6 +582,45 @@ class Errors(unittest.TestCase):
         self.assertEqual(rclone.reason(), "something else")
 
 
+class BorgsIndex(unittest.TestCase):
+    """Whoever has the writer's key can forge a copy; borg reads its files as root."""
+
+    def header(self, entries=5, buckets=10, key=32, value=8, magic=b"BORG_IDX", size=18 + 10 * 40):
+        packed = bucket_fetch.INDEX_HEADER.pack(magic, entries, buckets, key, value)
+        return bucket_fetch.mistaken_header(packed, size)
+
+    def test_that_may_be_one_is_taken(self):
+        self.assertIsNone(self.header())
+        self.assertIsNone(self.header(entries=0, buckets=1, size=58))
+        self.assertIsNone(self.header(entries=10))
+
+    def test_that_lies_is_refused_with_what_is_wrong(self):
+        for wrong, words in (
+            ({"key": 4}, "keys have 4 bytes"),
+            ({"key": -32}, "keys have -32 bytes"),
+            ({"value": 127}, "values 127"),
+            ({"value": 0}, "values 0"),
+            ({"entries": -5}, "-5 of 10 places"),
+            ({"entries": 11}, "11 of 10 places"),
+            ({"entries": 0, "buckets": 0, "size": 18}, "0 of 0 places"),
+            ({"buckets": -1, "entries": 0}, "0 of -1 places"),
+            ({"size": 419}, "419 bytes"),
+            ({"magic": b"BORG2IDX"}, "begin"),
+        ):
+            with self.subTest(str(wrong)):
+                self.assertIn(words, self.header(**wrong))
+        self.assertEqual(bucket_fetch.mistaken_header(b"BORG_IDX", 8), "it is cut off")
+
+
+class AnInterval(unittest.TestCase):
+    def test_is_kept_between_copies_and_a_clock_that_was_set_keeps_nothing_waiting(self):
+        self.assertEqual(copy_plan.wait_for(None, 1000, 600), 0)
+        self.assertEqual(copy_plan.wait_for(900, 1000, 600), 500)
+        self.assertEqual(copy_plan.wait_for(400, 1000, 600), 0)
+        self.assertEqual(copy_plan.wait_for(900, 1000, 0), 0)
+        self.assertEqual(copy_plan.wait_for(1001, 1000, 600), 0)
+
+
 class Settling(unittest.TestCase):
     def waited(self, age, settle, lock_wait=1):
         with tempfile.TemporaryDirectory() as repository:
@@ -517,6 +671,63 @@ class Alert(unittest.TestCase):
         self.assertIn("ended with signal", text)
         self.assertIn("journalctl -u cht-bucket-copy-moh", text)
         self.assertNotIn("old", text)
+
+
+class HandedOver(unittest.TestCase):
+    """systemd hands the bucket's key to the unit, which can't read the file itself."""
+
+    def setUp(self):
+        scratch = tempfile.TemporaryDirectory()
+        self.addCleanup(scratch.cleanup)
+        self.folder = Path(scratch.name)
+        self.key = self.folder / "key"
+        self.key.write_text("[default]\naws_access_key_id = A\naws_secret_access_key = hunter2\n")
+        self.settings = {"deployment": "moh", "credentials": str(self.key)}
+        (self.folder / "bucket").write_text("none")  # SetCredential=
+        environment = mock.patch.dict(os.environ, CREDENTIALS_DIRECTORY=scratch.name, INVOCATION_ID="1")
+        environment.start()
+        self.addCleanup(environment.stop)
+
+    def reason(self, *drop_ins):
+        done = subprocess.CompletedProcess([], 0, stdout=" ".join(map(str, drop_ins)) + "\n")
+        with mock.patch("subprocess.run", return_value=done), self.assertRaises(bucket_copy.NoCopy) as caught:
+            bucket_copy.credentials_path(self.settings)
+        self.assertNotIn("hunter2", str(caught.exception))
+        return str(caught.exception)
+
+    def drop_in(self, name, text):
+        path = self.folder / name
+        path.write_text(text)
+        return path
+
+    def test_the_key_is_taken_where_it_arrived(self):
+        (self.folder / "bucket").write_text(self.key.read_text())
+        self.assertEqual(bucket_copy.credentials_path(self.settings), str(self.folder / "bucket"))
+
+    def test_a_drop_in_for_all_units_that_takes_the_key_away_is_named(self):
+        other = self.drop_in("10-limits.conf", "[Service]\nLimitNOFILE=1024\n")
+        lxc = self.drop_in("zzz-lxc-service.conf", "[Service]\nProcSubset=all\nLoadCredential=\n")
+        reason = self.reason(other, lxc)
+        self.assertIn(f"LoadCredential= is taken away again in {lxc} (LXC", reason)
+        self.assertNotIn("10-limits", reason)
+
+    def test_it_is_named_where_the_stand_in_was_taken_away_too(self):
+        lxc = self.drop_in("zzz-lxc-service.conf", "[Service]\nLoadCredential =\nSetCredential=\n")
+        with mock.patch.dict(os.environ), mock.patch("os.access", return_value=False):
+            del os.environ["CREDENTIALS_DIRECTORY"]
+            self.assertIn(str(lxc), self.reason(lxc))
+
+    def test_without_such_a_drop_in_it_says_what_the_unit_must_have(self):
+        self.assertIn("must show LoadCredential=bucket:", self.reason())
+
+    def test_a_file_that_is_missing_is_named_as_such(self):
+        self.key.unlink()
+        self.assertRegex(self.reason(), "the file is missing; `npm run pulumi -- up` writes it")
+
+    def test_the_units_stand_in_is_the_word_that_is_looked_for(self):
+        for what in ("copy", "check"):
+            unit = (fixture.ROOT / f"hosts/server/cht-bucket-{what}.service").read_text()
+            self.assertIn(f"\nSetCredential=bucket:{bucket_copy.STAND_IN.decode()}\n", unit)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import shutil
 import struct
 import unittest
 
+import xxhash
 from fixture import SERVER, couchdb
 
 import couch_files
@@ -97,6 +98,168 @@ class Counting(unittest.TestCase):
         with contextlib.redirect_stderr(io.StringIO()) as err:
             self.assertEqual(couch_files.main([str(self.data / "nowhere")]), 2)
         self.assertIn("not a directory", err.getvalue())
+
+
+class OfALiveCouchDB(unittest.TestCase):
+    """What a CouchDB that works leaves on the disk for a moment, or for ever when it dies then."""
+
+    def setUp(self):
+        self.scratch, self.data = couchdb()
+        self.addCleanup(self.scratch.cleanup)
+        self.view = next((self.data / ".shards" / RANGE).rglob("*.view"))
+        self.shards = self.data / "shards" / RANGE
+
+    def scan(self, problems=()):
+        found = couch_files.scan(str(self.data))
+        self.assertEqual(found["problems"], list(problems))
+        return found
+
+    def test_a_view_whose_building_has_just_begun_counts_as_not_built(self):
+        self.view.write_bytes(header(b"h\2" + binary(b"s" * 16) + atom("nil")))
+        name = str(self.view.relative_to(self.data))
+        self.assertEqual(self.scan()["views"][name]["updateSequence"], 0)
+        self.view.write_bytes(b"")
+        found = self.scan()
+        self.assertEqual((found["views"][name]["updateSequence"], found["unreadableViews"]), (0, []))
+
+    def test_a_view_that_cannot_be_read_is_a_note_as_couchdb_builds_it_anew(self):
+        index_of_couchdb_1 = (
+            b"h\2" + binary(b"s" * 16) + b"h\5" + atom("index_header") + b"a\7a\0" + atom("nil") + b"j"
+        )
+        for content in (b"garbage" * 999, b"\1" * 9000, header(index_of_couchdb_1), header(atom("nil"))):
+            self.view.write_bytes(content)
+            found = self.scan()
+            self.assertEqual(found["unreadableViews"], [str(self.view.relative_to(self.data))])
+            self.assertIn("builds this view anew", "\n".join(found["notes"]))
+
+    def test_a_database_that_has_just_been_made_counts_as_empty(self):
+        for folder in (self.data / "shards").iterdir():
+            (folder / "new.1800000000.couch").write_bytes(b"")
+        new = self.scan()["databases"]["new"]
+        self.assertEqual((new["documents"], new["updateSequence"], new["shards"]), (0, 0, 12))
+        # Some of its shards have their first header by then.
+        uuid, nil = binary(b"u" * 32), atom("nil")
+        first = (
+            b"h\x10" + atom("db_header") + b"a\x08a\0a\0" + nil * 6 + b"b\0\0\3\xe8" + uuid + b"ja\0a\1" + nil
+        )
+        (self.shards / "new.1800000000.couch").write_bytes(header(first))
+        self.assertEqual(self.scan()["databases"]["new"], {**new, "size": couch_files.BLOCK})
+
+    def test_a_file_that_has_lost_everything_is_not_taken_for_a_new_one(self):
+        file = self.data / SHARD
+        file.write_bytes(b"")
+        self.assertIn(
+            f"{file}: empty file, but its database has changes", couch_files.scan(str(self.data))["problems"]
+        )
+
+    def test_an_empty_file_of_an_older_database_of_that_name_is_no_loss(self):
+        (self.shards / "medic.1600000000.couch").write_bytes(b"")
+        self.scan()
+
+    def test_the_list_of_databases_may_be_empty_only_where_there_are_none(self):
+        file = self.data / "_dbs.couch"
+        file.write_bytes(b"")
+        self.scan([f"{file}: empty file, but its database has changes"])
+        for folder in ("shards", ".shards"):
+            shutil.rmtree(self.data / folder)
+        (self.data / "shards").mkdir()
+        self.scan()
+
+    def test_files_that_a_deletion_left_over_are_none_of_a_database_and_no_problem(self):
+        """A request that comes while CouchDB deletes a database may make one of its files anew."""
+        names = couch_files.listed_databases(str(self.data / "_dbs.couch"))
+        self.assertEqual(self.scan()["leftOver"], [])
+        (self.data / "_dbs.couch").write_bytes(
+            database([*((name, False) for name in names), ("gone", True), ("again", True), ("again", False)])
+        )
+        self.assertEqual(couch_files.listed_databases(str(self.data / "_dbs.couch")), [*names, "again"])
+        before = self.scan()["databases"]
+        whole = (self.data / SHARD).read_bytes()
+        for content in (whole, b"", b"garbage" * 999):
+            (self.shards / "gone.1800000000.couch").write_bytes(content)
+            found = self.scan()
+            self.assertEqual((found["databases"], found["leftOver"]), (before, ["gone"]))
+            self.assertIn(
+                "gone: CouchDB has deleted this database, and 1 of its files", " ".join(found["notes"])
+            )
+        # Of one that isn't known to be deleted, shards are missing.
+        (self.shards / "gone.1800000000.couch").rename(self.shards / "other.1800000000.couch")
+        self.assertIn("other: no shard for", " ".join(couch_files.scan(str(self.data))["problems"]))
+
+    def test_a_database_that_was_made_and_deleted_often_is_read_as_any_other(self):
+        names = couch_files.listed_databases(str(self.data / "_dbs.couch"))
+        for revisions in (3, 1000):
+            tree = b"j"
+            for _ in range(revisions):  # a revision, what is known of it, and those that came of it
+                tree = b"l\0\0\0\1h\3" + binary(b"r" * 16) + b"h\5a\1a\1jjj" + tree + b"j"
+            (self.data / "_dbs.couch").write_bytes(database([(name, False) for name in names], tree))
+            self.assertEqual(couch_files.listed_databases(str(self.data / "_dbs.couch")), names)
+            self.scan()
+
+    def test_damage_in_the_list_of_databases_is_named(self):
+        file = self.data / "_dbs.couch"
+        content = bytearray(database([("medic", False)]))
+        content[10] ^= 1
+        file.write_bytes(content)
+        problem = couch_files.scan(str(self.data))["problems"]
+        self.assertEqual(len(problem), 1)
+        self.assertIn(f"{file}: its tree of documents can't be read", problem[0])
+
+    def test_a_file_that_an_older_couchdb_wrote_is_counted(self):
+        tree = b"h\2a\7h\2a\5a\1"  # position and reduction, without sizes
+        old = b"h\x0b" + atom("db_header") + b"a\6a\x09a\0" + tree + atom("nil") * 5 + b"a\0"
+        (self.shards / "medic.1795302615.couch").write_bytes(header(old))
+        found = couch_files.database_counts(str(self.shards / "medic.1795302615.couch"))
+        self.assertEqual((found["documents"], found["deleted"], found["updateSequence"]), (5, 1, 9))
+
+    def test_what_compactions_and_deletions_leave_is_neither_counted_nor_a_problem(self):
+        before = self.scan()
+        whole = (self.data / SHARD).read_bytes()
+        for name in (
+            "couch.compact",
+            "couch.compact.data",
+            "couch.compact.meta",
+            "20261121.020304.deleted.couch",
+        ):
+            for content in (b"", whole[:5000]):
+                (self.shards / f"medic.1795302615.{name}").write_bytes(content)
+                self.assertEqual(self.scan()["databases"], before["databases"])
+        self.view.with_suffix(".compact.view").write_bytes(b"")
+        (self.data / ".delete" / "0123456789abcdef").write_bytes(b"")
+        after = self.scan()
+        self.assertEqual((after["views"], after["notes"]), (before["views"], before["notes"]))
+
+
+def atom(name):
+    return b"w" + bytes([len(name)]) + name.encode()
+
+
+def binary(content):
+    return b"m" + struct.pack(">I", len(content)) + content
+
+
+def header(term):
+    """A file of one block with a term as its header."""
+    checksum = xxhash.xxh3_128_digest(b"\x83" + term)
+    return (b"\1" + struct.pack(">I", len(term) + 17) + checksum + b"\x83" + term).ljust(
+        couch_files.BLOCK, b"\0"
+    )
+
+
+def database(documents, revisions=b"j"):
+    """A database's file with documents, each with whether it is deleted, in one node of its tree."""
+    entries = b"".join(
+        b"h\2" + binary(name.encode()) + b"h\4a\1" + (b"a\1" if deleted else b"a\0") + b"j" + revisions
+        for name, deleted in documents
+    )
+    node = b"\x83h\2" + atom("kv_node") + b"l" + struct.pack(">I", len(documents)) + entries + b"j"
+    chunk = struct.pack(">I", len(node) | 1 << 31) + xxhash.xxh3_128_digest(node) + node
+    size = couch_files.BLOCK - 1
+    blocks = [b"\0" + chunk[at : at + size].ljust(size, b"\0") for at in range(0, len(chunk), size)]
+    deleted = sum(1 for _name, gone in documents if gone)
+    tree = b"h\3a\1h\3a" + bytes([len(documents) - deleted]) + b"a" + bytes([deleted]) + b"ja\0"
+    rest = atom("nil") * 5 + b"b\0\0\3\xe8" + binary(b"u" * 32) + b"ja\0a\1" + atom("nil")
+    return b"".join(blocks) + header(b"h\x10" + atom("db_header") + b"a\x08a\x09a\0" + tree + rest)
 
 
 class Damage(unittest.TestCase):

@@ -7,10 +7,12 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
+import yaml
 from fixture import SERVER
 from test_restore import SHARD, CopyOfADeployment
 
 import alert
+import compose_text
 import couch_files
 import drill
 import manifest
@@ -249,8 +251,47 @@ services:
     volumes: ["${COUCHDB_DATA:-./srv}:/opt/couchdb/data"]
     command: [include, env_file]
 """
-        self.assertEqual(drill.reads_elsewhere(own), [])
-        self.assertEqual(drill.reads_elsewhere(""), [])
+        written, foreign = compose_text.anew(own)
+        self.assertEqual(foreign, [])
+        self.assertEqual(yaml.safe_load(written), yaml.safe_load(own))
+        self.assertEqual(compose_text.anew(""), ("", []))
+
+    def test_what_compose_gets_means_what_was_written(self):
+        text = """
+x-log: &log {driver: json-file, options: {max-size: "10m"}}
+services:
+  couchdb: {logging: *log, restart: no, cpus: 022, ports: [22:22, "80:80"]}
+  haproxy:
+    <<: {logging: *log}
+    environment: {A: yes, B: "yes", C: 'it''s', D: ~, E: "\u0085 $$x ${Y:-z}", F: 1.10}
+    command: |
+      one
+      two
+"""
+        written, foreign = compose_text.anew(text)
+        self.assertEqual((yaml.safe_load(written), foreign), (yaml.safe_load(text), []))
+        for plain in ("restart: no\n", "cpus: 022\n", "- 22:22\n", "A: yes\n", "D: ~\n", "F: 1.10\n"):
+            self.assertIn(plain, written)
+        self.assertNotRegex(written, "[&*]log")
+        override = compose_text.anew("services: {a: {ports: !override [1], command: !reset null}}")[0]
+        self.assertRegex(override, "(?s)ports: !override.*command: !reset")
+
+    def test_what_another_parser_could_take_for_something_else_is_refused(self):
+        for text, named in (
+            ("services: {couchdb: {!!binary ZW52X2ZpbGU=: /root/x}}", r"a tag .* \(line 1\)"),
+            ("%TAG ! tag:yaml.org,2002:\n---\na: {!binary ZW52X2ZpbGU=: /root/x}", "a tag"),
+            ("a: !!python/object:os.system x", "a tag"),
+            ("a: !!str 5", "a tag"),
+            ("a:\n  !reset env_file: /root/x", r"a key that isn't plain text \(line 2\)"),
+            ("? {include: a}\n: b", "a key that isn't plain text"),
+            ("a: &a [*a]", "it isn't YAML"),
+            (
+                "\n".join(f"x{n}: &a{n} [{f'*a{n - 1}, ' * 10 if n else 1}]" for n in range(9)),
+                "it is larger than",
+            ),
+        ):
+            with self.assertRaisesRegex(ValueError, named):
+                compose_text.anew(text)
 
     def test_a_key_that_reads_another_file_is_found_however_it_is_written(self):
         for text, wanted in (
@@ -261,16 +302,45 @@ services:
             ("services: {}\n---\nsecrets: {a: {file: /root/x}}", ["file"]),
             ('"env\\u005ffile": a', ["env_file"]),
             ("&k env_file: a\nb: {c: [{*k : d}]}", ["env_file"]),
-            ("a: &a [*a, {include: b}]", ["include"]),
             ("include: a\ninclude: b", ["include"]),
-            ("? {include: a}\n: b", ["include"]),
         ):
-            self.assertEqual(drill.reads_elsewhere(text), wanted, text)
+            self.assertEqual(compose_text.anew(text)[1], wanted, text)
+
+    def test_a_file_that_the_archive_holds_may_be_read_and_no_other(self):
+        there = {"a.env": "/copy/a.env", "$b.env": "/copy/$b.env"}
+        text = (
+            "services: {couchdb: {env_file: [a.env, {path: $b.env, required: false}], label_file: a.env}}\n"
+            "secrets: {s: {file: a.env}}\n"
+        )
+        written, foreign = compose_text.anew(text, there.get)
+        self.assertEqual(foreign, [])
+        self.assertEqual(
+            yaml.safe_load(written),
+            {
+                "services": {
+                    "couchdb": {
+                        "env_file": ["/copy/a.env", {"path": "/copy/$$b.env", "required": False}],
+                        "label_file": "/copy/a.env",
+                    }
+                },
+                "secrets": {"s": {"file": "/copy/a.env"}},
+            },
+        )
+        for names in ("/root/x", "[a.env, ../x]", "{path: a.env, other: x}", "{path: [a.env], path: y}"):
+            self.assertEqual(
+                compose_text.anew(f"a: {{env_file: {names}}}", there.get)[1], ["env_file"], names
+            )
+        self.assertEqual(
+            compose_text.anew("extends: {file: a.env}\ninclude: a.env", there.get)[1], ["extends", "include"]
+        )
+        many = "\n".join(f"x{n}: &a{n} [{f'*a{n - 1}, ' * 10 if n else 'a.env'}]" for n in range(7))
+        with self.assertRaisesRegex(ValueError, "it is larger than"):
+            compose_text.anew(f"{many}\nenv_file: *a6", there.get)
 
     def test_what_is_not_yaml_is_named_by_its_line_and_not_quoted(self):
         for text in ("a: [\n*secret", "a: b\nb: 'secret", "[" * 5000, "a: \x07secret"):
             with self.assertRaisesRegex(ValueError, r"^it isn't YAML( \(line \d+\))?$"):
-                drill.reads_elsewhere(text)
+                compose_text.anew(text)
 
     def setUp(self):
         folder = tempfile.TemporaryDirectory()
@@ -291,7 +361,7 @@ services:
         (self.folder / "copy" / ".env").write_text("A=1\n")
         self.assertEqual(drill.own_text(str(self.folder / "copy" / ".env")), "A=1\n")
 
-    def resolve(self, compose, environment="COUCHDB_PASSWORD=the-password\n", done=None):
+    def resolve(self, compose, environment="COUCHDB_PASSWORD=the-password\n", done=None, files=None):
         """What a drill says of an archive with such files; Compose itself is the real thing's stand-in."""
         home = "/home/ubuntu/cht"
         for path, text in ((f"{home}/compose/a.yml", compose), (f"{home}/upgrade-service/.env", environment)):
@@ -304,14 +374,31 @@ services:
                 place.write_text(text)
         made = object.__new__(drill.Drill)
         made.copy, made.secrets = verify.Copy({"": str(self.folder)}), []
-        made.scratch = mock.Mock(copy=str(self.folder))
+        made.before = {"files": files or {}}
+        made.scratch, made.work = mock.Mock(copy=str(self.folder)), f"{self.folder}/work"
         places = {
             **ComposeFile.places,
             "composeFiles": [f"{home}/compose/a.yml"],
             "volumes": {"cht_cht-credentials": "/v"},
         }
-        with mock.patch.object(drill.subprocess, "run", side_effect=[done] if done else AssertionError):
-            made.resolve(places)
+        with mock.patch.object(
+            drill.subprocess, "run", side_effect=[done] if done else AssertionError
+        ) as run:
+            resolved = made.resolve(places)
+        return resolved, run.call_args.args[0]
+
+    def test_compose_gets_what_was_looked_at_written_anew_and_no_file_of_the_archive(self):
+        done = mock.Mock(returncode=0, stdout='{"services": {}}')
+        resolved, command = self.resolve("x: &a [1]\nservices: {b: *a}", done=done)
+        self.assertEqual(resolved, {"services": {}})
+        [file] = [command[at + 1] for at, word in enumerate(command) if word == "--file"]
+        self.assertTrue(file.startswith(f"{self.folder}/work/"))
+        self.assertEqual(yaml.safe_load(Path(file).read_text()), {"x": [1], "services": {"b": [1]}})
+        self.assertNotIn("*", Path(file).read_text())
+        # What is relative in it is so to where it was.
+        self.assertEqual(
+            command[command.index("--project-directory") + 1], f"{self.folder}/home/ubuntu/cht/compose"
+        )
 
     def test_compose_is_not_started_on_a_link_or_on_what_reads_other_files(self):
         (self.folder / "secret").write_text("PASSWORD=of-another")
@@ -319,15 +406,33 @@ services:
             restore.Refused, r"compose/a.yml in the archive reads other files \(env_file\)"
         ):
             self.resolve("services: {couchdb: {env_file: /root/x}}")
+        with self.assertRaisesRegex(restore.Refused, r"compose/a.yml in the archive: it has a tag"):
+            self.resolve("services: {couchdb: {!!binary ZW52X2ZpbGU=: /root/x}}")
         with self.assertRaisesRegex(restore.Refused, r"upgrade-service/\.env in the archive: it is a link"):
             self.resolve("services: {}", self.folder / "secret")
+
+    def test_a_deployment_whose_env_is_a_link_and_whose_services_have_env_files_can_be_drilled(self):
+        home, real = "/home/ubuntu/cht", "/etc/cht/env"
+        for path in (f"{self.folder}{home}/compose/extra.env", f"{self.folder}{real}"):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            Path(path).write_text("A=b\n")
+        files = {
+            f"{home}/compose/extra.env": {"kind": "file"},
+            f"{home}/upgrade-service/.env": {"kind": "link", "target": real},
+            real: {"kind": "file"},
+        }
+        text = f"services: {{a: {{env_file: extra.env}}, b: {{env_file: {home}/compose/extra.env}}}}"
+        done = mock.Mock(returncode=0, stdout='{"services": {}}')
+        _, command = self.resolve(text, Path(real), done, files)
+        self.assertEqual(command[command.index("--env-file") + 1], f"{self.folder}{real}")
+        written = yaml.safe_load(Path(command[command.index("--file") + 1]).read_text())
+        named = [of["env_file"] for of in written["services"].values()]
+        self.assertEqual(named, [f"{self.folder}{home}/compose/extra.env"] * 2)
 
     def test_the_words_of_compose_are_not_shown(self):
         said = "time=x level=warning\nyaml: line 7: interpolation of the-password failed"
         done = mock.Mock(returncode=15, stderr=said)
-        with self.assertRaisesRegex(
-            restore.Refused, "exit code 15 at line 7; its words aren't shown"
-        ) as caught:
+        with self.assertRaisesRegex(restore.Refused, "exit code 15; its words aren't shown") as caught:
             self.resolve("services: {}", done=done)
         self.assertNotIn("the-password", str(caught.exception))
 
@@ -347,8 +452,12 @@ class Images(unittest.TestCase):
 class NoWayOut(unittest.TestCase):
     def test_the_network_is_there_internal_and_its_own(self):
         self.assertIsNone(drill.network_problem({"Internal": True, "Containers": {}}, "n"))
-        self.assertIn("n is missing", drill.network_problem(None, "n"))
-        self.assertIn("isn't internal", drill.network_problem({"Internal": False}, "n"))
+        # `pulumi up` doesn't make it where the stack doesn't look after Docker.
+        by_hand = r"`docker network create --internal n` on this machine, .* with .*manageDocker `pulumi up`"
+        self.assertRegex(drill.network_problem(None, "n"), f"n is missing: {by_hand}")
+        self.assertRegex(
+            drill.network_problem({"Internal": False}, "n"), f"isn't internal.*network rm n.*{by_hand}"
+        )
         others = {"Internal": True, "Containers": {"1": {"Name": "cht-nginx-1"}}}
         self.assertIn("these use it: cht-nginx-1", drill.network_problem(others, "n"))
 
@@ -359,6 +468,14 @@ class NoWayOut(unittest.TestCase):
         self.assertFalse(drill.way_out(head + own, lo6))
         self.assertTrue(drill.way_out(f"{head}eth0\t00000000\t010014AC\t0003\t0\t0\t0\t00000000\n", ""))
         self.assertTrue(drill.way_out(head + own, lo6.replace("      lo", "    eth0")))
+
+    def test_a_docker_that_gives_every_network_a_way_out_is_named_with_the_version_it_takes(self):
+        for version in ("20.10.24+dfsg1", "24.0.7"):
+            told = drill.open_network("n", version)
+            self.assertIn(f"this machine's Docker, {version}, ", told)
+            self.assertIn("Drills take 25 or newer", told)
+        for version in ("26.1.5", ""):
+            self.assertNotIn("Docker", drill.open_network("n", version))
 
     def container(self, **state):
         labels = {"com.docker.compose.service": "couchdb"}
@@ -559,6 +676,9 @@ class Settings(unittest.TestCase):
         made = object.__new__(drill.Drill)
         made.report, made.settings, made.borg = report(beganAt=1_795_312_800), SETTINGS, mock.Mock()
         made.scratch, made.work, made.request, made.secrets = drill.Scratch(SETTINGS), "/w", {}, []
+        made.by_hand = False
+        made.reports = mock.Mock()
+        made.reports.ledger.return_value.compare.return_value = None
         names = [f"t-2026-11-{day}T02:00:00Z" for day in (20, 21, 22)]
         made.borg.names.return_value = [*names, "t-2999-01-01T00:00:00Z"]
 
@@ -579,6 +699,10 @@ class Settings(unittest.TestCase):
             made.report["beganAt"] += 9 * 86400
             made.choose()
         self.assertIn("9 days are allowed: backups have stopped", made.report["problems"][1])
+        made.reports.ledger.return_value.compare.return_value = "an archive is gone"
+        with clock, contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            made.choose()
+        self.assertIn("an archive is gone", made.report["problems"])
 
 
 class Alerts(unittest.TestCase):

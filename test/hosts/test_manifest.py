@@ -77,7 +77,7 @@ class Shards(unittest.TestCase):
         self.assertIn("at most 11 when it ended", self.check(db(5, 9), db(7, 12))[0])
 
     def test_a_shard_may_have_got_all_changes_of_its_database_and_no_more(self):
-        other = self.path.replace("00000000-ffffffff", "other")
+        other = self.path.replace("00000000", "80000000")
         before = {self.path: db(5, 9), other: db(1, 1)}
         for sequence, problems in ((11, 0), (12, 1)):
             found = {self.path: db(5, sequence), other: db(1, 1)}

@@ -9,54 +9,12 @@ from fixture import couchdb
 import plan
 
 
-class Environment(unittest.TestCase):
-    def test_values_are_read_as_compose_reads_them(self):
-        text = "\n".join(
-            (
-                "\ufeff# a comment",
-                "PLAIN=one",
-                "export EXPORTED=two",
-                "  SPACED = three  ",
-                "COMMENTED=four # not this",
-                "HASH=fi#ve",
-                "SINGLE='s#x $PLAIN' # c",
-                'DOUBLE="a \\"b\\" ${PLAIN}"',
-                "USED=${PLAIN}/data",
-                "BARE=$PLAIN-x",
-                "DEFAULT=${NOTHING:-d}",
-                "EMPTY=",
-                "DOLLAR=a$$b",
-                "not an assignment",
-                "PLAIN=again",
-            )
-        )
-        self.assertEqual(
-            plan.parse_env(text),
-            {
-                "PLAIN": "again",
-                "EXPORTED": "two",
-                "SPACED": "three",
-                "COMMENTED": "four",
-                "HASH": "fi#ve",
-                "SINGLE": "s#x $PLAIN",
-                "DOUBLE": 'a "b" one',
-                "USED": "one/data",
-                "BARE": "one-x",
-                "DEFAULT": "d",
-                "EMPTY": "",
-                "DOLLAR": "a$b",
-            },
-        )
-
-    def test_windows_line_ends_do_not_get_into_the_password(self):
-        self.assertEqual(plan.parse_env("COUCHDB_PASSWORD=x\r\nB=y\r\n"), {"COUCHDB_PASSWORD": "x", "B": "y"})
-
-
 class DataDirectories(unittest.TestCase):
-    def test_the_setting_wins_over_env_and_env_over_mounts(self):
+    def test_the_setting_wins_over_the_containers_and_those_over_env(self):
         env = {"COUCHDB_DATA": "/srv/couchdb/"}
         self.assertEqual(plan.data_directories(["/a"], env, ["/m"]), ["/a"])
-        self.assertEqual(plan.data_directories([], env, ["/m"]), ["/srv/couchdb"])
+        self.assertEqual(plan.data_directories([], env, ["/m"]), ["/m"])
+        self.assertEqual(plan.data_directories([], env, []), ["/srv/couchdb"])
         self.assertEqual(plan.data_directories([], {}, ["/m"]), ["/m"])
 
     def test_every_node_of_a_cluster_is_taken_in_order(self):
@@ -69,6 +27,7 @@ class DataDirectories(unittest.TestCase):
         self.assertEqual(
             plan.data_directories([], {"COUCHDB_DATA": "./srv"}, ["/home/x/srv"]), ["/home/x/srv"]
         )
+        self.assertEqual(plan.data_directories([], {"COUCHDB_DATA": "./srv"}, []), [])
 
 
 class Order(unittest.TestCase):
@@ -177,7 +136,10 @@ class Answers(unittest.TestCase):
             ("Failed to create/acquire the lock /r/lock.exclusive (timeout).", "holds the repository's lock"),
         ):
             self.assertIn(words, plan.explain(2, [line, closed]))
+            self.assertFalse(plan.lacks_cause(2, [line, closed]))
         self.assertIn("ended the connection", plan.explain(2, [closed]))
+        self.assertTrue(plan.lacks_cause(81, [closed]))
+        self.assertFalse(plan.lacks_cause(0, []))
         self.assertEqual(plan.explain(None, []), "borg ended with no exit code: no reason given")
 
 

@@ -15,6 +15,7 @@ from fixture import couchdb
 
 import backup
 import bucket_fetch
+import by_hand
 import couch_files
 import part
 import restore
@@ -90,6 +91,22 @@ class CopyOfADeployment(unittest.TestCase):
         return "\n".join(self.verify().problems)
 
 
+class Answers(unittest.TestCase):
+    def test_couchdb_is_not_held_to_databases_that_were_being_made_or_deleted(self):
+        count = {"documents": 2, "deleted": 0, "updateSequence": 2}
+        files = {"medic": count, "going": {**count, "documents": 9}, "gone": count}
+        counts = {"medic": count, "going": count}
+        self.assertEqual(restore.answer_problems(files, counts, {"going", "gone"}), [])
+        self.assertIn("gone is missing", restore.answer_problems(files, counts, {"going"}))
+        self.assertEqual(restore.answer_problems({"medic": count}, {}, {"gone"})[-1], "medic is missing")
+
+    def test_the_backups_last_word_about_problems_counts(self):
+        before = {"problems": ["going: no shard"]}
+        self.assertEqual(restore.reported(before, {"problems": []}), [])
+        self.assertEqual(restore.reported(before, {"counts": {}}), ["going: no shard"])
+        self.assertEqual(restore.reported(before, None), ["going: no shard"])
+
+
 class Verification(CopyOfADeployment):
     def test_a_right_copy_is_right_and_it_is_said_what_was_checked(self):
         verdict = self.verify()
@@ -133,6 +150,17 @@ class Verification(CopyOfADeployment):
         before, after = borg.manifests("t2")
         self.assertEqual((before, after), (self.before, self.after))
 
+    @unittest.skipUnless(shutil.which("borg"), "borg isn't on this computer")
+    def test_a_damaged_cache_of_borgs_keeps_nobody_from_restoring(self):
+        top = Path(self.copy.bases[""])
+        borg = restore.Borg({"repository": f"{top}/r", "passphrase": "x", "baseDirectory": f"{top}/b"})
+        borg.run("init", "--encryption", "repokey", f"{top}/r")
+        borg.run("create", f"{top}/r::t", str(self.at(self.env)))
+        next(top.glob("b/.cache/borg/*/config")).write_text("")
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            self.assertEqual(borg.names(), ["t"])
+        self.assertIn("does not look like a Borg cache", said.getvalue())
+
     def test_a_manifest_that_is_not_in_order_is_one_line_that_names_the_place(self):
         env, data = str(self.env), str(self.data)
         for change, named in (
@@ -143,7 +171,9 @@ class Verification(CopyOfADeployment):
             (lambda before, after: before.pop("files"), "before.files is missing"),
             (lambda before, after: before["counts"]["databases"].update(medic=3), "databases.medic is"),
             (lambda before, after: after.pop("counts"), "after.counts is missing"),
+            (lambda before, after: after.update(unsteady={"medic": 1}), "after.unsteady is"),
             (lambda before, after: before.update(problems="x"), "before.problems is"),
+            (lambda before, after: after.update(problems="x"), "after.problems is"),
             (lambda before, after: before["problems"].append(3), "before.problems[0] is"),
             (lambda before, after: before["files"][env].pop("size"), f"{env}.size is missing"),
             (lambda before, after: before["files"][env].update(kind="odd"), f'{env} is a "odd"'),
@@ -175,10 +205,26 @@ class Verification(CopyOfADeployment):
                     break
         self.assertRegex(self.problems(), rf"{SHARD}: (cut off or damaged|none of its)")
 
-    def test_a_shard_whose_end_is_overwritten(self):
+    def test_a_shard_whose_end_is_overwritten_is_one_line(self):
         shard = self.at(self.data / SHARD)
         shard.write_bytes(b"\0" * shard.stat().st_size)
         self.assertIn("none of its", self.problems())
+        self.assertNotIn("missing", self.problems())
+        self.assertEqual(len(self.problems().splitlines()), 1, self.problems())
+
+    def test_views_that_cant_be_read_are_a_line_for_each_database(self):
+        for view in self.at(self.data).glob(".shards/*/medic.*/mrview/*.view"):
+            view.write_bytes(b"\0" * view.stat().st_size)
+        verdict = self.verify()
+        lines = [line for line in verdict.notes if "builds this view anew" in line]
+        self.assertEqual((verdict.problems, len(lines)), ([], 1), lines)
+        self.assertRegex(lines[0], r"more of medic\)$")
+
+    def test_all_shards_of_a_database_missing_is_a_line(self):
+        for shard in self.at(self.data).glob("shards/*/medic.*.couch"):
+            shard.unlink()
+        lines = [line for line in self.problems().splitlines() if "silently" in line]
+        self.assertEqual(len(lines), 1, lines)
 
     def test_an_empty_shard_as_couchdb_would_recreate_it(self):
         empty = self.at(next(path for path in self.data.glob("shards/*/_replicator.*.couch")))
@@ -190,10 +236,21 @@ class Verification(CopyOfADeployment):
         empty = self.at(next(path for path in self.data.glob(f"shards/{RANGE}/_replicator.*.couch")))
         shutil.copy(empty, self.at(self.data / SHARD))
         self.assertIn(f"{view}: ahead of its shard", self.problems())
-        dropped = verify.drop_views_ahead(self.copy, [str(self.data)])
-        self.assertIn(f"{self.data}/{view}", dropped)
+        dropped = verify.drop_views(self.copy, self.before["places"])
+        self.assertEqual(dropped[f"{self.data}/{view}"], "was ahead of its shard")
         self.assertFalse(self.at(self.data / view).exists())
         self.assertFalse([line for line in self.verify(dropped).problems if ".view" in line])
+
+    def test_what_is_missing_of_a_databases_views_is_a_line(self):
+        views = [path for path in self.before["files"] if path.endswith(".view")]
+        for path in views:
+            os.remove(self.at(path))
+        verdict = self.verify()
+        self.assertEqual(verdict.problems, [])
+        self.assertEqual(
+            [text.partition("; ")[2] for text in verdict.notes if text.startswith(views[0])],
+            [f"CouchDB builds this view anew (and so are {len(views) - 1} more of medic)"],
+        )
 
     def test_a_missing_view_is_no_error(self):
         view = next(iter(couch_files.scan(str(self.data))["views"]))
@@ -232,11 +289,51 @@ class Verification(CopyOfADeployment):
         shutil.copy(f"{self.certificates.name}/other-key.pem", self.at(self.collected / "key.pem"))
         self.assertIn("certificate and key don't belong together", self.problems())
 
+    def test_a_view_that_cannot_be_read_is_left_out_and_does_not_keep_an_archive_from_being_put_in_place(
+        self,
+    ):
+        views = list(couch_files.scan(str(self.data))["views"])
+        for view, content in zip(views, (b"", b"\1" * 20000, b"\0" * 20000)):
+            self.at(self.data / view).write_bytes(content)
+        with self.subTest("as the drill looks at it"):
+            verdict = self.verify()
+            self.assertEqual(verdict.problems, [])
+            lines = [line for line in verdict.notes if "builds this view anew" in line]
+            self.assertEqual(len(lines), len({couch_files.database_of(view) for view in views[1:3]}))
+        dropped = verify.drop_views(self.copy, self.before["places"])
+        self.assertEqual(dropped, {f"{self.data}/{view}": "can't be read" for view in views[1:3]})
+        self.assertFalse(self.at(self.data / views[1]).exists())
+        self.assertTrue(self.at(self.data / views[0]).exists(), "not built yet")
+        self.assertEqual(self.verify(dropped).problems, [])
+
     def test_another_mode_and_another_owner(self):
         self.at(self.env).chmod(0o666)
-        self.before["files"][str(self.data)]["uid"] += 1
+        self.before["files"][str(self.volume)]["uid"] += 1
         self.assertIn("has mode 0666, but had", self.problems())
-        self.assertIn(f"{self.data}: belongs to", self.problems())
+        self.assertIn(f"{self.volume}: belongs to", self.problems())
+
+    def test_what_couchdb_swaps_or_sets_right_during_the_backup_is_noted_and_not_refused(self):
+        """A compaction makes a file anew; a container that starts sets owners and modes of all of them."""
+        shard = self.data / SHARD
+        self.at(shard).chmod(0o606)
+        self.at(shard.parent).chmod(0o711)
+        self.before["files"][str(self.data)]["uid"] += 1
+        verdict = self.verify()
+        self.assertEqual(verdict.problems, [])
+        self.assertRegex(
+            "\n".join(verdict.notes), r"and 2 more\): CouchDB changed that while it was backed up"
+        )
+
+    def test_what_searches_keep_beside_the_data_may_have_gone_away(self):
+        index = str(self.data / "search_indexes" / "shards" / RANGE / "_1.si")
+        self.before["files"][index] = {"kind": "file", "mode": "0644", "uid": 0, "gid": 0, "size": 1}
+        verdict = self.verify()
+        self.assertEqual(verdict.problems, [])
+        self.assertIn("went away during the backup", "\n".join(verdict.notes))
+
+    def test_an_empty_shard_is_wrong_where_something_was_in_it(self):
+        self.at(self.data / SHARD).write_bytes(b"")
+        self.assertIn(f"{SHARD}: cut off or damaged", self.problems())
 
     def test_a_file_that_went_away_during_the_backup_is_not_missed(self):
         self.before["files"][str(self.data / "x.couch.compact")] = {"kind": "vanished"}
@@ -384,8 +481,9 @@ class HostileArchives(unittest.TestCase):
             request = {"repository": f"{top}/r", "passphrase": "x", "baseDirectory": f"{top}/b"}
             with contextlib.redirect_stdout(listed), mock.patch.object(restore.Borg, "check_version"):
                 restore.list_archives(request, "")
-            found = restore.json.loads(listed.getvalue())["archives"]
-            self.assertEqual([of["name"] for of in found], ["other", "broken", "bad"])
+            found = restore.json.loads(listed.getvalue().splitlines()[-1])["archives"]
+            # They are of one second or two.
+            self.assertCountEqual([of["name"] for of in found], ["bad", "broken", "other"])
             self.assertTrue(all("unreadable" in of and not of["finished"] for of in found))
             self.assertEqual(os.listdir(top / "elsewhere"), [])
 
@@ -395,7 +493,152 @@ class HostileArchives(unittest.TestCase):
             self.assertEqual(verify.describe(f"{folder}/pipe", True)["kind"], "special file")
 
 
+class ArchivesMadeByHand(unittest.TestCase):
+    """As CHT's backup guide makes them: `borg create` with CouchDB's directory and .env, from cron."""
+
+    def test_are_told_from_those_of_an_interrupted_backup(self):
+        self.assertTrue(restore.by_hand([item("/home/ubuntu/cht/couchdb/_dbs.couch")]))
+        self.assertFalse(restore.by_hand([item("/run/cht-backup/t/collect", "d")]))
+
+    def test_show_where_the_parts_of_the_cht_are(self):
+        paths = [
+            "couchdb/_dbs.couch",
+            f"couchdb/{SHARD}",
+            "upgrade-service/.env",
+            "compose/cht-core.yml",
+            "backup/.env",
+        ]
+        home = "/home/ubuntu/cht"
+        copies = [f"{home}/old/upgrade-service/.env"]
+        places = by_hand.places_of([item(path) for path in [*(f"{home}/{path}" for path in paths), *copies]])
+        self.assertEqual(places["couchdb"], [f"{home}/couchdb"])
+        self.assertEqual(places["environment"], f"{home}/upgrade-service/.env")
+        self.assertEqual(places["composeFiles"], [f"{home}/compose/cht-core.yml"])
+        self.assertIn("TLS certificate", by_hand.lacks(places)[0])
+
+    def test_are_never_taken_unless_they_are_asked_for_by_name(self):
+        with self.assertRaisesRegex(
+            restore.Empty, "no archive of a backup of this program; 1 were made by hand.*--archive"
+        ):
+            restore.candidates(["cht-2026-11-21"], None, None, 0)
+        self.assertEqual(
+            restore.candidates(["cht-2026-11-21"], "cht-2026-11-21", None, 0), ["cht-2026-11-21"]
+        )
+
+    @unittest.skipUnless(shutil.which("borg"), "borg isn't on this computer")
+    def test_are_listed_restored_and_got_out_in_part(self):
+        scratch, data = couchdb()
+        self.addCleanup(scratch.cleanup)
+        top = Path(os.path.realpath(scratch.name))
+        home = top / "srv" / "cht"
+        (home / "upgrade-service").mkdir(parents=True)
+        shutil.move(data, home / "couchdb")
+        (home / "upgrade-service" / ".env").write_text("COUCHDB_PASSWORD=right\n")
+        request = {"repository": f"{top}/r", "passphrase": "PASSWORD", "baseDirectory": f"{top}/b"}
+        borg = restore.Borg(request)
+        borg.run("init", "--encryption", "repokey-blake2", "--append-only", f"{top}/r")
+        borg.run("create", f"{top}/r::cht-2026-11-21", f"{home}/couchdb", f"{home}/upgrade-service/.env")
+        shutil.rmtree(home)
+
+        def call(action, **more):
+            said = io.StringIO()
+            with (
+                contextlib.redirect_stdout(said),
+                contextlib.redirect_stderr(said),
+                contextlib.ExitStack() as stack,
+            ):
+                stack.enter_context(mock.patch.object(restore.Borg, "check_version"))
+                stack.enter_context(mock.patch.object(restore, "mount_points", return_value=["/"]))
+                docker = stack.enter_context(mock.patch.object(backup, "Docker"))
+                docker.return_value.containers.return_value = []
+                code = action({**request, **more}, f"{top}/work")
+            return code, said.getvalue()
+
+        os.mkdir(f"{top}/work")
+        _, listed = call(restore.list_archives)
+        (found,) = json.loads(next(line for line in listed.splitlines() if line.startswith("{")))["archives"]
+        self.assertTrue(found["byHand"] and found["size"] > 1_000_000, found)
+
+        def whole(request, work):
+            return restore.Restore(request, work).run()
+
+        with self.assertRaisesRegex(restore.Empty, "made by hand"):
+            call(whole)
+        with self.assertRaisesRegex(restore.Refused, "can't go with --start"):
+            call(whole, archive="cht-2026-11-21", start=True)
+        self.assertFalse(home.exists())
+        code, said = call(whole, archive="cht-2026-11-21")
+        self.assertEqual(code, restore.RIGHT, said)
+        for words in (
+            "made by hand, without a manifest",
+            "7 databases with 863 documents",
+            "not in the archive: TLS",
+        ):
+            self.assertIn(words, said)
+        self.assertEqual((home / "upgrade-service" / ".env").read_text(), "COUCHDB_PASSWORD=right\n")
+        self.assertTrue((home / "couchdb" / SHARD).exists())
+
+        into = f"{top}/out"
+        code, said = call(
+            lambda request, work: part.Part(request, work).run(),
+            archive="cht-2026-11-21", databases=["medic"], into=into,
+        )  # fmt: skip
+        self.assertEqual(code, restore.RIGHT, said)
+        self.assertTrue(os.path.exists(f"{into}{home}/couchdb/{SHARD}"))
+
+    def test_that_lost_a_part_are_not_right(self):
+        scratch, data = couchdb()
+        self.addCleanup(scratch.cleanup)
+        items = [{**item(str(data / SHARD)), "size": (data / SHARD).stat().st_size}]
+        (data / SHARD).write_bytes(b"")
+        verdict = by_hand.check(verify.Copy({"": ""}), items, [str(data)], [])
+        self.assertRegex("\n".join(verdict.problems), rf"{SHARD}: 0 bytes, but the archive lists")
+
+
 class DryRun(unittest.TestCase):
+    def test_leaves_no_notes_on_the_machine(self):
+        with tempfile.TemporaryDirectory() as folder:
+            work = f"{folder}/notes"
+            request = {
+                "repository": "",
+                "passphrase": "",
+                "baseDirectory": f"{folder}/run/borg",
+                "dryRun": True,
+            }
+            seen = []
+
+            def look(request, work):
+                seen.append(os.path.exists(work))
+                return 0
+
+            with (
+                mock.patch.object(restore, "read_line", return_value=restore.json.dumps(request)),
+                mock.patch.object(restore, "end_with_input"),
+                mock.patch.object(restore.signal, "signal"),
+                mock.patch.object(restore.os, "getuid", return_value=0),
+            ):
+                self.assertEqual(restore.perform(look, work), 0)
+            self.assertEqual((seen, os.path.exists(work)), ([False], False))
+
+    def test_says_that_docker_would_be_installed_where_that_is_asked_for(self):
+        with mock.patch.object(restore.shutil, "which", return_value=None):
+            with mock.patch.object(
+                restore.backup, "Docker", return_value=mock.Mock(stopped="it isn't installed")
+            ):
+                restore.require_docker({"dryRun": True, "installDocker": True})
+                for request in ({"dryRun": True}, {"installDocker": True}, {}):
+                    with self.assertRaisesRegex(restore.Refused, "Docker is needed"):
+                        restore.require_docker(request)
+
+    def test_goes_on_where_docker_would_be_installed(self):
+        request = {"repository": "", "passphrase": "", "baseDirectory": ""}
+        made = restore.Restore({**request, "dryRun": True, "installDocker": True}, "/w")
+        made.before = {"places": {"volumes": {"cht_cht-ssl": "/nowhere"}}}
+        printed = io.StringIO()
+        with mock.patch.dict(os.environ, PATH="/nowhere"), contextlib.redirect_stdout(printed):
+            made.refuse_data()
+        self.assertEqual(printed.getvalue(), "would install Docker\n")
+
     def test_what_is_in_place_already_is_not_started_by_it(self):
         for dry_run in (True, False):
             request = {

@@ -81,8 +81,14 @@ def rights_of_writer(filled):
     """What the writer must be able to do: name, operation, arguments."""
     name, one = {"Bucket": BUCKET}, filled.locked
     longer = {"Mode": "COMPLIANCE", "RetainUntilDate": in_days(LOCK_DAYS + 0.5)}
+    lock = {"ObjectLockMode": "COMPLIANCE", "ObjectLockRetainUntilDate": in_days(LOCK_DAYS)}
     return [
         ("put", "put_object", {**name, "Key": f"{PREFIX}index/1", "Body": b"x"}),
+        (
+            "put with a lock of its own",
+            "put_object",
+            {**name, "Key": f"{PREFIX}repository/nonce", "Body": b"x", **lock},
+        ),
         ("put in an infrequent class", "put_object", {**name, "Key": KEY, "Body": b"x", "StorageClass": "GLACIER_IR"}),
         ("put in parts", "create_multipart_upload", {**name, "Key": f"{PREFIX}large"}),
         ("get", "get_object", one),

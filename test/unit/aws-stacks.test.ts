@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import * as pulumi from "@pulumi/pulumi";
-import { architectureOf, imageParameter } from "../../components/aws-server";
+import { architectureOf, imageParameter, sshFrom } from "../../components/aws-server";
 import { bucketPolicy, lifecycleRules, readerPolicy, writerPolicy } from "../../components/policies";
 import { userData, volumeDevices } from "../../components/user-data";
 import { type Run, replaceSecrets, runProgram, warned } from "./program";
@@ -167,7 +167,13 @@ describe("stacks with AWS", function () {
       "bucket-encryption": {
         is: "s3.BucketServerSideEncryptionConfiguration",
         ...of,
-        rules: [{ applyServerSideEncryptionByDefault: { sseAlgorithm: "AES256" } }],
+        rules: [
+          {
+            applyServerSideEncryptionByDefault: { sseAlgorithm: "AES256" },
+            // As AWS sets it by itself.
+            blockedEncryptionTypes: ["SSE-C"],
+          },
+        ],
       },
       "bucket-ownership": {
         is: "s3.BucketOwnershipControls",
@@ -276,7 +282,7 @@ describe("stacks with AWS", function () {
           volumeType: "gp3",
           volumeSize: 8,
           encrypted: true,
-          tags: { "cht-backup:deployment": "moh", Name: "cht-backup-moh system" },
+          tags: { Name: "cht-backup-moh system" },
         },
       },
       "server-data-attachment": {
@@ -435,8 +441,19 @@ describe("stacks with AWS", function () {
     }
   });
 
-  it("the first boot is waited for with the volume and the address in place", () => {
+  it("the first boot is waited for with the volume and the address in place, once for each instance", () => {
     const boot = run("server and bucket at AWS").resources.get("first-boot");
+    assert.equal(boot?.type, "command:local:Command");
+    assert.deepEqual(boot?.inputs.triggers, ["server-instance-debian-13-arm64-id"]);
+    const environment = boot?.inputs.environment as Record<string, string> | undefined;
+    const { machine, starting } = JSON.parse(environment?.CHT_BACKUP_SCRIPT ?? "");
+    assert.deepEqual(machine, {
+      address: "198.51.100.99",
+      user: "cht-admin",
+      sudo: true,
+      hostKey: "ssh-ed25519 AAAAserver",
+    });
+    assert.match(starting.refused, /terminate-instances --region eu-west-1 --instance-ids server-instance-debian/);
     assert.ok(boot?.dependencies.includes("server-data-attachment"));
     assert.ok(boot?.dependencies.includes("server-address-association"));
     assert.equal(boot?.deletedWith, "server-instance-debian-13-arm64");
@@ -522,6 +539,36 @@ describe("the rules for what a stack registers", function () {
       set({ ingress: [{ ...open, cidrBlocks: ["203.0.113.7/32"], toPort: 443 }] }),
       /lets in ports 22 to 443/,
     ],
+    [
+      "a network twice",
+      "server-security-group",
+      set({ ingress: [1, 2].map(() => ({ ...open, cidrBlocks: ["203.0.113.7/32"] })) }),
+      /lets in 203\.0\.113\.7\/32 twice/,
+    ],
+    [
+      "a network as AWS doesn't write it",
+      "server-security-group",
+      set({ ingress: [{ ...open, cidrBlocks: [], ipv6CidrBlocks: ["2001:DB8:7::/48"] }] }),
+      /is read back with 2001:db8:7::\/48/,
+    ],
+    [
+      "a rule for nobody",
+      "server-security-group",
+      set({ ingress: [{ ...open, cidrBlocks: [] }] }),
+      /a rule for nobody/,
+    ],
+    [
+      "a tag that the provider gives, too",
+      "server-instance-debian-13-arm64",
+      set({ rootBlockDevice: { encrypted: true, tags: { "cht-backup:deployment": "moh" } } }),
+      /tag cht-backup:deployment of its provider a second time/,
+    ],
+    [
+      "a tag that IAM refuses",
+      "bucket-aws",
+      set({ defaultTags: JSON.stringify({ tags: { owner: "Ministry (Health)" } }) }),
+      /owner: Ministry \(Health\), which IAM refuses/,
+    ],
     ["a data volume in plain", "server-data-volume", set({ encrypted: false }), /isn't encrypted/],
     ["a system volume in plain", "server-instance-debian-13-arm64", set({ rootBlockDevice: {} }), /isn't encrypted/],
     ["metadata without a token", "server-instance-debian-13-arm64", set({ metadataOptions: {} }), /IMDSv2/],
@@ -579,6 +626,28 @@ describe("the rules for what a stack registers", function () {
       assert.match(dangers(resources).join("\n"), words);
     });
   }
+});
+
+describe("the networks that a server lets in", () => {
+  it("are let in once each, though the CHT and its operators are behind one address", () => {
+    const rules = sshFrom({
+      "the CHT machine": ["203.0.113.7/32", "2001:db8:7::/48"],
+      operators: ["203.0.113.7/32", "198.51.100.0/24", "198.51.100.0/24"],
+    });
+    assert.deepEqual(
+      rules.map(({ description, cidrBlocks, ipv6CidrBlocks }) => ({ description, cidrBlocks, ipv6CidrBlocks })),
+      [
+        {
+          description: "SSH from the CHT machine",
+          cidrBlocks: ["203.0.113.7/32"],
+          ipv6CidrBlocks: ["2001:db8:7::/48"],
+        },
+        { description: "SSH from operators", cidrBlocks: ["198.51.100.0/24"], ipv6CidrBlocks: [] },
+      ],
+    );
+    const one = ["203.0.113.7/32"];
+    assert.equal(sshFrom({ "the CHT machine": one, operators: one }).length, 1);
+  });
 });
 
 describe("a server's image", () => {

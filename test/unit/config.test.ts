@@ -338,8 +338,8 @@ const wrong: [what: string, settings: Record<string, unknown>, line: RegExp, sec
     /^cht-backup:passphrase: found in clear; must be secret, for instance `npm run pulumi -- config set --secret cht-backup:passphrase`$/,
   ],
   [
-    "a short passphrase",
-    { "cht-backup:passphrase": "hunter2" },
+    "a passphrase with a space at its end",
+    { "cht-backup:passphrase": "hunter2 hunter2 hunter2 " },
     /^cht-backup:passphrase: found a value that isn't shown; must be one line of 16 characters or more/,
     ["cht-backup:passphrase"],
   ],
@@ -349,27 +349,24 @@ const wrong: [what: string, settings: Record<string, unknown>, line: RegExp, sec
     /^cht-backup:firstBackup: found "yes"; must be true or false/,
   ],
   [
-    "a jump host on the way to a server that the stack makes",
-    made({}, { "host:machines": { cht: machines.cht, server: { jump: "bastion" } } }),
-    /^host:machines.server.jump: found "bastion" with cht-backup:server.aws; must be left out: the Command plugin/,
+    "a tag whose value IAM refuses, for a server",
+    made({ tags: { owner: "Ministry of Health (Kenya)" } }),
+    /^cht-backup:server.aws.tags.owner: found "Ministry of Health \(Kenya\)"; must be at most 256 letters, digits, spaces and/,
   ],
   [
-    "an ssh configuration for a server that the stack makes",
-    made({}, { "host:machines": { cht: machines.cht, server: { configFile: "./ssh_config" } } }),
-    /^host:machines.server.configFile: found ".\/ssh_config" with cht-backup:server.aws; must be left out/,
+    "tags that are one to IAM",
+    made({ tags: { owner: "moh", Owner: "cht" } }),
+    /^cht-backup:server.aws.tags: has the names owner and Owner, which are the same to IAM; must have one$/,
   ],
   [
-    "a first backup with a host key of RSA",
-    {
-      "cht-backup:firstBackup": true,
-      "host:machines": { ...machines, cht: { address: "a", hostKey: `ssh-rsa ${rsaKey}` } },
-    },
-    /^cht-backup:firstBackup: found true with a host:machines.cht.hostKey of the type ssh-rsa, .*ssh-keyscan -t ed25519/,
+    "a tag that is the stack's own to IAM",
+    made({ tags: { name: "moh" } }),
+    /^cht-backup:server.aws.tags: has the names Name and name, which are the same to IAM/,
   ],
   [
-    "a first backup over a jump host",
-    { "cht-backup:firstBackup": true, "host:machines": { ...machines, cht: { address: "a", jump: "bastion" } } },
-    /^cht-backup:firstBackup: found true with host:machines.cht.jump; must be false then/,
+    "more tags than AWS takes",
+    made({ tags: Object.fromEntries(Array.from({ length: 49 }, (_, index) => [`tag${index}`, ""])) }),
+    /^cht-backup:server.aws.tags: found 49 tags; must be 48 at most/,
   ],
   [
     "a drill on a machine that nobody knows",
@@ -482,6 +479,12 @@ const wrong: [what: string, settings: Record<string, unknown>, line: RegExp, sec
     ["cht-backup:bucket"],
   ],
   [
+    "copies so seldom that each is too old",
+    { "cht-backup:bucket": { ...bucket, leastIntervalMinutes: 120, maxAgeHours: 2 } },
+    /^cht-backup:bucket.leastIntervalMinutes: found 120 with maxAgeHours 2; must be less than these hours, or .* alarm/,
+    ["cht-backup:bucket"],
+  ],
+  [
     "a check that reads back most of it",
     { "cht-backup:bucket": { ...bucket, readBack: "most" } },
     /^cht-backup:bucket.readBack: found .*; must be a whole number from 0 to 1000000, or `all`/,
@@ -529,7 +532,7 @@ describe("wrong settings", () => {
       "host:machines": { cht: { address: "a b", port: 0 }, server: { address: "c", sudo: "no" } },
       "cht-backup:schedule": "never",
       "cht-backup:uploadRate": "fast",
-      "cht-backup:passphrase": "short",
+      "cht-backup:passphrase": " ",
       "cht-backup:what": "ever",
     });
     const paths = lines.map((line) => line.slice(0, line.indexOf(": ")));
@@ -556,6 +559,33 @@ describe("wrong settings", () => {
 });
 
 describe("settings", () => {
+  const limits = { commitsPerDay: 600, sessionDays: 45, idleHours: 48 };
+
+  it("let a machine be reached over a jump host, by an ssh configuration, with a host key of RSA: the first backup, too, and a server's first boot", () => {
+    const cht = { address: "a", jump: "bastion", configFile: "./ssh_config", hostKey: `ssh-rsa ${rsaKey}` };
+    assert.deepEqual(mistakes({ "cht-backup:firstBackup": true, "host:machines": { ...machines, cht } }), []);
+    const server = { jump: "bastion", configFile: "./ssh_config" };
+    assert.deepEqual(mistakes(made({}, { "host:machines": { cht: machines.cht, server } })), []);
+  });
+
+  it("take what IAM takes as a tag's value", () => {
+    const tags = { owner: "Wizara ya Afya", place: "Région de Dakar" };
+    assert.deepEqual(mistakes(made({ tags: { ...tags, empty: "", mail: "a_b@c.org:1/2=3+4-5" } })), []);
+  });
+
+  it("turn networks into the form in which AWS reads them back", () => {
+    const operatorNetworks = ["2001:DB8:7:0:0:0:0:0/48", "203.0.113.7/032", "2001:db8:0:0:1:0:0:1/128"];
+    const chtNetworks = ["2001:DB8::9/128", "203.0.113.9/32"];
+    const { aws } = read(made({ operatorNetworks: [...operatorNetworks, "198.51.100.0/24"], chtNetworks })).server;
+    assert.deepEqual(aws?.operatorNetworks, [
+      "2001:db8:7::/48",
+      "203.0.113.7/32",
+      "2001:db8::1:0:0:1/128",
+      "198.51.100.0/24",
+    ]);
+    assert.deepEqual(aws?.chtNetworks, ["2001:db8::9/128", "203.0.113.9/32"]);
+  });
+
   it("need nothing but the machines", () => {
     assert.deepEqual(read({}), {
       machines: {
@@ -564,7 +594,13 @@ describe("settings", () => {
       },
       deployment: "moh",
       cht: { home: "/home/ubuntu/cht", composeProject: "cht", couchdbData: [] },
-      server: { dataDirectory: "/srv/cht-backup", address: "backup.example.org", port: 22, reserveMebibytes: 1024 },
+      server: {
+        dataDirectory: "/srv/cht-backup",
+        address: "backup.example.org",
+        port: 22,
+        reserveMebibytes: 1024,
+        limits,
+      },
       schedule: "*-*-* 02:00:00",
       randomDelay: "30min",
       compression: "zstd,3",
@@ -634,6 +670,7 @@ describe("settings", () => {
       uploadRate: 0,
       storageClass: null,
       schedule: "*-*-* 06:00:00",
+      leastIntervalMinutes: 30,
       checkSchedule: "Wed *-*-* 12:00:00",
       randomDelay: "30min",
       readBack: 20,
@@ -850,6 +887,8 @@ const formats: [what: string, is: (text: string) => boolean, right: string[], wr
       "::/0",
       "2000::/3",
       "2001:db8::1/64",
+      "fe80::1%eth0/128",
+      "::ffff:203.0.113.7/128",
       "a/8",
       "10.0.0.0/8/8",
     ],

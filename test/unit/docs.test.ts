@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { parse } from "yaml";
@@ -94,6 +95,18 @@ describe("docs/examples", () => {
   const actions = (name: "operator" | "state" | "pipeline") =>
     rightsOfTheExample()[name].Statement.flatMap(({ Action = [] }) => Action);
 
+  it("isn't touched, and `npm run docs` says why, where Pulumi.prod.yaml holds one's own stack", () => {
+    const own = join(project, "Pulumi.staging.yaml");
+    assert.throws(
+      () => rightsOfTheExample(own),
+      /^Error: Pulumi\.prod\.yaml is no longer the example.*left as they are$/,
+    );
+    const words = ["--require", "./toolchain/typescript.cjs", "docs/generate.ts", "--help"];
+    const { status, stdout } = spawnSync(process.execPath, words, { cwd: project, encoding: "utf8" });
+    assert.equal(status, 0);
+    assert.match(stdout, /^Usage: npm run docs \[-- --check\]/);
+  }).timeout(30_000);
+
   it("has the rights that `npm run docs` writes", () => {
     for (const [file, policy] of rightsFiles()) assert.equal(readFileSync(file, "utf8"), policy, "stale: npm run docs");
   });
@@ -180,6 +193,14 @@ describe("docs/production.md", () => {
 });
 
 describe("the documents", () => {
+  it("say of `--start` what begins at once, wherever they say it: SMS, and replications that run for ever", () => {
+    const told = [...pages, "operations/restore.ts"]
+      .flatMap((page) => text(page).split(/\n\n|^\d+\. |^ {2}(?=--)/m))
+      .filter((paragraph) => /--start/.test(paragraph) && /SMS/.test(paragraph));
+    assert.ok(told.length >= 4, `${told.length}`);
+    for (const paragraph of told) assert.match(paragraph, /replications that run for ever/);
+  });
+
   for (const page of pages) {
     it(`${page}: every link inside the project leads somewhere`, () => {
       const links = [...text(page).matchAll(/\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)/g)];

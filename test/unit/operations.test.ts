@@ -1,15 +1,27 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, statSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { readHostFile } from "../../components/host-files";
 import { readSettings, type Settings } from "../../config";
 import { table } from "../../operations/archives";
+import { afterRestore } from "../../operations/left-behind";
 import { readOptions } from "../../operations/main";
-import { parseDestination, printable, quote } from "../../operations/remote";
-import { bucketOf, bucketRequest, writeFiles } from "../../operations/repository";
+import { parseDestination, type Remote, type RemoteOptions } from "../../operations/remote";
+import {
+  bucketOf,
+  bucketRequest,
+  type ReadableBucket,
+  throughBucket,
+  throughCht,
+  writeFiles,
+} from "../../operations/repository";
 import { asOf, partOf, sourceOf } from "../../operations/restore";
 import { adviceFor } from "../../operations/stack";
+import { run } from "../../toolchain/command";
+import { plainLines } from "../../toolchain/plain";
+import { importsOf } from "./scripts";
 
 describe("a stack that can't be read", () => {
   it("is told what to do: to deploy, to log in, to look for its name", () => {
@@ -25,7 +37,21 @@ describe("a stack that can't be read", () => {
       adviceFor("prod", "error: no stack named 'prod' found") ?? "",
       /there is no stack prod: .*recovery kit/,
     );
-    assert.equal(adviceFor("prod", "error: passphrase must be set"), undefined);
+    assert.equal(adviceFor("prod", "error: something else"), undefined);
+  });
+
+  it("is told by which variable it gets its passphrase where no terminal is there to ask on", () => {
+    const words =
+      "error: passphrase must be set with PULUMI_CONFIG_PASSPHRASE or PULUMI_CONFIG_PASSPHRASE_FILE environment";
+    assert.match(
+      adviceFor("prod", words) ?? "",
+      /the passphrase of the stack prod, .* isn't in the environment: set PULUMI_CONFIG_PASSPHRASE_FILE to the path of a file/,
+    );
+    assert.match(adviceFor("prod", "error: incorrect passphrase") ?? "", /that isn't the passphrase of the stack prod/);
+    assert.match(
+      adviceFor("prod", "error: unable to read PULUMI_CONFIG_PASSPHRASE_FILE: open /no: no such file") ?? "",
+      /^PULUMI_CONFIG_PASSPHRASE_FILE: open \/no: no such file; must be the path/,
+    );
   });
 });
 
@@ -140,7 +166,7 @@ describe("the copy to restore from", () => {
       ["cht-backup:bucket"],
     );
     const bucket = bucketOf(settings, "moh");
-    const recovery = { passphrase: "", key: `BORG_KEY ${"5a".repeat(32)}\nx\n`, formerKeys: { b6: "y" } };
+    const recovery = { passphrase: "", key: `BORG_KEY ${"5a".repeat(32)}\nx\n`, formerKeys: { b6: "y", "b6 2": "z" } };
     assert.deepEqual(bucketRequest(bucket, recovery, undefined), {
       bucket: "moh-backup",
       region: "us-east-1",
@@ -162,6 +188,50 @@ describe("the copy to restore from", () => {
   });
 });
 
+describe("after a restore elsewhere", () => {
+  const deployed = {
+    "host:machines": { cht: { address: "cht.example.org", user: "ubuntu" }, server: { address: "backup.example.org" } },
+  };
+  const settings = (more: object = {}) => {
+    const all = { ...deployed, ...more };
+    const texts = Object.entries(all).map(([name, value]) => [name, JSON.stringify(value)]);
+    return readSettings(Object.fromEntries(texts), "prod", []);
+  };
+
+  it("is said what the machine before still holds, with the command that clears it, and whom to log in as", () => {
+    const [next = "", before = ""] = afterRestore("prod", settings(), parseDestination("root@new.example.org:2222"));
+    assert.match(
+      next,
+      /host:machines\.cht must be \{ address: new\.example\.org, user: root, port: 2222 \}.* up --stack prod/,
+    );
+    assert.match(
+      before,
+      /^cht\.example\.org, which had this CHT before, still has the passphrase .*\/etc\/cht-backup\/prod/,
+    );
+    assert.match(before, /three timers/);
+    const command = /as root: (.*)$/.exec(before)?.[1] ?? "";
+    for (const timer of ["cht-backup-prod.timer", "cht-drill-prod.timer", "cht-drill-prod-overdue.timer"]) {
+      assert.match(command, new RegExp(`disable --now [^;]*${timer}`));
+    }
+    for (const path of ["/etc/cht-backup/prod", "/opt/cht-backup/prod", "/var/lib/cht-backup/prod"]) {
+      assert.match(command, new RegExp(`rm -rf [^;]*${path}( |;)`));
+    }
+    assert.doesNotMatch(command, /[*?$`]/, "it must touch this deployment's alone");
+  });
+
+  it("is asked for another user only where it is another, and another machine is only supposed where there may be one", () => {
+    const [only = "", ...more] = afterRestore("prod", settings(), parseDestination("ubuntu@cht.example.org"));
+    assert.deepEqual(more, []);
+    assert.match(only, /^a machine that had this CHT before, if it is another one,/);
+    const [next = ""] = afterRestore("prod", settings(), parseDestination("root@cht.example.org"));
+    assert.match(next, /user: root/);
+    const elsewhere = settings({ "cht-backup:drill": { enabled: false } });
+    const [, alone = ""] = afterRestore("prod", elsewhere, parseDestination("new"));
+    assert.match(alone, /the backup's timer/);
+    assert.doesNotMatch(alone, /cht-drill/);
+  });
+});
+
 describe("the list of archives", () => {
   it("names counts, what is missing, and what can't be restored", () => {
     const whole = { finished: true, files: 2, size: 2_800_000, documents: { medic: 419, _users: 3 }, problems: [] };
@@ -172,6 +242,7 @@ describe("the list of archives", () => {
         { name: "t-0", time: null, finished: false },
         { name: "t--", time: null, finished: false, damaged: "a part can't be read" },
         { name: "t-x", time: null, finished: false, unreadable: "it may be hostile" },
+        { name: "cht-2026-11-21", time: null, finished: true, byHand: true, files: 7, size: 1_500_000 },
       ],
       more: 4,
     });
@@ -179,6 +250,10 @@ describe("the list of archives", () => {
     assert.match(
       text,
       /INCOMPLETE: the certificate is missing\nt-0 {2}UNFINISHED.*\nt-- {2}DAMAGED: a part can't be read\nt-x {2}UNREADABLE: it may be hostile\n/,
+    );
+    assert.match(
+      text,
+      /^cht-2026-11-21 {2}BY HAND: 7 files, 1\.5 MB; without a manifest, so nothing proves that it is complete .*\n/m,
     );
     assert.match(text, /and 4 older/);
     assert.match(table({ archives: [], more: 0 }), /holds no archive/);
@@ -195,26 +270,13 @@ describe("the list of archives", () => {
       ],
       more: 0,
     });
-    assert.doesNotMatch(text, /[^\P{Cc}\n]|\u202e/u);
+    assert.equal(text, plainLines(text));
     assert.equal(text.match(/\n/g)?.length, 5);
-    assert.match(text, /^ {4}a\ufffd\[2J\ufffd31mb c d\ufffde 7$/m);
-  });
-
-  it("leaves what people write as it is, in any language, with its lines", () => {
-    const text = "Größe:\t3 Ⓜ 文字 ሰላም 👩🏽‍⚕️\n  two\n";
-    assert.equal(printable(text), text);
-    assert.equal(printable("one\r\ntwo\r"), "one\ntwo");
-    assert.equal(printable("one\rtwo\u0000\u007f"), "one\ufffdtwo\ufffd\ufffd");
+    assert.match(text, /^ {4}a\\x1b\[2J\\x9b31mb\\nc\\rd\\u202ee 7$/m);
   });
 });
 
 describe("what is sent to a machine", () => {
-  it("is quoted for its shell", () => {
-    assert.equal(quote("/var/lib/x-1.py"), "/var/lib/x-1.py");
-    assert.equal(quote("it's $HOME"), `'it'\\''s $HOME'`);
-    assert.equal(quote(""), "''");
-  });
-
   it("arrives as it was, for nobody else to read", () => {
     const folder = mkdtempSync(join(tmpdir(), "cht-backup-files-"));
     try {
@@ -223,6 +285,163 @@ describe("what is sent to a machine", () => {
       assert.equal(readFileSync(join(folder, "bin", "a.py"), "utf8"), text);
       assert.equal(statSync(join(folder, "bin", "a.py")).mode & 0o777, 0o600);
       assert.equal(readFileSync(join(folder, "b"), "utf8"), "");
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+});
+
+describe("the scripts that travel with an operation", () => {
+  const settings = readSettings(
+    { "host:machines": JSON.stringify({ cht: { address: "a" }, server: { address: "b" } }) },
+    "moh",
+    [],
+  );
+  const deployment = { settings, passphrase: "", key: `BORG_KEY ${"5a".repeat(32)}\nx\n` };
+  const { signal } = new AbortController();
+  const options = { installDocker: false, dryRun: false, say: () => undefined, signal };
+  const bucket = { name: "b", reader: {} } as ReadableBucket;
+  const ways: [string, (remote: Remote) => Promise<unknown>][] = [
+    ["to the CHT machine", (remote) => throughCht(remote, deployment, signal, async () => 0)],
+    ["to one that reads the bucket", (remote) => throughBucket(remote, bucket, deployment, options, async () => 0)],
+  ];
+  for (const [where, travel] of ways) {
+    it(`${where} bring those that they import`, async () => {
+      const sent: string[] = [];
+      const script = async (text: string) => {
+        sent.push(text);
+        return "/run/x\n";
+      };
+      await travel({ script } as unknown as Remote);
+      const files = new Map(
+        [...sent.join("\n").matchAll(/^printf %s (\S*) \| base64 -d > '\/run\/x\/bin\/(\S+)'$/gm)].map(
+          ([, text = "", name = ""]) => [name, Buffer.from(text, "base64").toString()],
+        ),
+      );
+      assert.ok(files.size > 5);
+      for (const [name, text] of files) {
+        for (const imported of importsOf(text)) assert.ok(files.has(imported), `${name} imports ${imported}`);
+      }
+    });
+  }
+});
+
+describe("a restore on a machine where borg was built", () => {
+  const settings = readSettings(
+    { "host:machines": JSON.stringify({ cht: { address: "a" }, server: { address: "b" } }) },
+    "moh",
+    [],
+  );
+  const deployment = { settings, passphrase: "", key: `BORG_KEY ${"5a".repeat(32)}\nx\n` };
+  const digest = "7b".repeat(32);
+
+  it("runs by the system's Python, and doesn't build what an earlier run has built", async () => {
+    const sent: string[] = [];
+    const remote = {
+      script: async (text: string) => {
+        sent.push(text);
+        return /^packages_built /m.test(text) ? `built ${digest} eA==\n` : "/run/x\n";
+      },
+    } as unknown as Remote;
+    const { signal } = new AbortController();
+    const options = { installDocker: true, dryRun: false, say: () => undefined, signal };
+    const bucket = { name: "b", reader: {} } as ReadableBucket;
+    await throughBucket(remote, bucket, deployment, options, async ({ python }) => {
+      const folder = mkdtempSync(join(tmpdir(), "cht-backup-python-"));
+      try {
+        // As a built one's directory is first in the search path: with a Python of its own.
+        writeFileSync(join(folder, "python3"), "#!/bin/sh\necho the built one\n", { mode: 0o755 });
+        const [env = "", ...words] = python.map((word) => word.replace(/^PATH=[^:]*/, `PATH=${folder}`));
+        const { stdout } = await run(env, [...words, "-c", "import sys; print(sys.prefix)"]);
+        assert.equal(stdout, "/usr\n");
+      } finally {
+        rmSync(folder, { recursive: true });
+      }
+    });
+    assert.ok(
+      sent.some((text) =>
+        text.split("\n").some((line) => /^packages_apply_or_build '/.test(line) && line.includes(digest)),
+      ),
+      "what is there is to be kept",
+    );
+  });
+});
+
+describe("a dry run of a restore", () => {
+  const settings = readSettings(
+    {
+      "host:machines": JSON.stringify({ cht: { address: "a" }, server: { address: "b" } }),
+      "cht-backup:bucket": "none",
+    },
+    "moh",
+    [],
+  );
+  const deployment = { settings, passphrase: "", key: `BORG_KEY ${"5a".repeat(32)}\nx\n` };
+
+  async function scripts(dryRun: boolean) {
+    const sent: string[] = [];
+    const remote = {
+      script: async (text: string) => {
+        sent.push(text);
+        return "/var/tmp/x\nssh-ed25519 AAAA\n";
+      },
+    } as unknown as Remote;
+    const { signal } = new AbortController();
+    const options = { installDocker: true, dryRun, say: () => undefined, signal };
+    const bucket = { name: "b", reader: {} } as ReadableBucket;
+    await throughBucket(remote, bucket, deployment, options, async () => 0);
+    return sent;
+  }
+
+  it("makes no directory on the machine but its own, and installs no borg", async () => {
+    const changes = /^packages_apply\w* '|mkdir -p "\$1"; mktemp/m;
+    assert.equal(
+      (await scripts(true)).find((text) => changes.test(text)),
+      undefined,
+    );
+    assert.equal((await scripts(false)).filter((text) => changes.test(text)).length, 2);
+  });
+
+  it("says what it fetches, and leaves what it refuses to the error, so that it is told once", async () => {
+    const said: string[] = [];
+    const lines = ["fetching borgbackup for the time of the dry run", "this machine has no Python"];
+    const remote = {
+      script: async (_text: string, _words: string[], { onError }: RemoteOptions = {}) => {
+        for (const line of lines) onError?.(line);
+        return "/var/tmp/x\nssh-ed25519 AAAA\n";
+      },
+    } as unknown as Remote;
+    const { signal } = new AbortController();
+    const options = { installDocker: false, dryRun: true, say: (line: string) => said.push(line), signal };
+    await throughBucket(remote, { name: "b", reader: {} } as ReadableBucket, deployment, options, async () => 0);
+    assert.deepEqual(said, lines.slice(0, 1));
+  });
+
+  it("installs no package, whatever is missing and asked for: it is fetched into its own directory", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "cht-backup-prepare-"));
+    try {
+      const program = (name: string, text: string) => {
+        writeFileSync(join(folder, name), `#!/bin/sh\n${text}\n`, { mode: 0o755 });
+      };
+      program("apt-get", `echo "$*" >> ${folder}/asked`);
+      program("apt-cache", "echo 'borgbackup | 1.4.0-5 | mirror'");
+      program("dpkg-query", "exit 1");
+      for (const name of ["borg", "docker", "python3"]) program(name, "exit 1");
+      const words = ["-", `${folder}/own`, "yes", "bucket", "yes", "1.2.8"];
+      mkdirSync(`${folder}/own`);
+      const env = { PATH: `${folder}:/usr/bin:/bin` };
+      const { code, stderr } = await run("sh", ["-c", readHostFile("restore/prepare.sh"), ...words], { env });
+      assert.equal(code, 0, stderr);
+      const asked = readFileSync(`${folder}/asked`, "utf8").trim().split("\n");
+      assert.equal(asked.length, 2);
+      for (const line of asked) {
+        assert.ok(
+          line.includes(`-o Dir::State::Lists=${folder}/own/`) && line.includes(`-o Dir::Cache=${folder}/own/`),
+          line,
+        );
+      }
+      assert.match(String(asked[1]), / --download-only install borgbackup=1\.4\.0-5 /);
+      assert.doesNotMatch(asked.join("\n"), /docker/);
     } finally {
       rmSync(folder, { recursive: true });
     }

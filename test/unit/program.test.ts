@@ -1,10 +1,23 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { basename, join } from "node:path";
-import * as pulumi from "@pulumi/pulumi";
+import { basename, dirname, join } from "node:path";
+import { borgPackage } from "../../components/borg";
+import { adopted, withoutAnswer } from "../../components/drill-docker";
 import { readHostFile } from "../../components/host-files";
-import { type Registered, type Run, replaceSecrets, runProgram, secretMark, signature, warned } from "./program";
+import { loginLimitsHold } from "../../components/offsite-server";
+import { clearing } from "../../operations/left-behind";
+import {
+  answers,
+  type Registered,
+  type Run,
+  replaceSecrets,
+  runProgram,
+  secretMark,
+  signature,
+  warned,
+} from "./program";
+import { importsOf } from "./scripts";
 
 const passphrase = "hunter2 in a passphrase of many words";
 const alert = "tgram://hunter2-token/1";
@@ -71,11 +84,32 @@ describe("the program", function () {
     "drill-service",
     "drill-settings",
     "drill-timer",
+    "script-compose-text",
+    "script-confined",
+    "script-couch-server",
     "script-drill",
+    "script-ledger",
+    "script-reading",
     "script-reports",
     "script-restore",
     "script-verify",
   ];
+
+  it("leaves nothing on a machine that had the CHT before which the command for clearing it doesn't name", () => {
+    const command = clearing("moh", true);
+    const removed = [...(/rm -rf ([^;]*);/.exec(command)?.[1] ?? "").split(" ")];
+    for (const [name, { inputs }] of run.resources) {
+      if (inputs.machine !== "cht") continue;
+      const path = inputs.unit === undefined ? inputs.path : `/etc/systemd/system/${inputs.unit}`;
+      if (typeof path !== "string" || path.startsWith("/mnt/backup/")) continue; // the server's
+      assert.ok(
+        removed.some((of) => path === of || String(path).startsWith(`${of}/`)),
+        `${name}: ${path}`,
+      );
+      const starts = /\[Install\]/.test(String(inputs.content));
+      if (inputs.unit !== undefined && starts) assert.match(command, new RegExp(`disable --now [^;]*${inputs.unit}`));
+    }
+  });
 
   it("registers exactly what a deployment gets, each in its component", () => {
     const tree: Record<string, string[]> = {};
@@ -83,8 +117,16 @@ describe("the program", function () {
     for (const names of Object.values(tree)) names.sort();
     assert.deepEqual(tree, {
       "": ["cht-backup-moh"],
-      "cht-backup-moh": ["backup-repository", "bucket-copy", "cht-backup", "offsite-server", "restore-drill"],
+      "cht-backup-moh": [
+        "backup-repository",
+        "backups-so-far",
+        "bucket-copy",
+        "cht-backup",
+        "offsite-server",
+        "restore-drill",
+      ],
       "offsite-server": [
+        "repository-guard",
         "server-borg",
         "server-host-key",
         "server-lock-cleanup",
@@ -92,6 +134,30 @@ describe("the program", function () {
         "server-repository-directory",
         "server-space-reserve",
         "server-user",
+      ],
+      "repository-guard": [
+        "repository-alert-later-path",
+        "repository-alert-later-service",
+        "repository-alert-service",
+        "repository-audit-path",
+        "repository-audit-service",
+        "repository-audit-timer",
+        "repository-seal",
+        "repository-seal-path",
+        "repository-seal-service",
+        "server-alert",
+        "server-alert-addresses",
+        "server-alert-environment",
+        "server-alert-queue",
+        "server-audit",
+        "server-guard",
+        "server-plain",
+        "server-program-directory",
+        "server-python",
+        "server-repository-settings",
+        "server-seal",
+        "server-segment-log",
+        "server-settings-directory",
       ],
       "backup-repository": [
         "backup-passphrase",
@@ -106,6 +172,8 @@ describe("the program", function () {
       ],
       "cht-backup": [
         "alert-addresses",
+        "alert-later-path",
+        "alert-later-service",
         "backup-settings",
         "borgmatic-configuration",
         "borgmatic-environment",
@@ -117,14 +185,17 @@ describe("the program", function () {
         "nightly-backup-service",
         "nightly-backup-timer",
         "script-alert",
+        "script-alert-queue",
         "script-backup",
+        "script-compose",
+        "script-compose-env",
         "script-couch-files",
         "script-manifest",
+        "script-plain",
         "script-plan",
       ],
       "restore-drill": onEveryMachine,
       "bucket-copy": [
-        "bucket-alert-addresses",
         "bucket-alert-service",
         "bucket-check-service",
         "bucket-check-timer",
@@ -136,11 +207,11 @@ describe("the program", function () {
         "bucket-program-directory",
         "bucket-protection",
         "bucket-rclone",
-        "bucket-script-alert",
         "bucket-script-bucket",
         "bucket-script-bucket-copy",
         "bucket-script-copy-plan",
         "bucket-script-directory",
+        "bucket-script-plain",
         "bucket-script-snapshot",
         "bucket-settings",
         "bucket-settings-directory",
@@ -151,23 +222,88 @@ describe("the program", function () {
 
   /** Exact inputs; a file's text is looked at below. */
   const inputs: Record<string, Record<string, unknown>> = {
-    "server-borg": { machine: "server", packages: ["borgbackup"], minimum: { borgbackup: "1.2.8" } },
+    "backups-so-far": {
+      machine: "server",
+      deployment: "moh",
+      path: "/mnt/backup/moh/repository",
+      account: "cht-backup-moh",
+      note: "/var/lib/cht-backup-server/moh/adopted.json",
+      client: "cht",
+      clientSettings: "/etc/cht-backup/moh",
+      baseDirectory: "/var/lib/cht-backup/moh/borg",
+      home: "/srv/cht",
+      chunker: "fixed,1048576",
+      bucket: "moh-backup-copy/moh/ at https://s3.example.org",
+      bucketFile: "/etc/cht-backup-bucket/moh/bucket.json",
+      passphrase,
+    },
+    "server-borg": { machine: "server", ...borgPackage("/opt/cht-backup-server/moh") },
     "server-user": { machine: "server", user: "cht-backup-moh", home: "/mnt/backup/moh" },
     "server-repository-directory": {
       machine: "server",
       path: "/mnt/backup/moh/repository",
-      mode: "0700",
-      owner: "cht-backup-moh",
+      mode: "1770",
       group: "cht-backup-moh",
-      ownsContents: true,
+    },
+    "server-python": { machine: "server", packages: ["python3-venv"] },
+    "server-settings-directory": { machine: "server", path: "/etc/cht-backup-server/moh" },
+    "server-program-directory": { machine: "server", path: "/opt/cht-backup-server/moh" },
+    "server-guard": {
+      machine: "server",
+      path: "/opt/cht-backup-server/moh/guard.py",
+      validate: "/usr/bin/python3 -I /opt/cht-backup-server/moh/guard.py --check",
+    },
+    "server-seal": { machine: "server", path: "/opt/cht-backup-server/moh/seal.py" },
+    "server-audit": { machine: "server", path: "/opt/cht-backup-server/moh/audit.py" },
+    "server-segment-log": { machine: "server", path: "/opt/cht-backup-server/moh/segment_log.py" },
+    "server-alert": { machine: "server", path: "/opt/cht-backup-server/moh/alert.py" },
+    "server-alert-queue": { machine: "server", path: "/opt/cht-backup-server/moh/alert_queue.py" },
+    "server-plain": { machine: "server", path: "/opt/cht-backup-server/moh/plain.py" },
+    "server-alert-environment": {
+      machine: "server",
+      path: "/opt/cht-backup-server/moh/venv",
+      requirements: hosts("server/alert-requirements.txt"),
+    },
+    "server-alert-addresses": { machine: "server", path: "/etc/cht-backup-server/moh/alerts", mode: "0600" },
+    "server-repository-settings": { machine: "server", path: "/etc/cht-backup-server/moh/repository.json" },
+    "repository-alert-later-service": { machine: "server", unit: "cht-repository-alert-later-moh.service" },
+    "repository-alert-later-path": {
+      machine: "server",
+      unit: "cht-repository-alert-later-moh.path",
+      enabled: true,
+      active: true,
+    },
+    "repository-alert-service": { machine: "server", unit: "cht-repository-failed-moh.service" },
+    "repository-seal-service": { machine: "server", unit: "cht-repository-seal-moh.service" },
+    "repository-seal-path": {
+      machine: "server",
+      unit: "cht-repository-seal-moh.path",
+      enabled: true,
+      active: true,
+    },
+    "repository-audit-service": { machine: "server", unit: "cht-repository-audit-moh.service" },
+    "repository-audit-path": {
+      machine: "server",
+      unit: "cht-repository-audit-moh.path",
+      enabled: true,
+      active: true,
+    },
+    "repository-audit-timer": {
+      machine: "server",
+      unit: "cht-repository-audit-moh.timer",
+      enabled: true,
+      active: true,
+    },
+    "repository-seal": {
+      machine: "server",
+      path: "/mnt/backup/moh/repository",
+      program: "/opt/cht-backup-server/moh/seal.py",
+      settings: "/etc/cht-backup-server/moh/repository.json",
     },
     "server-login-limits": {
       machine: "server",
       path: "/etc/ssh/sshd_config.d/50-cht-backup-moh.conf",
-      validate:
-        "/usr/sbin/sshd -t && { /usr/sbin/sshd -T -C user=cht-backup-moh,host=x,addr=192.0.2.1 | " +
-        "grep -qixF 'forcecommand /usr/bin/borg serve --append-only --restrict-to-repository /mnt/backup/moh/repository' || " +
-        "{ echo 'another setting of sshd takes the forced command from cht-backup-moh'; false; }; }",
+      validate: loginLimitsHold("cht-backup-moh", "moh"),
       reload: "ssh.service",
     },
     "server-lock-cleanup": { machine: "server", path: "/etc/tmpfiles.d/cht-backup-moh.conf" },
@@ -178,9 +314,9 @@ describe("the program", function () {
       user: "cht-backup-moh",
       publicKey: "ssh-ed25519 AAAAclient cht-backup-moh",
       otherKeys: [],
-      command: "/usr/bin/borg serve --append-only --restrict-to-repository /mnt/backup/moh/repository",
+      command: "/usr/bin/python3 -I /opt/cht-backup-server/moh/guard.py /etc/cht-backup-server/moh/repository.json",
     },
-    "cht-borg": { machine: "cht", packages: ["borgbackup"], minimum: { borgbackup: "1.2.8" } },
+    "cht-borg": { machine: "cht", ...borgPackage("/opt/cht-backup/moh") },
     "cht-settings-directory": { machine: "cht", path: "/etc/cht-backup/moh", mode: "0700" },
     "cht-state-directory": { machine: "cht", path: "/var/lib/cht-backup/moh", mode: "0700" },
     "cht-ssh-key": { machine: "cht", path: "/etc/cht-backup/moh/ssh_key", comment: "cht-backup-moh" },
@@ -194,6 +330,7 @@ describe("the program", function () {
       path: "/mnt/backup/moh/repository",
       rsh: "ssh -F /etc/cht-backup/moh/ssh_config",
       baseDirectory: "/var/lib/cht-backup/moh/borg",
+      borg: "/opt/cht-backup/moh/borg/bin/borg",
       passphrase,
       encryption: "repokey-blake2",
     },
@@ -209,6 +346,8 @@ describe("the program", function () {
     "borgmatic-configuration": { machine: "cht", path: "/etc/cht-backup/moh/borgmatic.yaml" },
     "alert-addresses": { machine: "cht", path: "/etc/cht-backup/moh/alerts", mode: "0600" },
     "cht-lock-cleanup": { machine: "cht", path: "/etc/tmpfiles.d/cht-backup-moh.conf" },
+    "alert-later-service": { machine: "cht", unit: "cht-alert-later-moh.service" },
+    "alert-later-path": { machine: "cht", unit: "cht-alert-later-moh.path", enabled: true, active: true },
     "failure-alert-service": { machine: "cht", unit: "cht-backup-moh-failed.service" },
     "nightly-backup-service": { machine: "cht", unit: "cht-backup-moh.service" },
     "nightly-backup-timer": { machine: "cht", unit: "cht-backup-moh.timer", enabled: true, active: true },
@@ -243,7 +382,6 @@ describe("the program", function () {
     },
     "bucket-settings": { machine: "server", path: "/etc/cht-backup-bucket/moh/bucket.json" },
     "bucket-credentials": { machine: "server", path: "/etc/cht-backup-bucket/moh/credentials", mode: "0600" },
-    "bucket-alert-addresses": { machine: "server", path: "/etc/cht-backup-bucket/moh/alerts", mode: "0600" },
     "bucket-alert-service": { machine: "server", unit: "cht-bucket-failed-moh.service" },
     "bucket-copy-service": { machine: "server", unit: "cht-bucket-copy-moh.service" },
     "bucket-copy-path": { machine: "server", unit: "cht-bucket-copy-moh.path", enabled: true, active: true },
@@ -272,9 +410,14 @@ describe("the program", function () {
       ...readdirSync(join(__dirname, "..", "..", "hosts", "cht"))
         .filter((file) => file.endsWith(".py"))
         .map((file) => `cht/${file}`),
+      "restore/confined.py",
+      "restore/couch_server.py",
       "restore/restore.py",
       "restore/verify.py",
+      "drill/compose_text.py",
       "drill/drill.py",
+      "drill/ledger.py",
+      "drill/reading.py",
       "drill/reports.py",
     ];
     const laid = [...run.resources.values()].filter(
@@ -289,7 +432,7 @@ describe("the program", function () {
     );
   });
 
-  it("lays down every script of the copy to the bucket as it is", () => {
+  it("lays down every script of the server as it is", () => {
     const scripts = readdirSync(join(__dirname, "..", "..", "hosts", "server"))
       .filter((file) => file.endsWith(".py"))
       .map((file) => `server/${file}`);
@@ -299,9 +442,33 @@ describe("the program", function () {
     assert.deepEqual(
       new Map(laid.map(({ inputs }) => [inputs.path, inputs.content])),
       new Map(
-        [...scripts, "cht/alert.py"].map((file) => [`/opt/cht-backup-bucket/moh/bin/${basename(file)}`, hosts(file)]),
+        [
+          ...["bucket.py", "bucket_copy.py", "copy_plan.py", "snapshot.py"].map((name) => `server/${name}`),
+          "cht/plain.py",
+        ]
+          .map((file) => [`/opt/cht-backup-bucket/moh/bin/${basename(file)}`, hosts(file)] as [string, string])
+          .concat(
+            [
+              ...scripts.filter((file) => /guard|seal|audit|segment_log/.test(file)),
+              "cht/alert.py",
+              "cht/alert_queue.py",
+              "cht/plain.py",
+            ].map((file) => [`/opt/cht-backup-server/moh/${basename(file)}`, hosts(file)]),
+          ),
       ),
     );
+  });
+
+  it("lays down beside each script those that it imports", () => {
+    const laid = [...run.resources.values()].filter(({ inputs }) => String(inputs.path).endsWith(".py"));
+    const places = new Set(laid.map(({ inputs }) => `${inputs.machine}:${inputs.path}`));
+    for (const { inputs } of laid) {
+      for (const imported of importsOf(String(inputs.content))) {
+        const place = `${inputs.machine}:${dirname(String(inputs.path))}/${imported}`;
+        assert.ok(places.has(place), `${inputs.path} imports ${imported}`);
+      }
+    }
+    assert.ok(laid.length > 10);
   });
 
   it("writes the settings into the files of both machines", () => {
@@ -320,6 +487,7 @@ describe("the program", function () {
       keepDays: 30,
       lockDays: 90,
       lockWait: 600,
+      leastInterval: 1800,
       maxAge: 48,
       uploadRate: 0,
       storageClass: "GLACIER_IR",
@@ -329,7 +497,20 @@ describe("the program", function () {
       text("bucket-credentials"),
       "[default]\naws_access_key_id = WRITER\naws_secret_access_key = hunter2/secret\n",
     );
-    assert.equal(text("bucket-alert-addresses"), `${alert}\n`);
+    assert.equal(text("server-alert-addresses"), `${alert}\n`);
+    assert.deepEqual(JSON.parse(text("server-repository-settings")), {
+      deployment: "moh",
+      user: "cht-backup-moh",
+      repository: "/mnt/backup/moh/repository",
+      state: "/var/lib/cht-backup-server/moh",
+      spool: "/var/lib/cht-backup-server/moh/spool",
+      nonce: "/var/lib/cht-backup-server/moh/nonce",
+      sealer: 0,
+      sealWait: 60,
+      commitsPerDay: 600,
+      sessionDays: 45,
+      idleHours: 48,
+    });
     assert.deepEqual(JSON.parse(text("backup-settings")), {
       deployment: "moh",
       chtHome: "/srv/cht",
@@ -378,13 +559,20 @@ describe("the program", function () {
         ],
       ],
       ["bucket-check-service", [/^OnFailure=cht-bucket-failed-moh\.service$/m, /^ExecStart=.*\.py check \/etc/m]],
-      ["bucket-alert-service", [/^ExecStart=.*alert\.py --about bucket \/etc\/cht-backup-bucket\/moh\/bucket\.json$/m]],
+      [
+        "bucket-alert-service",
+        [/^ExecStart=.*alert\.py --about bucket \/etc\/cht-backup-server\/moh\/repository\.json$/m],
+      ],
+      ["alert-later-path", [/^DirectoryNotEmpty=\/var\/lib\/cht-backup\/moh\/alerts$/m]],
+      ["alert-later-service", [/^ExecStart=.*alert\.py --later \/etc\/cht-backup\/moh\/alerts$/m]],
+      ["repository-alert-later-path", [/^DirectoryNotEmpty=\/var\/lib\/cht-backup-server\/moh\/alerts$/m]],
+      ["repository-alert-later-service", [/^ExecStart=.*alert\.py --later \/etc\/cht-backup-server\/moh\/alerts$/m]],
       ["borgmatic-configuration", [/zstd,9/, /fixed,1048576/, /^upload_rate_limit: 512$/m]],
       [
         "server-login-limits",
         [
           /^Match User cht-backup-moh$/m,
-          /^ +ForceCommand \/usr\/bin\/borg serve --append-only --restrict-to-repository \/mnt\/backup\/moh\/repository$/m,
+          /^ +ForceCommand \/usr\/bin\/python3 -I \/opt\/cht-backup-server\/moh\/guard\.py \/etc\/cht-backup-server\/moh\/repository\.json$/m,
         ],
       ],
     ];
@@ -399,6 +587,7 @@ describe("the program", function () {
     assert.deepEqual(kept.sort(), [
       "backup-passphrase",
       "borg-repository",
+      "repository-seal",
       "server-repository-directory",
       "server-user",
     ]);
@@ -416,7 +605,18 @@ describe("the program", function () {
 
   /** What must be there before another thing, and go after it. */
   const order: [later: string, earlier: string[]][] = [
-    ["server-login-limits", ["server-user", "server-borg"]],
+    ...["server-user", "server-borg", "server-space-reserve", "cht-borg", "cht-settings-directory"].map(
+      (name): [string, string[]] => [name, ["backups-so-far"]],
+    ),
+    [
+      "server-login-limits",
+      ["server-user", "server-borg", "server-guard", "server-repository-settings", "repository-seal"],
+    ],
+    ["repository-seal", ["server-repository-directory", "repository-seal-path", "server-seal"]],
+    ["repository-seal-path", ["repository-seal-service", "repository-alert-service", "server-repository-settings"]],
+    ["repository-alert-service", ["server-alert-environment", "server-alert-addresses", "server-alert"]],
+    ["repository-alert-later-path", ["repository-alert-later-service", "server-alert-addresses", "server-alert-queue"]],
+    ["alert-later-path", ["alert-later-service", "alert-addresses", "script-alert-queue", "borgmatic-environment"]],
     ["server-repository-directory", ["server-user"]],
     ["server-authorized-key", ["server-login-limits", "server-repository-directory", "cht-ssh-key"]],
     ["cht-known-hosts", ["cht-settings-directory"]],
@@ -459,7 +659,11 @@ describe("the program", function () {
         "drill-settings",
         "borgmatic-environment",
         "alert-addresses",
+        "script-compose-text",
+        "script-confined",
+        "script-couch-server",
         "script-drill",
+        "script-reading",
         "script-restore",
         "script-verify",
         "script-backup",
@@ -476,11 +680,12 @@ describe("the program", function () {
         "bucket-alert-service",
         "bucket-settings",
         "bucket-credentials",
-        "bucket-alert-addresses",
+        "server-alert",
+        "server-alert-addresses",
+        "server-alert-environment",
         "bucket-environment",
         "bucket-snapshot-directory",
         "bucket-script-bucket-copy",
-        "bucket-script-alert",
         "server-borg",
       ],
     ]),
@@ -506,6 +711,11 @@ describe("the program", function () {
     });
   }
 
+  it("has as many resources as README.md shows of the lab, whose stack is the same but for values", () => {
+    const readme = readFileSync(join(__dirname, "..", "..", "README.md"), "utf8");
+    assert.match(readme, new RegExp(`~ 1 to update\n    ${run.resources.size - 1} unchanged\n`));
+  });
+
   it("tells the operator what to know", () => {
     const { recovery, repositoryId, ...outputs } = run.outputs;
     assert.equal(repositoryId, "f".repeat(64));
@@ -525,6 +735,10 @@ describe("the program", function () {
     assert.equal(outputs.repository, "ssh://offsite/mnt/backup/moh/repository");
     const commands = outputs.commands as Record<string, string>;
     assert.equal(commands.backUpNow, "ssh ubuntu@cht.example.org 'sudo systemctl start cht-backup-moh.service'");
+    assert.match(
+      commands.listArchives ?? "",
+      /'sudo env PATH=\/opt\/cht-backup\/moh\/borg\/bin:\/usr\/sbin:.* repo-list'$/,
+    );
   });
 
   it("loads no SDK that its settings don't need", async () => {
@@ -545,42 +759,68 @@ describe("the first backup", function () {
   this.timeout(30_000);
 
   it("is made once everything is in place, where the settings say so", async () => {
-    const folder = mkdtempSync(join(tmpdir(), "cht-backup-key-"));
-    try {
-      const identityFile = join(folder, "key");
-      writeFileSync(identityFile, "hunter2, a private key");
-      const run = await runProgram({
-        "host:machines": JSON.stringify({ ...machines, cht: { ...machines.cht, identityFile } }),
-      });
-      const command = run.resources.get("first-backup");
-      assert.ok(command);
-      assert.equal(command.type, "command:remote:Command");
-      assert.equal(command.parent, "cht-backup");
-      assert.ok(command.dependencies.includes("nightly-backup-timer"));
-      assert.doesNotMatch(JSON.stringify(replaceSecrets(command.raw, () => "")), /hunter2/);
-      const { connection, ...others } = command.inputs;
-      // It runs once for each repository, and for nothing else: then where the machine is by then, and by today's key.
-      assert.equal(command.replacementTrigger, "f".repeat(64));
-      assert.deepEqual(command.ignored, []);
-      assert.deepEqual(others, {
-        create: "sudo -n bash -s -- cht-backup-moh.service",
-        stdin: readHostFile("cht/first_backup.sh"),
-        update: "true",
-        addPreviousOutputInEnv: false,
-      });
-      const { host, port, user, privateKey } = connection as Record<string, unknown>;
-      assert.deepEqual([host, port, user, privateKey], ["cht.example.org", 22, "ubuntu", "hunter2, a private key"]);
-    } finally {
-      rmSync(folder, { recursive: true });
-    }
+    const run = await runProgram({ "host:machines": JSON.stringify(machines) });
+    const command = run.resources.get("first-backup");
+    assert.ok(command);
+    assert.equal(command.type, "command:local:Command");
+    assert.equal(command.parent, "cht-backup");
+    assert.ok(command.dependencies.includes("nightly-backup-timer"));
+    const { environment, ...others } = command.inputs;
+    assert.deepEqual(command.ignored, []);
+    assert.deepEqual(others, {
+      create: "node --require ./toolchain/typescript.cjs operations/script.ts",
+      stdin: readHostFile("cht/first_backup.sh"),
+      // A plugin that writes to a command that doesn't read fails at random.
+      update: "cat > /dev/null",
+      addPreviousOutputInEnv: false,
+      // It runs once for each repository, and for nothing else.
+      triggers: ["f".repeat(64)],
+    });
+    assert.equal(
+      command.replacementTrigger,
+      undefined,
+      "the engine loses it where the program runs before the refresh",
+    );
+    const order = JSON.parse((environment as Record<string, string>).CHT_BACKUP_SCRIPT ?? "");
+    assert.deepEqual(order, {
+      name: "cht",
+      machine: { ...machines.cht, sudo: true },
+      words: [
+        "cht-backup-moh.service",
+        "1200",
+        "/var/lib/cht-backup/moh/last-backup.json",
+        // With the borg that backups take: it may be built for them, and the login finds none.
+        "env PATH=/opt/cht-backup/moh/borg/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin " +
+          "/opt/cht-backup/moh/venv/bin/borgmatic --config /etc/cht-backup/moh/borgmatic.yaml repo-list --json",
+      ],
+    });
   });
 
-  it("needs the key that the settings name", async () => {
-    const cht = { ...machines.cht, identityFile: "/nowhere/key" };
-    await assert.rejects(runProgram({ "host:machines": JSON.stringify({ ...machines, cht }) }), (error: Error) => {
-      assert.ok(pulumi.RunError.isInstance(error));
-      return /^host:machines.cht.identityFile: \/nowhere\/key can't be read \(ENOENT\); must be /.test(error.message);
-    });
+  it("is the same for every operator: by a home, an agent, a key nothing of it changes, and the state has no key", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "cht-backup-home-"));
+    const environment = { ...process.env };
+    try {
+      mkdirSync(join(folder, ".ssh"));
+      writeFileSync(join(folder, ".ssh", "key"), "hunter2, a private key");
+      const cht = { ...machines.cht, identityFile: "~/.ssh/key", jump: "bastion" };
+      const registered = async (home: string, agent: string | undefined) => {
+        Object.assign(process.env, { HOME: home, SSH_AUTH_SOCK: agent });
+        if (agent === undefined) delete process.env.SSH_AUTH_SOCK;
+        const { resources } = await runProgram({
+          "host:machines": JSON.stringify({ ...machines, cht }),
+          "cht-backup:drill": JSON.stringify({}),
+        });
+        return ["first-backup", "drill-cht-docker"].map((name) => resources.get(name)?.raw);
+      };
+      const here = await registered(folder, undefined);
+      assert.ok(here.every((each) => each !== undefined));
+      assert.deepEqual(await registered("/home/somebody-else", "/run/agent"), here);
+      assert.doesNotMatch(JSON.stringify(here), /hunter2/);
+      assert.ok(!JSON.stringify(here).includes(folder));
+    } finally {
+      process.env = environment;
+      rmSync(folder, { recursive: true });
+    }
   });
 
   it("is left to the schedule where the settings say so; passphrase and alerts may be missing", async () => {
@@ -591,6 +831,37 @@ describe("the first backup", function () {
     });
     assert.equal(run.resources.get("alert-addresses")?.inputs.content, "");
     assert.equal(run.resources.get("first-backup"), undefined);
+  });
+});
+
+describe("alarms", function () {
+  this.timeout(30_000);
+
+  const aboutAlerts = (said: string[]) => said.filter((text) => text.includes("cht-backup:alerts"));
+
+  it("that nobody gets are told in each preview and up, with the command that sets an address", async () => {
+    const { "cht-backup:alerts": _, ...without } = settings;
+    const nobody = [without, { ...without, "cht-backup:alerts": "[]" }];
+    for (const values of nobody) {
+      const [line = "", ...others] = aboutAlerts((await warned(values, secretKeys)).said);
+      assert.match(
+        line,
+        /^cht-backup:alerts names nobody: .*config set --stack moh --secret --path 'cht-backup:alerts\[0\]'$/,
+      );
+      assert.deepEqual(others, []);
+    }
+    assert.deepEqual(aboutAlerts((await warned(settings, secretKeys)).said), []);
+  });
+
+  it("run in no environment, so none that fails takes them away, and all keep what they can't deliver", async () => {
+    const { resources } = await runProgram(settings, secretKeys);
+    const units = [...resources.values()].map(({ inputs }) => String(inputs.content));
+    const alerting = units.filter((text) => /^ExecStart=.*alert\.py/m.test(text));
+    assert.equal(alerting.length, 6);
+    for (const text of alerting) {
+      assert.match(text, /^ExecStart=\/usr\/bin\/python3 -sEB /m);
+      assert.match(text, /^StateDirectory=cht-backup(-server)?\/moh\/alerts$/m);
+    }
   });
 });
 
@@ -704,6 +975,8 @@ describe("the drill", function () {
       it("has everything that it needs there, and the CHT machine nothing of it", () => {
         const parts = [
           "alert-addresses",
+          "alert-later-path",
+          "alert-later-service",
           "borg",
           "borgmatic-environment",
           "docker-compose",
@@ -714,10 +987,14 @@ describe("the drill", function () {
           "program-directory",
           "python",
           "script-alert",
+          "script-alert-queue",
           "script-backup",
+          "script-compose",
+          "script-compose-env",
           "script-couch-files",
           "script-directory",
           "script-manifest",
+          "script-plain",
           "script-plan",
           "settings-directory",
           "ssh-config",
@@ -727,7 +1004,7 @@ describe("the drill", function () {
         const units = [...run.resources].filter(([, { parent }]) => parent === "restore-drill").map(([name]) => name);
         assert.deepEqual(
           on(run, machine)
-            .filter((name) => !/^(server|bucket)-/.test(name))
+            .filter((name) => !/^(server|bucket|repository|backups)-/.test(name))
             .sort(),
           [...new Set([...parts, ...units])].sort(),
         );
@@ -764,7 +1041,7 @@ describe("the drill", function () {
         });
         const { otherKeys, command } = resource("server-authorized-key").inputs;
         assert.deepEqual(otherKeys, ["ssh-ed25519 AAAAclient cht-backup-moh"]);
-        assert.match(String(command), /^\/usr\/bin\/borg serve --append-only --restrict-to-repository /);
+        assert.match(String(command), /^\/usr\/bin\/python3 -I \/opt\/cht-backup-server\/moh\/guard\.py /);
         assert.ok(resource("server-authorized-key").dependencies.includes(`drill-${machine}-ssh-key`));
         assert.equal(own("known-hosts").inputs.content, "offsite ssh-ed25519 AAAAserver\n");
       });
@@ -812,10 +1089,13 @@ describe("the drill", function () {
       "-o UserKnownHostsFile=/dev/null",
       `-o KnownHostsCommand=/bin/echo pinned ${hostKey}`,
       "-o BatchMode=yes",
+      // ssh itself knows whose home that is; another operator's would be drift.
+      "-i ~/.ssh/drill",
+      // A connection of the operator's own that is open already may be older than the login's groups.
+      "-o ControlPath=none",
     ]) {
       assert.ok(pairs.includes(expected), `${expected} isn't in ${pairs.join(", ")}`);
     }
-    assert.ok(pairs.some((pair) => /^-i .*\/\.ssh\/drill$/.test(pair) && !pair.includes("~")));
     const provided = [...run.resources]
       .filter(([, resource]) => resource.type.startsWith("docker:"))
       .sort(([one], [other]) => (one < other ? 1 : -1));
@@ -838,6 +1118,41 @@ describe("the drill", function () {
     );
     assert.ok(run.resources.get("drill-alert-service")?.dependencies.includes("drill-third-network"));
     assert.equal(JSON.parse(String(run.resources.get("drill-settings")?.inputs.content)).image, image);
+  });
+
+  it("takes over a network that is there, lets a login that may use sudo use Docker where the stack installs it, and tells who may not", async () => {
+    const withNetwork = async (answer: Record<string, unknown>, machine = "third") => {
+      answers["docker:index/getNetwork:getNetwork"] = answer;
+      try {
+        return await drillOn({ machine, couchdbImage: image });
+      } finally {
+        delete answers["docker:index/getNetwork:getNetwork"];
+      }
+    };
+    const { resources } = await withNetwork({ id: "0123abcd", name: "cht-drill-moh", internal: true });
+    assert.equal(resources.get("drill-third-network")?.imported, "0123abcd");
+    assert.deepEqual(resources.get("drill-third-docker-user")?.inputs, {
+      machine: "third",
+      user: "ops",
+      group: "docker",
+    });
+    assert.ok(resources.get("drill-third-docker")?.dependencies.includes("drill-third-docker-user"));
+    const none = await withNetwork({ fails: "Could not find docker network: Error response from daemon: not found" });
+    assert.equal(none.resources.get("drill-third-network")?.imported, "");
+    assert.throws(
+      () => adopted("third", { id: "0123abcd", name: "cht-drill-moh", internal: false }),
+      /third: the Docker network cht-drill-moh is there already, and leads out .*`docker network rm cht-drill-moh`/,
+    );
+    assert.throws(
+      () =>
+        withoutAnswer(
+          "cht",
+          { ...machines.cht, sudo: true },
+          // As the plugin says it of a login that isn't in the group.
+          "failed to create Docker client: Error pinging Docker server, please make sure that ssh://… is reachable",
+        ),
+      /cht: Docker can't be used there by ubuntu.*`ssh ubuntu@cht\.example\.org 'docker version'`.*`sudo usermod --append --groups docker ubuntu`.* or set manageDocker to false/,
+    );
   });
 
   it("on the CHT machine takes the engine that is there, and the image that the archive names", async () => {

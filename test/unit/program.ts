@@ -19,6 +19,8 @@ export interface Registered {
   ignored: string[];
   /** What the resource is replaced with, whenever it changes. */
   replacementTrigger: unknown;
+  /** The id of what is there, which the resource takes over; empty: it is made. */
+  imported: string;
 }
 
 export interface Run {
@@ -71,7 +73,8 @@ function idOf(type: string, name: string, inputs: Record<string, unknown>, known
   return type === "aws:s3/bucket:Bucket" ? String(inputs.bucket) : `${name}-id`;
 }
 
-const answersOfAws: Record<string, Record<string, unknown>> = {
+/** What functions of plugins answer, by their name; with `fails` they fail in these words. */
+export const answers: Record<string, Record<string, unknown>> = {
   "aws:ssm/getParameter:getParameter": { value: "ami-0123456789abcdef0" },
   "aws:ec2/getSubnet:getSubnet": { availabilityZone: "eu-west-1b" },
   "aws:index/getCallerIdentity:getCallerIdentity": { accountId: "123456789012" },
@@ -83,7 +86,7 @@ export async function runProgram(settings: Record<string, string>, secretKeys: s
   let outputs: Record<string, unknown> = {};
   const { registerResource, registerResourceOutputs } = MockMonitor.prototype;
   const environment = process.env.PULUMI_CONFIG_SECRET_KEYS;
-  const answers: Record<string, Record<string, unknown>> = {
+  const made: Record<string, Record<string, unknown>> = {
     "host:index:SshKey": { publicKey: "ssh-ed25519 AAAAclient cht-backup-moh" },
     "host:index:SshHostKey": { publicKey: "ssh-ed25519 AAAAserver" },
     "host:index:HostKeyPair": { publicKey: "ssh-ed25519 AAAAserver", privateKey: "hunter2 PRIVATE KEY" },
@@ -103,6 +106,7 @@ export async function runProgram(settings: Record<string, string>, secretKeys: s
       deletedWith: lastPart(request.getDeletedwith()),
       ignored: request.getIgnorechangesList(),
       replacementTrigger: request.getReplacementTrigger()?.toJavaScript(),
+      imported: request.getImportid(),
     });
     return registerResource.call(this, request, callback);
   };
@@ -118,11 +122,15 @@ export async function runProgram(settings: Record<string, string>, secretKeys: s
           state: {
             ...inputs,
             ...(type === "host:index:Passphrase" ? { passphrase: inputs.value ?? "made on the machine" } : {}),
-            ...answers[type],
+            ...made[type],
             ...madeAtAws(type, name, inputs),
           },
         }),
-        call: ({ token, inputs }) => ({ ...inputs, ...answersOfAws[token] }),
+        call: ({ token, inputs }) => {
+          const answer = answers[token];
+          if (answer?.fails !== undefined) throw new Error(String(answer.fails));
+          return { ...inputs, ...answer };
+        },
       },
       "cht-backup",
       "moh",

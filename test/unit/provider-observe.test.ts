@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { formatLine, observeKeys, parseLine } from "../../provider/authorized-key";
-import { observeRepository } from "../../provider/borg-repository";
+import { readBorgConfig } from "../../provider/borg-config";
+import { counterWarning, observeRepository } from "../../provider/borg-repository";
 import { observeProtection, protectionProblems } from "../../provider/bucket-protection";
 import { parseFile } from "../../provider/file";
 import { newPassphrase } from "../../provider/passphrase";
@@ -205,43 +207,88 @@ describe("what the plugin sees on a machine", () => {
       identity: "as initialised",
       key: "as exported",
     };
-    const stored = `id ${id}\nappend_only 1\nadditional_free_space 500M\nkey k1`;
+    const blob = Buffer.alloc(90, "k").toString("base64");
+    const text =
+      "[repository]\nversion = 1\nsegments_per_dir = 1000\nmax_segment_size = 524288000\nappend_only = 1\n" +
+      `storage_quota = 0\nadditional_free_space = 500M\nid = ${id}\nkey = ${blob.slice(0, 70)}\n\t${blob.slice(70)}\n\n`;
+    const { storedKey } = readBorgConfig(text);
+    const known = `${id} 5 0000000010000123`;
+    const observe = (config: string | undefined, client = known, before: object = { repositoryId: id, storedKey }) =>
+      observeRepository(config === undefined ? undefined : readBorgConfig(config), client, before, wanted);
 
     it("is as wanted when both machines know it so", () => {
-      assert.deepEqual(observeRepository(stored, `${id} 5`, { repositoryId: id, storedKey: "k1" }, wanted), wanted);
+      assert.deepEqual(observe(text), wanted);
     });
     it("that was moved away is missing", () => {
-      assert.equal(observeRepository("", `${id} 5`, { repositoryId: id, storedKey: "k1" }, wanted).identity, "missing");
+      assert.equal(observe(undefined).identity, "missing");
     });
     it("that was exchanged is another one", () => {
-      const other = stored.replace(/a{64}/, "b".repeat(64));
-      assert.match(
-        observeRepository(other, `${id} 5`, { repositoryId: id, storedKey: "k1" }, wanted).identity,
-        /^another repository/,
-      );
+      assert.match(observe(text.replace(id, "b".repeat(64))).identity, /^another repository/);
     });
-    it("whose key was exchanged says so", () => {
-      assert.equal(
-        observeRepository(stored.replace("k1", "k2"), "", { repositoryId: id, storedKey: "k1" }, wanted).key,
-        "exchanged",
-      );
+    it("whose key was exchanged says so, and one whose key was removed, too", () => {
+      assert.equal(observe(text.replace(blob.slice(0, 9), "AAAAAAAAA")).key, "exchanged");
+      const without = observe(text.replace(/key = [\s\S]*/, ""), "");
+      assert.deepEqual([without.key, without.encryption], ["exchanged", "repokey-blake2"]);
     });
     it("that isn't encrypted as wanted says how it is", () => {
-      assert.equal(
-        observeRepository(stored, `${id} 2`, { repositoryId: id, storedKey: "k1" }, wanted).encryption,
-        "none",
-      );
+      assert.equal(observe(text, `${id} 2`).encryption, "none");
+      assert.equal(observe(text.replace(/key = [\s\S]*/, ""), "", {}).encryption, "none");
     });
     it("whose own lock was taken off says so", () => {
-      assert.equal(
-        observeRepository(
-          stored.replace("append_only 1", "append_only 0"),
-          "",
-          { repositoryId: id, storedKey: "k1" },
-          wanted,
-        ).appendOnly,
-        false,
-      );
+      assert.equal(observe(text.replace("append_only = 1", "append_only = 0")).appendOnly, false);
+    });
+    it("to which the client has never written, as it was made anew, says so until it was told from where to count", () => {
+      assert.equal(observe(text, "").identity, "new to cht");
+      assert.equal(observe(text, `${id} 5 -`).identity, "new to cht");
+      assert.equal(observe(text, "", {}).identity, "as initialised", "not before the stack knows it");
+    });
+    const hexadecimal = (counter: bigint) => counter.toString(16).padStart(16, "0");
+    const now = 1_796_000_000;
+    const fromTime = BigInt(now) << 31n;
+    const counters: [what: string, stored: string | undefined, client: string | undefined, expected: RegExp][] = [
+      ["both have counted as far", "0000000010000123", "0000000010000123", /^$/],
+      ["another client has written since", "0000000020000123", "0000000010000123", /^$/],
+      ["neither has begun", undefined, "-", /^$/],
+      ["the client was made anew, and told from where to count", "0000000010000123", hexadecimal(fromTime), /^$/],
+      [
+        "a client that counts from the time has written",
+        hexadecimal(fromTime + 99n),
+        hexadecimal(fromTime + 99n),
+        /^$/,
+      ],
+      ["the server was set back", "0000000010000123", "0000000020000123", /was set back to an older state/],
+      ["the server's counter is gone", undefined, "0000000020000123", /was set back to an older state/],
+      ["the counter was driven to its end", "fffffffff0000000", "0000000010000123", /nobody can back up/],
+    ];
+    for (const [what, stored, client, expected] of counters) {
+      it(`is ${expected.source === "^$" ? "right" : "reported"} when ${what}`, () => {
+        assert.match(counterWarning(stored, client, now) ?? "", expected);
+      });
+    }
+    it("keeps the digest of its key as earlier versions have written it into the state", () => {
+      const lines = `key = ${blob.slice(0, 70)}\n\t${blob.slice(70)}`;
+      assert.equal(storedKey, createHash("sha256").update(lines).digest("hex"));
+    });
+
+    const damages: [what: string, config: string][] = [
+      ["by a carriage return in the key", text.replace(/key = [\s\S]*/, `key = x\rid = ${"0".repeat(64)}\n\n`)],
+      ["as it is cut off in its id", text.slice(0, text.indexOf(id) + 10)],
+      ["as it is cut off in its key", text.slice(0, text.indexOf(blob.slice(0, 9)) + 30)],
+      ["as it is empty", ""],
+      ["as its section's name is missing", text.slice("[repository]\n".length)],
+      ["as it says its id twice", text.replace("storage_quota = 0", `id = ${id}`)],
+      ["as it is full of zeros", "\0".repeat(600)],
+      ["as it says no size of segments", text.replace(/max_segment_size.*\n/, "")],
+    ];
+    for (const [what, config] of damages) {
+      it(`whose configuration is damaged, ${what}, is the same one, and says so`, () => {
+        const { identity, encryption, key } = observe(config, known);
+        assert.deepEqual([identity, encryption, key], ["as initialised", "repokey-blake2", "damaged"]);
+      });
+    }
+    it("whose configuration an operator has written by hand, as borg reads it, is no damage", () => {
+      const byHand = text.replace("version = 1", "# checked\nversion=1").replace("storage_quota = ", "storage_quota: ");
+      assert.equal(observe(byHand).key, "as exported");
     });
   });
 

@@ -9,7 +9,8 @@ import { scrub, unwrap, wrap } from "../../provider/properties";
 import { changedProperties, checkInputs, type Kind } from "../../provider/resource";
 import { connectionTo, readMachines } from "../../provider/server";
 import { actionScript, batchScript, parseBatch, quote } from "../../provider/shell";
-import { connectionArguments, explainConnectionFailure } from "../../provider/ssh";
+import { connectionArguments } from "../../provider/ssh";
+import { explainConnectionFailure } from "../../provider/ssh-failure";
 
 const SECRET = { "4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270" };
 const UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9";
@@ -66,7 +67,7 @@ describe("the plugin and the engine", () => {
     ["a command of two lines", "AuthorizedKey", { user: "u", command: "a\nb", publicKey: "ssh-ed25519 AA" }, "command"],
     ["a unit without its type", "Unit", { unit: "backup", content: "[Unit]" }, "unit"],
     ["a unit in another place", "Unit", { unit: "../a.service", content: "[Unit]" }, "unit"],
-    ["a short passphrase", "Passphrase", { path: "/p", value: "short" }, "value"],
+    ["a passphrase of two lines", "Passphrase", { path: "/p", value: "one\ntwo" }, "value"],
     ["a reserve of nothing", "SpaceReserve", { path: "/p", mebibytes: 0 }, "mebibytes"],
     ["requirements without hashes", "PythonEnvironment", { path: "/p", requirements: "a==1" }, "requirements"],
     [

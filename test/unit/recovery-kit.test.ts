@@ -13,10 +13,10 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import jsQR from "jsqr";
-import { serveCommand } from "../../components/names";
 import { kitDigest, kitReminder } from "../../components/recovery-kit";
 import { type Bucket, readSettings } from "../../config";
 import { htmlPage, type Kit, places, qrCode, textPage } from "../../operations/recovery-kit";
+import { plainLines } from "../../toolchain/plain";
 
 const line = "hqlhbGdvcml0aG2mc2hhMjU2pGRhdGHaAZ7l3sPnTp6NDo8YlWq1vJ4pR9xkXo0aBcDeF/";
 const key = `BORG_KEY ${"5a".repeat(32)}\n${`${line}\n`.repeat(10)}9hXQCSndmVyc2lvbgE=\n`;
@@ -94,6 +94,31 @@ function scan(svg: string): string | undefined {
 describe("the recovery kit's page", () => {
   const html = htmlPage(kit);
   const text = textPage(kit);
+  /** The Python program in the frame for the new machine that has these words. */
+  const programWith = (words: string) => {
+    const frame = framesOf(html, "new").find((each) => each.includes(words)) ?? "";
+    return /<<'END'\n([\s\S]*?\n)END\n/.exec(frame)?.[1] ?? "";
+  };
+
+  it("opens our repository, whatever the new machine's environment says about another one", () => {
+    const [, page = ""] = /^cat > settings <<'END'\n([\s\S]*?)^END$/m.exec(textPage(kit)) ?? [];
+    assert.match(page, /^BORG_REPO=/m);
+    const folder = mkdtempSync(join(tmpdir(), "cht-backup-kit-"));
+    try {
+      writeFileSync(join(folder, "repository"), "ssh://offsite/ours\n");
+      writeFileSync(join(folder, "settings"), page.replace(/^KIT=.*$/m, `KIT=${folder}`));
+      const foreign = { BORG_PASSPHRASE: "theirs\nBORG_X=1", BORG_KEY_FILE: "/theirs", BORG_REPO: "/theirs" };
+      const { stdout, stderr } = spawnSync("sh", ["-eu", "-c", `. ${folder}/settings; env | grep ^BORG_ | sort`], {
+        encoding: "utf8",
+        env: { PATH: process.env.PATH, ...foreign },
+      });
+      assert.equal(stderr, "");
+      assert.match(stdout, /^BORG_REPO=ssh:\/\/offsite\/ours$/m);
+      assert.doesNotMatch(stdout, /theirs|BORG_PASSPHRASE|BORG_KEY_FILE/);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
 
   it("says for which deployment, when and by what it was made, and where the copies are", () => {
     for (const page of [text, unescaped(html.replace(/<\/?(?:code|strong)>/g, ""))]) {
@@ -116,6 +141,38 @@ describe("the recovery kit's page", () => {
     const { stdout } = spawnSync("ssh-keygen", ["-lf", "-"], { input: hostKey, encoding: "utf8" });
     const [fingerprint = "none"] = /SHA256:\S+/.exec(stdout) ?? [];
     assert.ok(text.includes(fingerprint), stdout);
+  });
+
+  it("says which key is of an earlier repository, and which an earlier one of this", () => {
+    const formerKeys = { ["b6".repeat(32)]: former, ["5a".repeat(32)]: key, [`${"5a".repeat(32)} 2`]: key };
+    const page = textPage({ ...kit, deployment: { ...kit.deployment, formerKeys } });
+    const titles = [...page.matchAll(/^## [A-Z]\. (.*)$/gm)].map(([, title]) => title);
+    const earlier = "An earlier key of this repository";
+    assert.deepEqual(titles.slice(2), ["The key of an earlier repository", earlier, earlier]);
+  });
+
+  it("has a frame for the server's root that puts the key back, whatever became of it, and nothing into another one", function () {
+    this.timeout(20_000);
+    const folder = mkdtempSync(join(tmpdir(), "cht-backup-test-"));
+    try {
+      const head = `[repository]\nversion = 1\nappend_only = 1\nid = ${"5a".repeat(32)}\n`;
+      const [body = ""] = framesOfText(text.slice(text.indexOf("## 6a")), "BACKUP SERVER");
+      const config = join(folder, "config");
+      const put = (input: string) =>
+        spawnSync("bash", ["-c", body.replace("/mnt/backup/prod/repository", folder)], { input, encoding: "utf8" });
+      for (const damage of ["", "\n", `key = ${line}\n\t${line}\n\n`, "key = x\rid = 00\n\n"]) {
+        writeFileSync(config, head + damage, { mode: 0o640 });
+        const { stdout, stderr } = put(`${key}\n`);
+        assert.match(stdout, /^DONE/m, stderr);
+        assert.equal(readFileSync(config, "utf8"), `${head}key = ${key.trimEnd().split("\n").slice(1).join("\n\t")}\n`);
+      }
+      assert.match(put(former).stdout, /^STOP: this is not the key of this page/m);
+      writeFileSync(config, head.replaceAll("5a", "b6"));
+      assert.match(put(key).stdout, /^STOP: this is another repository/m);
+      assert.equal(readFileSync(config, "utf8"), head.replaceAll("5a", "b6"));
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
   });
 
   it("holds passphrase, key and former keys exactly, as text and as QR codes that a scanner reads", () => {
@@ -158,7 +215,8 @@ describe("the recovery kit's page", () => {
         assert.equal(done.status, 0, done.stderr);
       }
       const { stdout } = spawnSync("cat", [join(folder, ".ssh", "authorized_keys")], { encoding: "utf8" });
-      const command = serveCommand("/mnt/backup/prod/repository");
+      // borg's own: a server that was made anew has nothing of this project. On one that has, sshd puts the guard before it.
+      const command = "/usr/bin/borg serve --append-only --restrict-to-repository /mnt/backup/prod/repository";
       const shape = /^restrict,expiry-time="\d{8}",command="(.*)" ssh-ed25519 AAAAnew cht-recovery\n$/;
       assert.equal(shape.exec(stdout)?.[1], command);
     } finally {
@@ -167,8 +225,7 @@ describe("the recovery kit's page", () => {
   });
 
   it("stops before anything is put in its place when the archive is of a CHT with another home", () => {
-    const frame = framesOf(html, "new").find((each) => each.includes('"environment", "certificate"')) ?? "";
-    const [, program = ""] = /<<'END'\n([\s\S]*?\n)END\n/.exec(frame) ?? [];
+    const program = programWith('"environment", "certificate"');
     const folder = mkdtempSync(join(tmpdir(), "cht-backup-kit-"));
     try {
       const collect = join(folder, "run/cht-backup/prod/collect");
@@ -201,6 +258,98 @@ describe("the recovery kit's page", () => {
     } finally {
       rmSync(folder, { recursive: true });
     }
+  });
+
+  it("takes for right what CouchDB does to its files while they are backed up, as a restore does, and nothing else", () => {
+    const program = programWith('"environment", "certificate"');
+    const folder = mkdtempSync(join(tmpdir(), "cht-backup-kit-"));
+    try {
+      const collect = join(folder, "run/cht-backup/prod/collect");
+      const shard = "data/one/shards/00000000-7fffffff";
+      for (const path of [collect, join(folder, shard)]) mkdirSync(path, { recursive: true });
+      for (const path of [`${shard}/medic.17.couch`, "cert"]) writeFileSync(join(folder, path), "");
+      const other = { kind: "file", mode: "0611", uid: 5984, gid: 5984, size: 0 };
+      const wrong = (path: string, unsteady: string[]) => {
+        const files = { [path]: other };
+        const places = { environment: null, certificate: "c", key: "k", couchdb: ["/data/one"], volumes: {} };
+        for (const part of ["before", "after"])
+          writeFileSync(join(collect, `manifest-${part}.json`), JSON.stringify({ part, files, places, unsteady }));
+        return spawnSync("python3", ["-", join(folder, "places"), "/srv/cht"], {
+          cwd: folder,
+          input: program,
+          encoding: "utf8",
+        }).stdout;
+      };
+      const swapped = wrong(`/${shard}/medic.17.couch`, []);
+      assert.doesNotMatch(swapped, /owner or mode/);
+      assert.match(swapped, /^1 files and directories are right/m);
+      assert.match(wrong("/cert", []), /WRONG: \/cert has another owner or mode/);
+      assert.match(wrong(`/${shard}/gone.18.couch`, []), /WRONG: .*gone\.18\.couch is missing/);
+      assert.doesNotMatch(wrong(`/${shard}/gone.18.couch`, ["gone"]), /is missing/);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+
+  it("logs in with the password as Docker read it, whatever .env looks like", () => {
+    const program = programWith("Config.Env");
+    const folder = mkdtempSync(join(tmpdir(), "cht-backup-kit-"));
+    try {
+      const password = "pa$s'w or#d é=x";
+      writeFileSync(join(folder, "env.json"), JSON.stringify(["PATH=/bin", `COUCHDB_PASSWORD=${password}`]));
+      writeFileSync(join(folder, "docker"), `#!/bin/sh\ncat '${folder}/env.json'\n`, { mode: 0o755 });
+      const input = `${program.split("direct = ")[0]}\nprint(login.decode())\n`;
+      const env = { ...process.env, PATH: `${folder}:${process.env.PATH}` };
+      const done = spawnSync("python3", ["-", "address", "container"], { input, env, encoding: "utf8" });
+      assert.equal(done.stdout, `medic:${password}\n`, done.stderr);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+
+  it("puts back the modes that directories had, through no link, and names what was outside the home", () => {
+    const program = programWith('"environment", "certificate"');
+    const folder = mkdtempSync(join(tmpdir(), "cht-backup-kit-"));
+    try {
+      const collect = join(folder, "run/cht-backup/prod/collect");
+      for (const path of [collect, join(folder, "srv/cht/compose")]) mkdirSync(path, { recursive: true });
+      symlinkSync("/etc", join(folder, "srv/cht/link"));
+      const places = {
+        ...{
+          environment: "/srv/cht/upgrade-service/.env",
+          certificate: "c",
+          key: "k",
+          couchdb: ["/data"],
+          volumes: {},
+        },
+        ...{ elsewhere: { "/data/shards": "/big/shards" }, outside: ["/etc/cht/env\u001b"] },
+      };
+      const own = { mode: "0700", uid: 5, gid: 6 };
+      const parents = { "/srv/cht": own, "/srv/cht/link": own, "/srv/cht/link/cron.d": own, "/srv/gone": own };
+      for (const part of ["before", "after"])
+        writeFileSync(join(collect, `manifest-${part}.json`), JSON.stringify({ part, files: {}, places, parents }));
+      const done = spawnSync("python3", ["-", join(folder, "places"), "/srv/cht"], {
+        cwd: folder,
+        input: program,
+        encoding: "utf8",
+      });
+      assert.equal(done.status, 0, done.stderr);
+      assert.deepEqual(readFileSync(join(folder, "places"), "utf8").split("\n"), [
+        ...["directory /srv/cht", "directory /data", "directory /big/shards", "above 0700 5:6 /srv/cht"],
+        ...["outside /etc/cht/env\\x1b", ""],
+      ]);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+
+  it("shows what a hostile machine made of its keys as it is, and does nothing by it", () => {
+    const evil = "<script>alert(1)</script>\u001b[2J\u202e";
+    const deployment = { ...kit.deployment, key: `${key}${evil}\n`, hostKey: `ssh-ed25519${evil} AAAA${evil}` };
+    const pages = [textPage({ ...kit, deployment }), htmlPage({ ...kit, deployment })];
+    for (const page of pages) assert.equal(page, plainLines(page));
+    assert.ok(pages[0]?.includes("alert(1)</script>\\x1b[2J\\u202e"));
+    assert.doesNotMatch(pages[1] ?? "", /<script/);
   });
 
   it("needs nothing from elsewhere, and runs nothing", () => {

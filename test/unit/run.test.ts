@@ -1,17 +1,20 @@
 import assert from "node:assert/strict";
 import { countUnittest, isShell } from "../run";
 
+const none = { passed: 0, failed: 0, names: [] };
+
 describe("the test run", () => {
   it("counts Python's tests", () => {
-    assert.deepEqual(countUnittest("Ran 12 tests in 0.1s\n\nOK\n", 0), { passed: 12, failed: 0 });
-    assert.deepEqual(countUnittest("Ran 1 test in 0.1s\n\nOK (skipped=1)\n", 0), { passed: 0, failed: 0 });
-    const mixed = "Ran 12 tests in 0.1s\n\nFAILED (failures=1, errors=2, skipped=3)\n";
-    assert.deepEqual(countUnittest(mixed, 1), { passed: 6, failed: 3 });
+    assert.deepEqual(countUnittest("Ran 12 tests in 0.1s\n\nOK\n", 0), { passed: 12, failed: 0, names: [] });
+    assert.deepEqual(countUnittest("Ran 1 test in 0.1s\n\nOK (skipped=1)\n", 0), none);
+    const mixed =
+      "FAIL: test_it (test_that.It.test_it)\nRan 12 tests in 0.1s\n\nFAILED (failures=1, errors=2, skipped=3)\n";
+    assert.deepEqual(countUnittest(mixed, 1), { passed: 6, failed: 3, names: ["test_it (test_that.It.test_it)"] });
   });
 
   it("takes a run of Python's tests that broke off, or had none, for a failure", () => {
-    assert.deepEqual(countUnittest("Killed\n", 137), { passed: 0, failed: 1 });
-    assert.deepEqual(countUnittest("Ran 0 tests in 0.0s\n\nOK\n", 0), { passed: 0, failed: 1 });
+    assert.deepEqual(countUnittest("Killed\n", 137), { passed: 0, failed: 1, names: [] });
+    assert.deepEqual(countUnittest("Ran 0 tests in 0.0s\n\nOK\n", 0), { passed: 0, failed: 1, names: [] });
   });
 
   it("knows a shell script when it sees one", () => {

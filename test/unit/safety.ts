@@ -1,5 +1,5 @@
 /** What must never be, whatever a stack's settings are: rules over all resources that it registers. */
-import { isNetwork } from "../../config-formats";
+import { canonicalNetwork, isNetwork } from "../../config-formats";
 import { type Registered, replaceSecrets } from "./program";
 
 /** The inputs that a rule looks at. */
@@ -57,6 +57,17 @@ const byType: Record<string, Rule[]> = {
       }
       return undefined;
     },
+    // As AWS refuses, or writes otherwise.
+    ({ ingress }) => {
+      const blocks = (ingress ?? []).flatMap((rule) => [...(rule.cidrBlocks ?? []), ...(rule.ipv6CidrBlocks ?? [])]);
+      const twice = blocks.find((block, index) => blocks.indexOf(block) < index);
+      if (twice !== undefined) return `lets in ${twice} twice, which AWS refuses`;
+      const other = blocks.find((block) => canonicalNetwork(block) !== block);
+      return other !== undefined && `is read back with ${canonicalNetwork(other)} in place of ${other}`;
+    },
+    ({ ingress }) =>
+      ingress?.some((rule) => [...(rule.cidrBlocks ?? []), ...(rule.ipv6CidrBlocks ?? [])].length === 0) &&
+      "has a rule for nobody",
   ],
   "aws:ebs/volume:Volume": [({ encrypted }) => encrypted !== true && "isn't encrypted", kept],
   "aws:ec2/instance:Instance": [
@@ -107,6 +118,21 @@ const byType: Record<string, Rule[]> = {
   "host:index:User": [kept],
 };
 
+/** Tags as IAM takes them, whose rules are the strictest; the provider gives them to everything. */
+const tagValue = /^[\p{L}\p{Z}\p{N}_.:/=+\-@]{0,256}$/u;
+
+type Tags = Record<string, string>;
+
+/** What the provider of AWS does with tags that a resource names and it gives by itself: on read it takes them out. */
+function tagDangers({ inputs }: Registered, defaults: Tags): string[] {
+  const { tags, rootBlockDevice } = inputs as { tags?: Tags; rootBlockDevice?: { tags?: Tags } };
+  return [tags, rootBlockDevice?.tags].flatMap((own) =>
+    Object.entries(own ?? {})
+      .filter(([name, value]) => defaults[name] === value)
+      .map(([name]) => `has the tag ${name} of its provider a second time, which is drift for ever`),
+  );
+}
+
 /** What each bucket needs beside it. */
 const besideBucket: Record<string, string> = {
   "aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock": "no block of public access",
@@ -143,6 +169,16 @@ export function dangers(resources: ReadonlyMap<string, Registered>): string[] {
     }
     if (type.startsWith("aws:") && !(type in byType) && !harmless.has(type))
       found.push(`${name}: no rule knows ${type}`);
+    const { defaultTags } = (type === "pulumi:providers:aws" ? inputs : (resources.get(provider)?.inputs ?? {})) as {
+      defaultTags?: string;
+    };
+    const given: Tags = JSON.parse(defaultTags ?? "{}").tags ?? {};
+    if (type === "pulumi:providers:aws") {
+      const wrong = Object.entries(given).find(([, value]) => !tagValue.test(value));
+      if (wrong !== undefined) found.push(`${name} gives the tag ${wrong.join(": ")}, which IAM refuses`);
+    } else if (type.startsWith("aws:")) {
+      for (const danger of tagDangers(resource, given)) found.push(`${name} ${danger}`);
+    }
     if (type.startsWith("aws:") && !/-aws$/.test(provider)) found.push(`${name} goes by another account or region`);
     if (JSON.stringify(replaceSecrets(raw, () => "[secret]")).includes("hunter2"))
       found.push(`${name} has a secret in plain`);

@@ -2,14 +2,17 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, it } from "mocha";
+import { keptByDestroy } from "../../components/outputs";
 import { lastLines } from "../../toolchain/command";
 import { distribution, plan, type Situation } from "../../toolchain/engine";
+import { keptText, withoutOutputs } from "../../toolchain/kept";
 import { credentialAdvice, profileOf, stateInS3 } from "../../toolchain/missing-credential";
 import { missingPlugins, pluginAdvice, withEvents } from "../../toolchain/missing-plugin";
 import { cacheFolder, project } from "../../toolchain/paths";
-import { duration, Progress, plain } from "../../toolchain/progress";
+import { duration, Progress } from "../../toolchain/progress";
 import { cliEnvironment, namedStack, swallowedOptions } from "../../toolchain/pulumi";
 import { goPlan, isAtLeast } from "../../toolchain/pulumi-cli";
+import { bucketAdvice } from "../../toolchain/taken-bucket";
 
 describe("the Docker engine", () => {
   const bare: Situation = {
@@ -135,14 +138,23 @@ describe("the Pulumi CLI", () => {
   it("gets the lab's state and passphrase for the stack lab alone", () => {
     const cli = { command: "/opt/p/bin/pulumi", folder: "/opt/p/bin" };
     const user = { PATH: "/bin", PULUMI_CONFIG_PASSPHRASE: "mine", PULUMI_BACKEND_URL: "s3://mine" };
-    const prod = cliEnvironment("prod", cli, user);
+    const prod = cliEnvironment("prod", cli, user, ["up"]);
     assert.equal(prod.PULUMI_CONFIG_PASSPHRASE, "mine");
     assert.equal(prod.PULUMI_BACKEND_URL, "s3://mine");
     assert.equal(prod.PATH, "/opt/p/bin:/bin");
-    const lab = cliEnvironment("lab", cli, user);
+    const lab = cliEnvironment("lab", cli, user, ["up"]);
     assert.equal(lab.PULUMI_CONFIG_PASSPHRASE, undefined);
     assert.match(lab.PULUMI_CONFIG_PASSPHRASE_FILE ?? "", /\/\.lab\/passphrase$/);
     assert.match(lab.PULUMI_BACKEND_URL ?? "", /^file:\/\/\/.*\/\.lab\/state$/);
+  });
+
+  it("looks at what is there by today's settings, not by those that the state has kept", () => {
+    const cli = { command: "/opt/p/bin/pulumi", folder: "/opt/p/bin" };
+    const mode = (args: string[], env = {}) => cliEnvironment("prod", cli, env, args).PULUMI_RUN_PROGRAM;
+    for (const args of [["preview"], ["-s", "prod", "up", "--yes"], ["refresh"]]) assert.equal(mode(args), "true");
+    // It looks by the state's whatever is asked for, and must not need more settings than before.
+    assert.equal(mode(["--stack=prod", "destroy"]), "false");
+    assert.equal(mode(["up"], { PULUMI_RUN_PROGRAM: "false" }), "false");
   });
 
   it("is kept in the user's cache", () => {
@@ -234,6 +246,67 @@ describe("a plugin that is missing", () => {
   });
 });
 
+describe("what a destroy keeps", () => {
+  const event = (op: string, more: object = {}) => {
+    const kept = { repository: "server: /srv/x, with all archives", account: "server: user y" };
+    const old = { outputs: { kept, recovery: { ciphertext: "[secret]" } } };
+    return JSON.stringify({ resOutputsEvent: { metadata: { op, type: "pulumi:pulumi:Stack", old }, ...more } });
+  };
+
+  it("is told as kept, and isn't in the CLI's own list of what goes", () => {
+    assert.deepEqual(withoutOutputs(["destroy", "--stack", "prod"]), [
+      "destroy",
+      "--stack",
+      "prod",
+      "--suppress-outputs",
+    ]);
+    for (const args of [
+      ["-s", "prod", "down"],
+      ["--stack=prod", "dn"],
+    ]) {
+      assert.equal(withoutOutputs(args).at(-1), "--suppress-outputs");
+    }
+    for (const args of [["up"], ["stack", "output"], ["destroy", "--suppress-outputs=false"], []]) {
+      assert.deepEqual(withoutOutputs(args), args);
+    }
+    const text = keptText(`${event("delete")}\n{"cut`) ?? "";
+    assert.match(text, /^\nKept, on purpose; .*\n {2}server: \/srv\/x, with all archives\n {2}server: user y\n/);
+    assert.doesNotMatch(text, /^ *-|secret/m);
+  });
+
+  it("isn't told where nothing was destroyed", () => {
+    for (const events of ["", event("same"), event("delete", { planning: true }), "{}"]) {
+      assert.equal(keptText(events), undefined);
+    }
+  });
+
+  it("has no words in it that read like a fault", () => {
+    const kept = keptByDestroy("moh", "/srv/cht-backup", undefined, undefined, undefined);
+    assert.doesNotMatch(JSON.stringify(kept), /can't|any more|fail|lost/);
+  });
+});
+
+describe("a bucket that exists already", () => {
+  const failed = (message: string) => JSON.stringify({ diagnosticEvent: { severity: "error", message } });
+  const s3 = (code: string) =>
+    failed(
+      `sdk-v2/provider2.go:572: creating S3 Bucket (moh-copy): operation error S3: CreateBucket, https response error ${code}: x`,
+    );
+
+  it("is told with the setting by which it is taken", () => {
+    const mine = bucketAdvice([failed("another"), s3("BucketAlreadyOwnedByYou")].join("\n")) ?? "";
+    assert.match(mine, /The bucket moh-copy is in your account already[\s\S]*`cht-backup:bucket\.aws\.adopt: true`/);
+    assert.match(
+      bucketAdvice(s3("BucketAlreadyExists")) ?? "",
+      /moh-copy exists already, in your account or in another/,
+    );
+  });
+
+  it("is nothing that is said of other errors", () => {
+    assert.equal(bucketAdvice([failed("AccessDenied"), "{"].join("\n")), undefined);
+  });
+});
+
 describe("a state in S3", () => {
   const address = "s3://moh-state?region=eu-west-1";
 
@@ -303,6 +376,5 @@ describe("progress", () => {
 
   it("quotes the last lines that say something, without colours", () => {
     assert.equal(lastLines("a\n\n\u001b[31mb\u001b[0m  \nc\n", 2), "  b\n  c");
-    assert.equal(plain("\u001b[1;31mred\u001b[0m"), "red");
   });
 });

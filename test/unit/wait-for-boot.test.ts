@@ -87,7 +87,7 @@ esac
     const { stderr } = await waited({ status: "error", errors: ["no volume"] });
     assert.match(
       stderr,
-      /log\nA restart would not make up for it\. .*the data volume stays:\n {2}npm run pulumi -- up --stack STACK --replace '\*\*:Instance::server-instance-\*'\nor delete the instance at AWS, and run `up` again\.\n$/,
+      /log\nA restart would not make up for it\. .*the data volume stays:\n {2}npm run pulumi -- up --stack STACK --replace '\*\*:Instance::server-instance-\*'\nor, with today's settings for the first boot [\s\S]*end the\ninstance at AWS .* and run `up` again\.\n$/,
     );
     assert.doesNotMatch((await waited({ status: "running", wait: 543 }, 1)).stderr, /restart|--replace/);
   });

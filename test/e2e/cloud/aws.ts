@@ -1,9 +1,10 @@
 /** AWS, as far as a lab can be it: one machine that boots with the user data it is given, and one data volume. */
 import { readFileSync, writeFileSync } from "node:fs";
+import { canonicalNetwork } from "../../../config-formats";
 import { addressOf, exec, waitFor } from "../../../lab/machines";
 import { run } from "../../../toolchain/command";
 import { attach, blankDisk, cloudMachine, type Disk, launch } from "../cloud-machine";
-import { serve } from "./standin";
+import { configuration, serve } from "./standin";
 
 /** The file with what there is: the disk and the instance in the machine. */
 const file = process.env.STANDIN_CLOUD ?? "";
@@ -18,6 +19,19 @@ const cloud = (): Cloud => JSON.parse(readFileSync(file, "utf8"));
 const change = (changes: Partial<Cloud>) => writeFileSync(file, JSON.stringify({ ...cloud(), ...changes }));
 
 const runs = async () => (await run("docker", ["inspect", "--format", "{{.State.Running}}", cloudMachine])).stdout;
+
+interface Rule {
+  cidrBlocks: string[];
+  ipv6CidrBlocks: string[];
+}
+
+/** A look at the system's volume finds the tags that the provider gives to everything only in that list, not among its own. */
+function withoutDefaultTags(device: unknown): unknown {
+  const { tags, ...others } = device as { tags?: Record<string, string> };
+  const given = (configuration.defaultTags as { tags?: Record<string, string> } | undefined)?.tags ?? {};
+  const own = Object.entries(tags ?? {}).filter(([name, value]) => given[name] !== value);
+  return { ...others, tags: Object.fromEntries(own) };
+}
 
 serve(
   "7.48.0",
@@ -41,6 +55,7 @@ serve(
         return { id };
       },
       exists: async (id) => cloud().instance === id && (await runs()).trim() === "true",
+      read: (_, inputs) => ({ ...inputs, rootBlockDevice: withoutDefaultTags(inputs.rootBlockDevice) }),
       async remove(id) {
         if (cloud().instance !== id) return;
         await run("docker", ["rm", "--force", "--volumes", cloudMachine]);
@@ -75,6 +90,23 @@ serve(
           throw new Error(`the new machine has ${address}, the old one had ${cloud().address}`);
         return {};
       },
+    },
+    "aws:ec2/securityGroup:SecurityGroup": {
+      async create({ ingress }) {
+        const blocks = (ingress as Rule[]).flatMap((rule) => [...rule.cidrBlocks, ...rule.ipv6CidrBlocks]);
+        const twice = blocks.map(canonicalNetwork).find((block, index, all) => all.indexOf(block) < index);
+        if (twice !== undefined)
+          throw new Error(`InvalidParameterValue: the same permission must not appear twice: ${twice}`);
+        return {};
+      },
+      read: (_, inputs) => ({
+        ...inputs,
+        ingress: (inputs.ingress as Rule[]).map((rule) => ({
+          ...rule,
+          cidrBlocks: rule.cidrBlocks.map(canonicalNetwork),
+          ipv6CidrBlocks: rule.ipv6CidrBlocks.map(canonicalNetwork),
+        })),
+      }),
     },
     "aws:ec2/subnet:Subnet": { create: async () => ({ outputs: { availabilityZone: "eu-west-1a" } }) },
     "aws:ec2/vpc:Vpc": { create: async () => ({ outputs: { ipv6CidrBlock: "2001:db8:1234:1a00::/56" } }) },

@@ -1,6 +1,6 @@
 /** One resource of every kind, with what must be seen on the machine at each stage of its life. */
 import * as pulumi from "@pulumi/pulumi";
-import { bucketNames } from "../../../components/names";
+import { bucketNames, serverNames } from "../../../components/names";
 import { bucketSettings } from "../../../lab/bucket";
 import * as host from "../../../provider";
 
@@ -36,6 +36,7 @@ let hostKey: host.SshHostKey;
 let authorized: host.AuthorizedKey;
 let passphrase: host.Passphrase;
 let borg: pulumi.Resource[];
+let repository: host.BorgRepository;
 
 /** What the lab's own copy uses. The bucket can't be broken from a machine: `test/e2e/bucket.test.ts` does it as its owner. */
 const bucket = bucketNames("lab");
@@ -58,6 +59,19 @@ export const cases: Case[] = [
     afterDestroy: /^directory 711 root$/,
     meddle: `chmod 0777 ${home}`,
     drift: "mode",
+  },
+  {
+    name: "group-member",
+    declare() {
+      new host.GroupMember("group-member", { machine: "cht", user: "games", group: "users" });
+    },
+    machine: "cht",
+    look: "id -nG games",
+    right: /^games users$/,
+    // Whether it was one before, nobody knows any more.
+    afterDestroy: /^games users$/,
+    meddle: "gpasswd --delete games users",
+    drift: "create",
   },
   {
     name: "file-from-text",
@@ -296,7 +310,7 @@ export const cases: Case[] = [
         new host.Packages("borg-on-server", { machine: "server", packages: ["borgbackup"] }),
         new host.Directory(
           "repository",
-          { machine: "server", path: `${home}/repository`, owner: user.user, group: user.user, mode: "0700" },
+          { machine: "server", path: `${home}/repository`, group: user.user, mode: "1770" },
           { dependsOn: user },
         ),
         new host.File(
@@ -305,7 +319,7 @@ export const cases: Case[] = [
           { dependsOn: root },
         ),
       ];
-      new host.BorgRepository(
+      repository = new host.BorgRepository(
         "borg-repository",
         {
           machine: "cht",
@@ -321,11 +335,48 @@ export const cases: Case[] = [
     },
     machine: "server",
     look: `stat -c '%U' ${home}/repository/config 2>/dev/null && grep -E '^(append_only|additional_free_space) ' ${home}/repository/config`,
-    right: /^lifecycle\nappend_only = 1\nadditional_free_space = 500M$/,
-    // The user is gone by then, its number still owns the repository; in a real stack the user stays too.
-    afterDestroy: /^UNKNOWN\nappend_only = 1\nadditional_free_space = 500M$/,
+    right: /^root\nappend_only = 1\nadditional_free_space = 500M$/,
+    afterDestroy: /^root\nappend_only = 1\nadditional_free_space = 500M$/,
     meddle: `sed -i 's/^append_only = 1/append_only = 0/' ${home}/repository/config`,
     drift: "appendOnly",
+  },
+  {
+    name: "repository-seal",
+    declare() {
+      const settings = {
+        deployment: "lifecycle",
+        user: "lifecycle",
+        repository: `${home}/repository`,
+        state: `${home}/state`,
+      };
+      new host.RepositorySeal(
+        "repository-seal",
+        {
+          machine: "server",
+          path: settings.repository,
+          program: `${serverNames("lab", "").programs}/seal.py`,
+          settings: `${home}/repository.json`,
+        },
+        {
+          dependsOn: [
+            repository,
+            new host.Directory("seal-state", { machine: "server", path: settings.state }, { dependsOn: user }),
+            new host.File(
+              "seal-settings",
+              { machine: "server", path: `${home}/repository.json`, content: JSON.stringify(settings) },
+              { dependsOn: user },
+            ),
+          ],
+        },
+      );
+    },
+    machine: "server",
+    look: `cd ${home}/repository 2>/dev/null && stat -c '%n %U %a' . config data/0 data/0/0`,
+    right: /^\. root 1770\nconfig root 640\ndata\/0 root 1770\ndata\/0\/0 root 440$/,
+    // What is stored stays sealed.
+    afterDestroy: /^\. root 1770\nconfig root 640\ndata\/0 root 1770\ndata\/0\/0 root 440$/,
+    meddle: `chown lifecycle ${home}/repository/data/0/0`,
+    drift: "unsealed",
   },
   {
     name: "bucket-protection",

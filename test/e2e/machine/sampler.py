@@ -39,7 +39,7 @@ def main() -> None:
         for process in filter(str.isdigit, os.listdir("/proc")):
             arguments = read(f"/proc/{process}/cmdline")
             # An interpreter's name, and the script's that it runs.
-            programs |= {os.path.basename(word).decode(errors="replace") for word in arguments.split(b"\0")[:2]}
+            programs |= {os.path.basename(word).decode(errors="replace") for word in arguments.split(b"\0")[:3]}
             shown = [("argv", arguments)]
             try:
                 root = os.stat(f"/proc/{process}").st_uid == 0

@@ -7,29 +7,60 @@ Arguments: FILE `append`: CouchDB's kind of data blocks are appended to it for a
 import ctypes
 import os
 import select
-import signal
 import struct
 import subprocess
 import sys
 import time
 
 IN_OPEN, IN_CLOSE_NOWRITE = 0x20, 0x10
+FAN_CLASS_CONTENT, FAN_MARK_ADD, FAN_OPEN_PERM, FAN_ALLOW = 0x4, 0x1, 0x10000, 0x1
+FAN_EVENT = "=IBBHQii"  # struct fanotify_event_metadata
 BLOCK = 4096
 LIMIT = 60  # seconds
 
 
-def borgs() -> list[int]:
-    """Process numbers of `borg create` on this machine."""
-    found = []
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{name}/cmdline", "rb") as file:
-                arguments = file.read().split(b"\0")
-        except OSError:
+def is_borg(process: int) -> bool:
+    """Whether it is `borg create`."""
+    try:
+        with open(f"/proc/{process}/cmdline", "rb") as file:
+            arguments = file.read().split(b"\0")
+    except OSError:
+        return False
+    return any(os.path.basename(argument) == b"borg" for argument in arguments[:2]) and b"create" in arguments
+
+
+def is_running() -> bool:
+    return any(is_borg(int(name)) for name in filter(str.isdigit, os.listdir("/proc")))
+
+
+def hold(path: str, command: str) -> None:
+    """Run the command while borg waits for the file to be opened: the kernel asks us first (fanotify(7))."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    asked = libc.fanotify_init(FAN_CLASS_CONTENT, os.O_RDONLY)
+    if asked < 0 or libc.fanotify_mark(asked, FAN_MARK_ADD, ctypes.c_uint64(FAN_OPEN_PERM), -1, os.fsencode(path)) < 0:
+        sys.exit(f"{path} can't be watched: {os.strerror(ctypes.get_errno())}")
+    end = time.monotonic() + LIMIT
+    held: int | None = None
+    running: subprocess.Popen[bytes] | None = None
+    while running is None or running.poll() is None:
+        if running is None and time.monotonic() > end:
+            sys.exit(f"borg didn't open {path} within {LIMIT} s")
+        if not select.select([asked], [], [], 0.02)[0]:
             continue
-        if any(os.path.basename(argument) == b"borg" for argument in arguments[:2]) and b"create" in arguments:
-            found.append(int(name))
-    return found
+        data = os.read(asked, 65536)
+        while data:
+            length, _, _, _, _, file, process = struct.unpack_from(FAN_EVENT, data)
+            data = data[length:]
+            if running is None and is_borg(process):
+                held = file
+                running = subprocess.Popen(["sh", "-ec", command])
+            else:
+                os.write(asked, struct.pack("iI", file, FAN_ALLOW))
+                os.close(file)
+    assert held is not None
+    os.write(asked, struct.pack("iI", held, FAN_ALLOW))
+    if running.returncode != 0:
+        sys.exit(f"the command ended with {running.returncode}")
 
 
 def watch(path: str) -> int:
@@ -52,29 +83,21 @@ def events(descriptor: int, wait: float) -> int:
     return kinds
 
 
-def main() -> None:
-    path, action = sys.argv[1:3]
+def append(path: str) -> None:
     descriptor = watch(path)
     end = time.monotonic() + LIMIT
-    while not (events(descriptor, 1) & IN_OPEN and borgs()):
+    while not (events(descriptor, 1) & IN_OPEN and is_running()):
         if time.monotonic() > end:
             sys.exit(f"borg didn't open {path} within {LIMIT} s")
-    if action == "append":
-        written, closed = 0, False
-        with open(path, "ab", buffering=0) as file:
-            while not closed:
-                written += file.write(b"\0" + os.urandom(BLOCK - 1))
-                closed = bool(events(descriptor, 0.0005) & IN_CLOSE_NOWRITE)
-        print(written)
-        return
-    stopped = borgs()
-    for process in stopped:
-        os.kill(process, signal.SIGSTOP)
-    try:
-        subprocess.run(["sh", "-ec", sys.argv[3]], check=True)
-    finally:
-        for process in stopped:
-            os.kill(process, signal.SIGCONT)
+    written, closed = 0, False
+    with open(path, "ab", buffering=0) as file:
+        while not closed:
+            written += file.write(b"\0" + os.urandom(BLOCK - 1))
+            closed = bool(events(descriptor, 0.0005) & IN_CLOSE_NOWRITE)
+    print(written)
 
 
-main()
+if sys.argv[2] == "append":
+    append(sys.argv[1])
+else:
+    hold(sys.argv[1], sys.argv[3])

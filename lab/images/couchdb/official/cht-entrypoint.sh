@@ -4,17 +4,20 @@
 set -eu
 file=/opt/couchdb/etc/local.d/cluster-credentials.ini
 if [ ! -e "$file" ]; then
-	umask 027
-	cat > "$file.new" <<-END
-		[admins]
-		$COUCHDB_USER = $COUCHDB_PASSWORD
+	# In a shell of its own: CouchDB makes its files for others to read.
+	(
+		umask 027
+		cat > "$file.new" <<-END
+			[admins]
+			$COUCHDB_USER = $COUCHDB_PASSWORD
 
-		[couch_httpd_auth]
-		secret = $COUCHDB_SECRET
+			[couch_httpd_auth]
+			secret = $COUCHDB_SECRET
 
-		[couchdb]
-		uuid = $COUCHDB_UUID
-	END
+			[couchdb]
+			uuid = $COUCHDB_UUID
+		END
+	)
 	mv "$file.new" "$file"
 fi
 exec /docker-entrypoint.sh "$@"

@@ -1,0 +1,73 @@
+/** Whether archives that were there are still there, by their ids: names prove nothing, as one can be given again. */
+import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { homedir } from "node:os";
+import { join } from "node:path";
+
+/** What the repository lists, with what interrupted backups have left. */
+export interface Listing {
+  /** The repository's id. */
+  repository: string;
+  /** Ids by names. */
+  ids: Record<string, string>;
+}
+
+/** An archive in the server's ledger (`audit.py ledger`), which it makes from the repository's log, without the key. */
+export interface Entry {
+  id: string;
+  /** When the server took it, UTC. */
+  at: string;
+  /** The transaction that deleted it; null while it is there. */
+  gone: number | null;
+}
+
+/** What this computer has seen of a repository: names by ids. */
+export interface Seen {
+  repository: string;
+  archives: Record<string, string>;
+}
+
+/**
+ * What is missing in a listing, a line each. Pure.
+ * @param server the server's ledger; undefined where it can't be asked
+ * @param seen what this computer saw before; undefined where that is nothing
+ */
+export function missing(listing: Listing, server: Entry[] | undefined, seen: Seen | undefined): string[] {
+  const there = new Set(Object.values(listing.ids));
+  const before = seen?.repository === listing.repository ? seen.archives : {};
+  const gone = Object.entries(before).filter(([id]) => !there.has(id));
+  const unlisted = (server ?? []).filter(
+    (entry) => entry.gone === null && !there.has(entry.id) && !(entry.id in before),
+  );
+  return [
+    ...gone.map(([id, name]) => `${name} (${id.slice(0, 16)}…) was here when this computer looked before, and is gone`),
+    ...unlisted.map(({ id, at }) => `the server took an archive at ${at} (${id.slice(0, 16)}…) that isn't listed`),
+  ];
+}
+
+/** What a computer has seen after a listing: nothing is forgotten, unless the repository is another one. Pure. */
+export function seenNow(listing: Listing, seen: Seen | undefined): Seen {
+  const before = seen?.repository === listing.repository ? seen.archives : {};
+  const now = Object.fromEntries(Object.entries(listing.ids).map(([name, id]) => [id, name]));
+  return { repository: listing.repository, archives: { ...before, ...now } };
+}
+
+/** Where this computer keeps what it has seen (the XDG Base Directory Specification's place for state). */
+function fileOf(stack: string): string {
+  const state = process.env.XDG_STATE_HOME || join(homedir(), ".local", "state");
+  return join(state, "cht-backup", `archives-${stack}.json`);
+}
+
+export function readSeen(stack: string): Seen | undefined {
+  try {
+    return JSON.parse(readFileSync(fileOf(stack), "utf8")) as Seen;
+  } catch {
+    return undefined;
+  }
+}
+
+export function writeSeen(stack: string, seen: Seen): void {
+  const file = fileOf(stack);
+  mkdirSync(join(file, ".."), { recursive: true, mode: 0o700 });
+  writeFileSync(`${file}.new`, `${JSON.stringify(seen, null, 1)}\n`, { mode: 0o600 });
+  renameSync(`${file}.new`, file);
+}
