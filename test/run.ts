@@ -28,8 +28,10 @@ exit code is 1 when anything failed or nothing ran, 2 for a wrong option, 130 af
 interface Counts {
   passed: number;
   failed: number;
-  /** Tests that failed, as far as they have names. */
+  /** Tests that failed, as far as they have names; mocha's with the beginning of the error. */
   names: string[];
+  /** How long each file took, by its path, where that is known. */
+  seconds?: Record<string, number>;
 }
 
 const passed: Counts = { passed: 1, failed: 0, names: [] };
@@ -116,6 +118,7 @@ const sumOf = (counts: Counts[]) =>
     passed: sum.passed + one.passed,
     failed: sum.failed + one.failed,
     names: [...sum.names, ...one.names],
+    seconds: { ...sum.seconds, ...one.seconds },
   }));
 
 /** Whoever asks for it, it is made once. */
@@ -459,6 +462,13 @@ async function runChecks(chosen: readonly Check[], pattern: string | undefined):
   return sumOf([quick, first, second]);
 }
 
+/** The files that took longest, longest first, as lines. Those below a second tell nobody anything. */
+export function slowest(seconds: Record<string, number>, many = 20): string {
+  const sorted = Object.entries(seconds).sort(([, one], [, other]) => other - one);
+  const shown = sorted.filter(([, each]) => each >= 1).slice(0, many);
+  return shown.map(([name, each]) => `${each.toFixed(0).padStart(6)} s  ${name}\n`).join("");
+}
+
 /** Passes a signal on to what runs. A terminal sends Ctrl-C to all of its programs itself. */
 function passOn(signal: NodeJS.Signals): void {
   stopped = signal;
@@ -488,6 +498,8 @@ async function main(): Promise<number> {
     checks.filter(({ needsLab }) => !(chosen.unit && needsLab)),
     chosen.only,
   );
+  const times = slowest(total.seconds ?? {});
+  if (times !== "") process.stdout.write(`\nWhat took longest:\n${times}`);
   if (total.names.length > 0) process.stdout.write(`\nFailed:\n${total.names.map((name) => `  ${name}\n`).join("")}`);
   process.stdout.write(`\n${total.passed} passed, ${total.failed} failed\n`);
   if (stopped !== undefined) return 130;

@@ -40,7 +40,7 @@ import segment_log  # noqa: E402
 ENVIRONMENTS = json.loads(os.environ["GUARD_ENVIRONMENTS"])
 """Folders of virtual environments by the version of borg in them."""
 MANIFEST = bytes(32)
-LIMIT = 60  # seconds that anything here may take
+LIMIT = 180  # seconds that anything here may take, on a busy machine, too
 
 
 def wait_for(condition, seconds=LIMIT, what="it"):
@@ -652,7 +652,8 @@ class Sshd:
     def _listens(self):
         if self.process.poll() is not None:
             raise AssertionError((self.folder / "log").read_text())
-        with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", self.port)):
+        # Refused before it listens; reset while it starts.
+        with contextlib.suppress(ConnectionError), socket.create_connection(("127.0.0.1", self.port)):
             return True
 
     def stop(self):

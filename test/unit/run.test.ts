@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { countUnittest, isShell } from "../run";
+import { countUnittest, isShell, slowest } from "../run";
 
 const none = { passed: 0, failed: 0, names: [] };
 
@@ -15,6 +15,10 @@ describe("the test run", () => {
   it("takes a run of Python's tests that broke off, or had none, for a failure", () => {
     assert.deepEqual(countUnittest("Killed\n", 137), { passed: 0, failed: 1, names: [] });
     assert.deepEqual(countUnittest("Ran 0 tests in 0.0s\n\nOK\n", 0), { passed: 0, failed: 1, names: [] });
+  });
+
+  it("says which files took longest", () => {
+    assert.equal(slowest({ "a.ts": 2.4, "b.ts": 61, "c.ts": 0.9, "d.ts": 1 }, 2), "    61 s  b.ts\n     2 s  a.ts\n");
   });
 
   it("knows a shell script when it sees one", () => {
