@@ -595,6 +595,43 @@ export const settingsSchema = z.strictObject({
       example: "none",
       fallback: "`none`",
     }),
+  "cht-backup:retention": z
+    .strictObject({
+      keepWithin: z.int().min(1).max(36_500).default(7).meta({
+        description: "All archives of the last so many days stay.",
+        allowed: "a whole number of days from 1 to 36500",
+        example: "14",
+      }),
+      daily: z.int().min(0).max(36_500).default(14).meta({
+        description: "Of so many days the last archive stays. Days without an archive don't count.",
+        allowed: "a whole number of days from 0 to 36500",
+        example: "30",
+      }),
+      weekly: z.int().min(0).max(5200).default(6).meta({
+        description: "Of so many weeks (Monday to Sunday) the last archive stays.",
+        allowed: "a whole number of weeks from 0 to 5200",
+        example: "12",
+      }),
+      monthly: z.int().min(0).max(1200).default(4).meta({
+        description: "Of so many months the last archive stays.",
+        allowed: "a whole number of months from 0 to 1200",
+        example: "12",
+      }),
+      yearly: z.int().min(0).max(100).default(1).meta({
+        description: "Of so many years the last archive stays.",
+        allowed: "a whole number of years from 0 to 100",
+        example: "7",
+      }),
+    })
+    .prefault({})
+    .meta({
+      description:
+        "Which archives `npm run retention` keeps; without it none is ever removed (docs/retention.md). Times are the " +
+        "server's, UTC. A compaction of CouchDB, some once a month, makes the next archive a full copy, so each month that " +
+        "is kept takes about the size of the data: the defaults some six of it.",
+      allowed: "a mapping of `keepWithin`, `daily`, `weekly`, `monthly`, `yearly`",
+      example: "{ daily: 30, monthly: 12 }",
+    }),
   "cht-backup:passphrase": z
     .string()
     .regex(/^\S([^\r\n]*\S)?$/)
@@ -660,6 +697,8 @@ export interface Settings {
   firstBackup: boolean;
   /** When the last recovery kit was made and what it agrees with; absent: none has been made. */
   recoveryKit: string | undefined;
+  /** Which archives stay: see `cht-backup:retention`. */
+  retention: Values["cht-backup:retention"];
   /** The drill; undefined where it is switched off. */
   drill: Drill | undefined;
   /** The third copy; undefined where there is none. */
@@ -820,6 +859,7 @@ export function readSettings(all: Record<string, string>, stack: string, secretK
     passphrase: values["cht-backup:passphrase"],
     firstBackup: values["cht-backup:firstBackup"],
     recoveryKit: values["cht-backup:recoveryKit"],
+    retention: values["cht-backup:retention"],
     drill: enabled
       ? {
           ...drill,

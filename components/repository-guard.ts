@@ -36,6 +36,8 @@ const programFiles = [
   "server/seal.py",
   "server/audit.py",
   "server/segment_log.py",
+  "server/retention.py",
+  "server/keeping.py",
   "cht/alert.py",
   "cht/alert_queue.py",
   "cht/plain.py",

@@ -81,7 +81,7 @@ const assumed = {
   readBack: 87,
 };
 
-/** How much of a first full copy a month adds. Nothing is ever pruned. */
+/** How much of a first full copy a month adds, as long as no retention removes anything. */
 export const growths = [
   {
     name: "quiet",
@@ -262,7 +262,7 @@ ${[...head(["type", "", "instance", ...sizes.map((size) => `all, with ${size} GB
 
 ## Growth
 
-Nothing is ever pruned, and what was locked can't be deleted before its time, so the bill grows. After a year:
+Nothing is removed from the bucket, and without \`npm run retention\` nothing from the server, so the bill grows. After a year:
 
 ${[...head(["data", "", ...growths.map(({ name }) => name)]), ...grown].join("\n")}
 

@@ -51,6 +51,13 @@ export function seenNow(listing: Listing, seen: Seen | undefined): Seen {
   return { repository: listing.repository, archives: { ...before, ...now } };
 }
 
+/** What a computer has seen, without archives that were removed on purpose. Pure. */
+export function forgotten(seen: Seen, removed: readonly string[]): Seen {
+  const gone = new Set(removed);
+  const left = Object.entries(seen.archives).filter(([id]) => !gone.has(id));
+  return { ...seen, archives: Object.fromEntries(left) };
+}
+
 /** Where this computer keeps what it has seen (the XDG Base Directory Specification's place for state). */
 function fileOf(stack: string): string {
   const state = process.env.XDG_STATE_HOME || join(homedir(), ".local", "state");

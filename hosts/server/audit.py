@@ -180,6 +180,11 @@ class Audit:
         self.started = time.time()
         self.files: list[str] = []
         """Refusals that were read, to be removed when they are stored."""
+        self.takes_archives = True
+        self.reviewed = -1
+        """The last transaction that `review` saw."""
+        self.reviewed_archives: dict[str, bool] = {}
+        """Whether each archive was there then, by its id."""
         self.database = sqlite3.connect(f"{self.state}/audit.sqlite", isolation_level=None)
         self.database.executescript(TABLES)
 
@@ -237,8 +242,26 @@ class Audit:
         self.database.execute("COMMIT")
         self.forget_refusals()
 
-    def approve(self, because: str) -> list[str]:
-        """Take what is there for right, and begin anew from it. Returns what was approved."""
+    def review(self) -> list[tuple[int, str, int, int | None]]:
+        """What a run would find, and has found before; nothing is stored. Raises as `run` does."""
+        self.database.execute("BEGIN IMMEDIATE")
+        try:
+            self.take_refusals()
+            self.look_at_config()
+            self.look_at_counter()
+            self.read_log(judge=True)
+            self.reviewed = int(self.fact("transaction") or -1)
+            rows = self.database.execute("SELECT id, gone IS NULL FROM archives").fetchall()
+            self.reviewed_archives = {id.hex(): bool(there) for id, there in rows}
+            return self.findings()
+        finally:
+            self.files = []
+            self.database.execute("ROLLBACK")
+
+    def approve(self, because: str, archives: bool = True) -> list[str]:
+        """Take what is there for right, and begin anew from it. Returns what was approved. `archives`: whether the log
+        also tells which archives there are; not after a compaction, which writes anew what it moves."""
+        self.takes_archives = archives
         lines = told(self.findings())
         self.database.execute("BEGIN IMMEDIATE")
         self.take_refusals()
@@ -298,6 +321,13 @@ class Audit:
             if self.started - os.stat(f"{self.state}/open").st_mtime > DAY:
                 self.find("the seals have been open for maintenance for more than a day: close them (seal.py close)")
 
+    def in_retention(self) -> bool:
+        """Whether retention.py is at work, or was killed not long ago."""
+        try:
+            return self.started - os.stat(f"{self.state}/retention.json").st_mtime < DAY
+        except FileNotFoundError:
+            return False
+
     def read_log(self, judge: bool) -> None:
         finished = self.repository.finished()
         there = {} if finished is None else segment_log.segments(self.repository.path)
@@ -336,7 +366,7 @@ class Audit:
         at = self.times.get(of.number, round(self.started))
         many("UPDATE archives SET gone = ? WHERE id = ? AND gone IS NULL", [(of.number, id) for id in of.taken])
         # What a compaction by hand has moved looks like archives.
-        if of.number > self.adopted and of.archive is not None and of.archive in of.added:
+        if self.takes_archives and of.number > self.adopted and of.archive is not None and of.archive in of.added:
             execute("INSERT OR REPLACE INTO archives VALUES (?, ?, ?, NULL)", (of.archive, of.number, at))
 
     def alarm(self) -> bool:
@@ -402,6 +432,9 @@ def act(options: argparse.Namespace, settings: dict[str, Any]) -> int:
         for line in [f"approved: {line}" for line in lines] or ["nothing was found; what is there now counts as right"]:
             say(line)
         audit.report([], RIGHT)
+        return RIGHT
+    if audit.in_retention():
+        say("retention goes on, which looks itself at what it has done")
         return RIGHT
     problems = []
     try:

@@ -244,6 +244,8 @@ def load_guard():
             wait = (
                 lock_wait if isinstance(lock_wait, (int, float)) and 0 <= lock_wait <= MAX_LOCK_WAIT else MAX_LOCK_WAIT
             )
+            if exclusive:
+                self.wait_for_maintenance(wait)
             try:
                 # append_only also where it is created: borg takes this from the client alone then.
                 id = super().open(path, create, wait, True, exclusive, True)
@@ -274,6 +276,14 @@ def load_guard():
                     (os.rmdir if name == "data" else os.remove)(os.path.join(path, name))
             except OSError:
                 return  # borg says what is there
+
+        def wait_for_maintenance(self, seconds: float) -> None:
+            """Let retention, which has broken the seals, end first: who had the lock would keep it from its work."""
+            end = time.monotonic() + seconds
+            while os.path.exists(os.path.join(self.settings["state"], "open")):
+                if time.monotonic() > end:
+                    self.refuse("the repository is in maintenance (npm run retention, or seal.py open)", False)
+                time.sleep(0.5)
 
         def wait_for_seals(self) -> None:
             """Let nobody write before what was written is root's: see seal.py, which seals in the order of writing."""

@@ -71,7 +71,7 @@ class Machine:
         self.uid, self.gid = account.pw_uid, account.pw_gid
         self.programs = self.folder / "programs"
         self.programs.mkdir()
-        for name in ("guard.py", "seal.py", "audit.py", "segment_log.py"):
+        for name in ("guard.py", "seal.py", "audit.py", "segment_log.py", "retention.py", "keeping.py"):
             shutil.copy(SERVER / name, self.programs)
         shutil.copy(ROOT / "hosts" / "cht" / "plain.py", self.programs)
         for name in ("loaded.py", "read_all.py", "relay.py"):

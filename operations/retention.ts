@@ -1,0 +1,243 @@
+/** `npm run retention`: removes archives that the policy no longer keeps, on the server. */
+import { createInterface } from "node:readline/promises";
+import { readHostFile } from "../components/host-files";
+import { drillNames, serverNames } from "../components/names";
+import type { Settings } from "../config";
+import { plain, plainJson } from "../toolchain/plain";
+import { Problem } from "../toolchain/progress";
+import { forgotten, readSeen, writeSeen } from "./ledger";
+import { command, exitCodes, Refused, readOptions, remark, say, stackOf } from "./main";
+import { Remote } from "./remote";
+import { repositoryId } from "./repository";
+import { type Deployment, readDeployment } from "./stack";
+
+const help = `Usage: npm run retention -- --stack STACK [OPTIONS]
+
+Shows which archives stay by the policy (cht-backup:retention), and why, and which go; asks; removes those and frees their
+space, on the server. A backup that begins meanwhile waits. Where anything is odd (an archive is missing, times can't be
+right, documents have collapsed, no drill has succeeded of late, …) it says so and removes nothing.
+
+  --stack STACK     the stack
+  --dry-run         only show
+  --yes             don't ask
+  --despite DOUBT   go on although there is this doubt, by the name that it is shown with; once for each
+  --json            print JSON
+  --help            this text
+
+What is in the bucket stays there, for as long as its locks and longer. A run that was interrupted is finished by the next.
+
+Exit codes: 0 done, or nothing to do; 1 there are doubts, and nothing was removed; 2 wrong option, or not possible (the
+reason is said); 130 after Ctrl-C.
+`;
+
+/** An archive in a plan. */
+export interface Planned {
+  name: string;
+  id: string;
+  /** When the server took it, in seconds since 1970; null where its ledger doesn't know it. */
+  at: number | null;
+  /** Why it stays; empty: it goes. */
+  why: string[];
+}
+
+/** What `retention.py` prints. */
+export interface Plan {
+  archives: Planned[];
+  /** What speaks against removing anything, by the names of `--despite`. */
+  doubts: Record<string, string>;
+  /** What was done of it; null: nothing. */
+  done: { removed: string[]; freed: number } | null;
+  /** Names by ids of all that retention has ever removed. */
+  removedBefore: Record<string, string>;
+}
+
+/** The policy in words. Pure. */
+export function policyInWords({ keepWithin, daily, weekly, monthly, yearly }: Settings["retention"]): string {
+  const counted = { day: daily, week: weekly, month: monthly, year: yearly };
+  const last = Object.entries(counted)
+    .filter(([, count]) => count > 0)
+    .map(([unit, count]) => `${count} ${unit}${count === 1 ? "" : "s"}`);
+  const all = `all archives of the last ${keepWithin === 1 ? "day" : `${keepWithin} days`}`;
+  return last.length === 0 ? all : `${all}, and the last one of ${last.join(", ")}`;
+}
+
+/** The plan for people: a line an archive, the newest first. Pure. */
+export function table({ archives }: Pick<Plan, "archives">): string {
+  const width = Math.max(...archives.map(({ name }) => plain(name).length), 0);
+  const lines = archives.map(({ name, at, why }) => {
+    const when = at === null ? "                " : new Date(at * 1000).toISOString().slice(0, 16).replace("T", " ");
+    return `  ${when}  ${plain(name).padEnd(width)}  ${why.length === 0 ? "GOES" : plain(why.join(", "))}`;
+  });
+  const going = archives.filter(({ why }) => why.length === 0).length;
+  const none = `Every archive stays (${archives.length}).`;
+  lines.push(going === 0 ? none : `${going} of ${archives.length} archives go, ${archives.length - going} stay.`);
+  return `${lines.join("\n")}\n`;
+}
+
+/** What the machine that drills says of its last drill. */
+export interface DrillReport {
+  ok: boolean;
+  /** Seconds since 1970. */
+  lastSuccessAt: number | null;
+}
+
+/** The last drill as `retention.py` takes it. Pure. */
+export function drillFacts(drill: Settings["drill"], report: DrillReport | undefined) {
+  if (drill === undefined) return {};
+  return {
+    succeeded: report?.lastSuccessAt ?? null,
+    failed: report?.ok === false,
+    overdueAfterDays: drill.overdueAfterDays,
+  };
+}
+
+async function confirmed(going: number, signal: AbortSignal): Promise<boolean> {
+  if (!process.stdin.isTTY) throw new Refused("nobody can be asked here: add --yes, or --dry-run");
+  const terminal = createInterface({ input: process.stdin, output: process.stderr });
+  try {
+    const answer = await terminal.question(`Remove ${going} archives for good? (yes/no) `, { signal });
+    return answer.trim().toLowerCase() === "yes";
+  } finally {
+    terminal.close();
+  }
+}
+
+async function retention(signal: AbortSignal): Promise<number> {
+  const options = readOptions(
+    {
+      stack: { type: "string" },
+      "dry-run": { type: "boolean" },
+      yes: { type: "boolean" },
+      despite: { type: "string", multiple: true },
+      json: { type: "boolean" },
+      help: { type: "boolean", short: "h" },
+    },
+    process.argv.slice(2),
+  );
+  if (options.help) {
+    process.stdout.write(help);
+    return exitCodes.right;
+  }
+  const stack = stackOf(options);
+  const deployment = await readDeployment(stack);
+  const { machines, drill } = deployment.settings;
+  const remotes: Remote[] = [];
+  const connect = (...args: ConstructorParameters<typeof Remote>) => {
+    const remote = new Remote(...args);
+    remotes.push(remote);
+    return remote;
+  };
+  const drilling = drill && machines[drill.machine];
+  try {
+    const server = connect("server", machines.server);
+    const drills = drill && drilling ? connect(drill.machine, drilling) : undefined;
+    const run = await runner(server, drills, deployment, stack, options.despite ?? [], signal);
+    let plan = await run("plan", []);
+    const going = plan.archives.filter(({ why }) => why.length === 0);
+    const open = Object.entries(plan.doubts).filter(([name]) => !options.despite?.includes(name));
+    if (!options.json) {
+      say(`Stays: ${policyInWords(deployment.settings.retention)} (cht-backup:retention).`);
+      process.stdout.write(table(plan));
+    }
+    for (const [name, why] of Object.entries(plan.doubts)) remark(`DOUBT (${name}): ${why}`);
+    if (going.length > 0 && open.length > 0) {
+      remark(
+        "Nothing is removed. What to do: docs/retention.md. Where you know that all is well, `--despite NAME` goes on.",
+      );
+    } else if (going.length > 0 && !options["dry-run"]) {
+      if (!options.yes && !(await confirmed(going.length, signal))) throw new Refused("nothing was removed");
+      plan = await run(
+        "apply",
+        going.map(({ id }) => id),
+      );
+      if (plan.done !== null && !options.json) {
+        say(
+          `${plan.done.removed.length} archives removed, ${(plan.done.freed / 1e6).toFixed(1)} MB freed on the server.`,
+        );
+      }
+    }
+    // Each time: who couldn't be reached the last time must not miss them.
+    if (!options["dry-run"]) await forget(stack, Object.keys(plan.removedBefore), deployment, drills, signal);
+    if (options.json) process.stdout.write(plainJson(plan));
+    return going.length > 0 && open.length > 0 ? exitCodes.wrong : exitCodes.right;
+  } finally {
+    for (const remote of remotes) remote.close();
+  }
+}
+
+/** Runs `retention.py` on the server. */
+async function runner(
+  server: Remote,
+  drills: Remote | undefined,
+  { settings, passphrase, key }: Deployment,
+  stack: string,
+  despite: string[],
+  signal: AbortSignal,
+) {
+  const repository = repositoryId(key);
+  const seen = readSeen(stack);
+  const names = serverNames(settings.deployment, settings.server.dataDirectory);
+  const { keepWithin, ...counts } = settings.retention;
+  const request = {
+    policy: { within: keepWithin, ...counts },
+    passphrase,
+    repository,
+    seen: seen?.repository === repository ? seen.archives : {},
+    drill: drillFacts(settings.drill, await lastDrill(drills, settings, signal)),
+    despite,
+  };
+  const there = 'test -e "$1" || { echo "it has no retention.py yet: run pulumi up first" >&2; exit 2; }';
+  await server.script(there, [`${names.programs}/retention.py`], { signal });
+  return async (action: "plan" | "apply", shown: string[]): Promise<Plan> => {
+    const words = ["python3", "-B", `${names.programs}/retention.py`, action, `${names.settings}/repository.json`];
+    const { code, stdout } = await server.run(words, {
+      stdin: `${JSON.stringify({ ...request, shown })}\n`,
+      keepOpen: true,
+      onError: (line) => remark(`  ${line}`),
+      signal,
+    });
+    if (signal.aborted) throw new Problem("stopped; run it again to finish what was begun");
+    if (code !== 0 && code !== 1) throw new Refused("retention isn't possible, for the reason above");
+    return JSON.parse(stdout.trim().split("\n").at(-1) ?? "") as Plan;
+  };
+}
+
+async function lastDrill(
+  drills: Remote | undefined,
+  { deployment }: Settings,
+  signal: AbortSignal,
+): Promise<DrillReport | undefined> {
+  if (drills === undefined) return undefined;
+  const { reports } = drillNames(deployment);
+  try {
+    const text = await drills.script('if [ -e "$1" ]; then cat "$1"; fi', [`${reports}/latest.json`], { signal });
+    return text === "" ? undefined : (JSON.parse(text) as DrillReport);
+  } catch (error) {
+    remark(`note: the last drill can't be asked for: ${(error as Error).message}`);
+    return undefined;
+  }
+}
+
+/** Makes this computer and the machine that drills forget what was removed on purpose: else they would miss it. */
+async function forget(
+  stack: string,
+  removed: string[],
+  { settings }: Deployment,
+  drills: Remote | undefined,
+  signal: AbortSignal,
+): Promise<void> {
+  const seen = readSeen(stack);
+  if (seen !== undefined) writeSeen(stack, forgotten(seen, removed));
+  if (drills === undefined || removed.length === 0) return;
+  const ledger = `${drillNames(settings.deployment).reports}/ledger.json`;
+  const words = ["python3", "-c", readHostFile("drill/forget.py"), ledger];
+  const reason = await drills.run(words, { stdin: JSON.stringify(removed), signal }).then(
+    ({ code, stderr }) => (code === 0 ? undefined : stderr.trim().split("\n").at(-1)),
+    (error: Error) => error.message,
+  );
+  if (reason !== undefined) {
+    remark(`note: the machine that drills will miss what was removed, until this is run again: ${reason}`);
+  }
+}
+
+if (require.main === module || process.argv[1] === __filename) void command("retention", retention);
