@@ -61,8 +61,8 @@ export function policyInWords({ keepWithin, daily, weekly, monthly, yearly }: Se
   return last.length === 0 ? all : `${all}, and the last one of ${last.join(", ")}`;
 }
 
-/** The plan for people: a line an archive, the newest first. Pure. */
-export function table({ archives }: Pick<Plan, "archives">): string {
+/** The plan for people: a line an archive, the newest first, and a last one that counts them. Pure. */
+export function table({ archives }: Pick<Plan, "archives">): string[] {
   const width = Math.max(...archives.map(({ name }) => plain(name).length), 0);
   const lines = archives.map(({ name, at, why }) => {
     const when = at === null ? "                " : new Date(at * 1000).toISOString().slice(0, 16).replace("T", " ");
@@ -71,7 +71,7 @@ export function table({ archives }: Pick<Plan, "archives">): string {
   const going = archives.filter(({ why }) => why.length === 0).length;
   const none = `Every archive stays (${archives.length}).`;
   lines.push(going === 0 ? none : `${going} of ${archives.length} archives go, ${archives.length - going} stay.`);
-  return `${lines.join("\n")}\n`;
+  return lines;
 }
 
 /** What the machine that drills says of its last drill. */
@@ -137,7 +137,7 @@ async function retention(signal: AbortSignal): Promise<number> {
     const open = Object.entries(plan.doubts).filter(([name]) => !options.despite?.includes(name));
     if (!options.json) {
       say(`Stays: ${policyInWords(deployment.settings.retention)} (cht-backup:retention).`);
-      process.stdout.write(table(plan));
+      for (const line of table(plan)) say(line);
     }
     for (const [name, why] of Object.entries(plan.doubts)) remark(`DOUBT (${name}): ${why}`);
     if (going.length > 0 && open.length > 0) {

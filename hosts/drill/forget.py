@@ -2,7 +2,7 @@
 
     python3 forget.py LEDGER
 
-LEDGER is what ledger.py keeps; the standard input has the ids, as a list in JSON. Nothing is changed where nothing is to
+LEDGER is what ledger.py keeps; the standard input has the ids, a list in JSON. Nothing is changed where nothing is to
 forget.
 """
 

@@ -72,6 +72,7 @@ MANIFEST = bytes(32)
 MAX_LIST = 100_000  # ids that one `list` returns; what borg's own client asks for (LIST_SCAN_LIMIT)
 MAX_KEY = 4096  # bytes; a key is some 600
 MAX_LOCK_WAIT = 3600  # seconds
+MAINTENANCE = 2 * 3600  # seconds for which a backup waits for it to end
 # In AES blocks. A client reserves 2^28 and what one object of 20 MiB needs (borg's crypto/nonces.py). One that meets
 # the repository for the first time starts at seconds since 1970 × 2^31, which no client gets ahead of: that is 34 GB
 # a second.
@@ -245,7 +246,7 @@ def load_guard():
                 lock_wait if isinstance(lock_wait, (int, float)) and 0 <= lock_wait <= MAX_LOCK_WAIT else MAX_LOCK_WAIT
             )
             if exclusive:
-                self.wait_for_maintenance(wait)
+                self.wait_for_maintenance()
             try:
                 # append_only also where it is created: borg takes this from the client alone then.
                 id = super().open(path, create, wait, True, exclusive, True)
@@ -277,9 +278,9 @@ def load_guard():
             except OSError:
                 return  # borg says what is there
 
-        def wait_for_maintenance(self, seconds: float) -> None:
+        def wait_for_maintenance(self) -> None:
             """Let retention, which has broken the seals, end first: who had the lock would keep it from its work."""
-            end = time.monotonic() + seconds
+            end = time.monotonic() + MAINTENANCE
             while os.path.exists(os.path.join(self.settings["state"], "open")):
                 if time.monotonic() > end:
                     self.refuse("the repository is in maintenance (npm run retention, or seal.py open)", False)

@@ -380,6 +380,7 @@ class Deployment:
             self.set()
             if not sealed:
                 self.program("seal", "open")
+                (self.state / "open").unlink()  # nobody waits for an end of it
         self.mark()
 
     def mark(self, settled=False):
@@ -671,14 +672,21 @@ def deployment(version):
     return Deployment(version)
 
 
-def with_each_borg(case):
-    """Makes of a class of tests one for each borg, with `self.made` as that borg's deployment."""
+def with_each_borg(case, versions=None):
+    """Makes of a class of tests one for each borg, or each of these, with `self.made` as that borg's deployment."""
     module = sys.modules[case.__module__]
     for version in ENVIRONMENTS:
+        if versions is not None and version not in versions:
+            continue
         name = f"{case.__name__}_{version.replace('.', '_')}"
         made = type(name, (case, unittest.TestCase), {"version": version, "__module__": case.__module__})
         setattr(module, name, made)
     return case
+
+
+def with_oldest_and_newest_borg(case):
+    """For what is borg's own work on the server, which differs between 1.2 and 1.4 at most."""
+    return with_each_borg(case, ("1.2.8", "1.4.5"))
 
 
 class Case:

@@ -151,10 +151,12 @@ describe("the program", function () {
         "server-alert-queue",
         "server-audit",
         "server-guard",
+        "server-keeping",
         "server-plain",
         "server-program-directory",
         "server-python",
         "server-repository-settings",
+        "server-retention",
         "server-seal",
         "server-segment-log",
         "server-settings-directory",
@@ -256,6 +258,8 @@ describe("the program", function () {
     "server-seal": { machine: "server", path: "/opt/cht-backup-server/moh/seal.py" },
     "server-audit": { machine: "server", path: "/opt/cht-backup-server/moh/audit.py" },
     "server-segment-log": { machine: "server", path: "/opt/cht-backup-server/moh/segment_log.py" },
+    "server-retention": { machine: "server", path: "/opt/cht-backup-server/moh/retention.py" },
+    "server-keeping": { machine: "server", path: "/opt/cht-backup-server/moh/keeping.py" },
     "server-alert": { machine: "server", path: "/opt/cht-backup-server/moh/alert.py" },
     "server-alert-queue": { machine: "server", path: "/opt/cht-backup-server/moh/alert_queue.py" },
     "server-plain": { machine: "server", path: "/opt/cht-backup-server/moh/plain.py" },
@@ -449,7 +453,7 @@ describe("the program", function () {
           .map((file) => [`/opt/cht-backup-bucket/moh/bin/${basename(file)}`, hosts(file)] as [string, string])
           .concat(
             [
-              ...scripts.filter((file) => /guard|seal|audit|segment_log/.test(file)),
+              ...scripts.filter((file) => /guard|seal|audit|segment_log|retention|keeping/.test(file)),
               "cht/alert.py",
               "cht/alert_queue.py",
               "cht/plain.py",

@@ -15,20 +15,20 @@ describe("npm run retention", () => {
       { name: "prod-2026-10-02T02:00:07Z", id: "b", at: at - 57 * 86400, why: [] },
       { name: "cht-1", id: "c", at: null, why: ["made by hand"] },
     ];
-    assert.equal(
-      table({ archives }),
-      "  2026-11-28 02:10  prod-2026-11-28T02:00:07Z  last 7 days, month 2026-11\n" +
-        "  2026-10-02 02:10  prod-2026-10-02T02:00:07Z  GOES\n" +
-        "                    cht-1                      made by hand\n" +
-        "1 of 3 archives go, 2 stay.\n",
-    );
-    assert.match(table({ archives: archives.slice(0, 1) }), /^Every archive stays \(1\)\.$/m);
+    assert.deepEqual(table({ archives }), [
+      "  2026-11-28 02:10  prod-2026-11-28T02:00:07Z  last 7 days, month 2026-11",
+      "  2026-10-02 02:10  prod-2026-10-02T02:00:07Z  GOES",
+      "                    cht-1                      made by hand",
+      "1 of 3 archives go, 2 stay.",
+    ]);
+    assert.equal(table({ archives: archives.slice(0, 1) }).at(-1), "Every archive stays (1).");
   });
 
   it("shows names that a client chose without doing what they say", () => {
     const name = "prod\u001b[2J\nprod-2";
     const shown = table({ archives: [{ name, id: "a", at: 0, why: [] }] });
-    assert.ok(!shown.includes("\u001b") && shown.split("\n").length === 3, shown);
+    assert.equal(shown.length, 2);
+    assert.ok(!shown.join("").includes("\u001b") && !shown.join("").includes("\n"));
   });
 
   it("says the policy in words", () => {
