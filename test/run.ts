@@ -245,7 +245,7 @@ async function mocha(places: readonly string[], options: MochaOptions = {}): Pro
   const scratch = mkdtempSync(join(tmpdir(), "cht-backup-test-"));
   try {
     const file = join(scratch, "counts.json");
-    const args = ["--require", "tsx/cjs", "--require", join(__dirname, "patience.ts")];
+    const args = ["--require", "./toolchain/typescript.cjs", "--require", join(__dirname, "patience.ts")];
     args.push("--reporter", join(__dirname, "reporter.ts"), "--forbid-only", "--recursive");
     if (options.pattern !== undefined) args.push("--fgrep", options.pattern);
     if (options.dryRun) args.push("--dry-run");

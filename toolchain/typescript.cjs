@@ -1,8 +1,8 @@
 /**
  * Lets Node load TypeScript: `node --require ./toolchain/typescript.cjs FILE.ts`. Types are taken off and not checked.
  *
- * A preview is short, so its start counts. Unlike tsx, which the tests use, this leaves JavaScript files alone: most of
- * the time that tsx takes goes into files of packages, which are JavaScript already. What was translated once is kept
+ * A command is short, so its start counts. Unlike tsx, this leaves JavaScript files alone: most of the time that tsx
+ * takes goes into files of packages, which are JavaScript already. What was translated once is kept
  * in `node_modules/.cache`, under the digest of the text it was made from.
  */
 const { createHash } = require("node:crypto");
