@@ -62,6 +62,7 @@ export const file: Kind = {
     valid: z.literal(true).default(true),
   }),
   identity: ["machine", "path"],
+  long: ["content"],
   verify(inputs, unknown) {
     if ((inputs.content === undefined) === (inputs.source === undefined)) {
       return [{ property: "content", reason: "needs either content or source, not both and not neither" }];

@@ -32,6 +32,7 @@ export const pythonEnvironment: Kind = {
     files: z.literal(AS_INSTALLED).default(AS_INSTALLED),
   }),
   identity: ["machine", "path"],
+  long: ["requirements"],
   verify({ requirements }, unknown) {
     const unlocked = unknown.has("requirements") ? [] : unlockedRequirements(requirements as string);
     return unlocked.length === 0

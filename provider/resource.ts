@@ -40,6 +40,11 @@ export interface Kind {
   identity: string[];
   /** Inputs and outputs that are always secret. */
   secret?: string[];
+  /**
+   * Inputs that are long texts. The state holds them once, not among the outputs again: the engine writes the whole state
+   * after each step, and with them twice that took most of an `up` that changes nothing.
+   */
+  long?: string[];
   /** Looks. @returns undefined where the thing isn't there */
   read(machines: Machines, inputs: Inputs, outputs: Record<string, unknown>): Promise<Observed | undefined>;
   /** Makes or mends; must do right whatever it finds. @returns the outputs */

@@ -140,6 +140,12 @@ function split(kind: Kind, state: Record<string, unknown>): { inputs: Inputs; ou
   };
 }
 
+/** What the state holds of a resource beside its inputs: see `Kind.long`. */
+function stateOf(kind: Kind, inputs: Record<string, unknown>, outputs: Record<string, unknown>) {
+  const short = Object.entries(inputs).filter(([key]) => !kind.long?.includes(key));
+  return { ...Object.fromEntries(short), ...outputs };
+}
+
 /** What a survey found; nothing where the machine can't be asked. */
 async function surveyed<T>(survey: () => Promise<T[]> | undefined): Promise<T[]> {
   try {
@@ -234,7 +240,7 @@ export function handlers(machinesAt: MachinesAt) {
         const outputs = plainOutputs(await kind.apply(machinesAt(at), values, undefined), hidden);
         const response = new messages.CreateResponse();
         response.setId(kind.id(values));
-        response.setProperties(toStruct({ ...values, at, ...outputs }, hidden));
+        response.setProperties(toStruct(stateOf(kind, { ...values, at }, outputs), hidden));
         return response;
       });
     },
@@ -275,7 +281,7 @@ export function handlers(machinesAt: MachinesAt) {
         const inputsNow = plainDrift(observed.inputs, inputs, hidden);
         const outputsNow = plainOutputs(observed.outputs, hidden);
         response.setId(request.getId());
-        response.setProperties(toStruct({ ...inputsNow, at: seen, ...outputsNow }, hidden));
+        response.setProperties(toStruct(stateOf(kind, { ...inputsNow, at: seen }, outputsNow), hidden));
         response.setInputs(toStruct({ ...inputsNow, at: seen }, hidden));
         return response;
       });
@@ -291,7 +297,7 @@ export function handlers(machinesAt: MachinesAt) {
         const hidden = secrets(kind, news);
         const outputs = plainOutputs(await kind.apply(machinesAt(at), values, before), hidden);
         const response = new messages.UpdateResponse();
-        response.setProperties(toStruct({ ...values, at, ...outputs }, hidden));
+        response.setProperties(toStruct(stateOf(kind, { ...values, at }, outputs), hidden));
         return response;
       });
     },
