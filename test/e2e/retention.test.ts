@@ -62,7 +62,7 @@ describe("npm run retention", function () {
   it("removes nothing where anything is odd, and says what", async () => {
     const refused = await retention("--yes");
     assert.equal(refused.code, 1, refused.stderr);
-    assert.match(refused.stderr, /^DOUBT \(clock\): \d+ archives bear another time/m);
+    assert.match(refused.stderr, /^DOUBT \(clock\): /m);
     assert.deepEqual(await listed(), archivesBefore);
   });
 
