@@ -33,7 +33,11 @@ PYTHON = {"python": sys.base_prefix, "packages": sys.prefix}
 KEYS = {name: (name.upper(), f"{name}-secret") for name in ("admin", "writer", "reader", "intruder")}
 
 
+PATIENCE = 3  # how often as long anything may take beside two labs
+
+
 def wait_for(condition, seconds=60, what="it"):
+    seconds *= PATIENCE
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         if time.monotonic() > deadline:

@@ -40,10 +40,12 @@ import segment_log  # noqa: E402
 ENVIRONMENTS = json.loads(os.environ["GUARD_ENVIRONMENTS"])
 """Folders of virtual environments by the version of borg in them."""
 MANIFEST = bytes(32)
-LIMIT = 180  # seconds that anything here may take, on a busy machine, too
+LIMIT = 180  # seconds that anything here may take
+PATIENCE = 3  # how often as long it may take beside two labs
 
 
 def wait_for(condition, seconds=LIMIT, what="it"):
+    seconds *= PATIENCE
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         if time.monotonic() > deadline:
