@@ -608,17 +608,17 @@ export const settingsSchema = z.strictObject({
         example: "30",
       }),
       weekly: z.int().min(0).max(5200).default(6).meta({
-        description: "Of so many weeks (Monday to Sunday) the last archive stays.",
+        description: "Of so many weeks (Monday to Sunday), this one included, the last archive stays.",
         allowed: "a whole number of weeks from 0 to 5200",
         example: "12",
       }),
       monthly: z.int().min(0).max(1200).default(4).meta({
-        description: "Of so many months the last archive stays.",
+        description: "Of so many months, this one included, the last archive stays.",
         allowed: "a whole number of months from 0 to 1200",
         example: "12",
       }),
-      yearly: z.int().min(0).max(100).default(1).meta({
-        description: "Of so many years the last archive stays.",
+      yearly: z.int().min(0).max(100).default(2).meta({
+        description: "Of so many years, this one included, the last archive stays.",
         allowed: "a whole number of years from 0 to 100",
         example: "7",
       }),

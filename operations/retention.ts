@@ -131,7 +131,8 @@ async function retention(signal: AbortSignal): Promise<number> {
   try {
     const server = connect("server", machines.server);
     const drills = drill && drilling ? connect(drill.machine, drilling) : undefined;
-    const run = await runner(server, drills, deployment, stack, options.despite ?? [], signal);
+    const request = { despite: options.despite ?? [], dryRun: options["dry-run"] === true };
+    const run = await runner(server, drills, deployment, stack, request, signal);
     let plan = await run("plan", []);
     const going = plan.archives.filter(({ why }) => why.length === 0);
     const open = Object.entries(plan.doubts).filter(([name]) => !options.despite?.includes(name));
@@ -171,7 +172,7 @@ async function runner(
   drills: Remote | undefined,
   { settings, passphrase, key }: Deployment,
   stack: string,
-  despite: string[],
+  asked: { despite: string[]; dryRun: boolean },
   signal: AbortSignal,
 ) {
   const repository = repositoryId(key);
@@ -184,7 +185,7 @@ async function runner(
     repository,
     seen: seen?.repository === repository ? seen.archives : {},
     drill: drillFacts(settings.drill, await lastDrill(drills, settings, signal)),
-    despite,
+    ...asked,
   };
   const there = 'test -e "$1" || { echo "it has no retention.py yet: run pulumi up first" >&2; exit 2; }';
   await server.script(there, [`${names.programs}/retention.py`], { signal });

@@ -16,7 +16,6 @@ CHECKPOINT = ".checkpoint"  # how borg ends the name of what an interrupted back
 NAMED = 3  # archives that a message names
 FLOOD = 30  # archives within a day, which no schedule makes: one an hour and some by hand
 STALE_DAYS = 8
-SESSION_DAYS = 45  # how long a backup may take at most
 FEWER = 2  # a database with less than this part of its earlier documents isn't what it was
 FEW = 50  # documents, below which a database may come and go
 LOOK_BACK = (1, 7, 30, 180)  # days before the newest archive
@@ -82,6 +81,8 @@ class Facts:
     """Whether the last drill failed."""
     drill_days: int | None = None
     """After how many days a drill is overdue; None where there are no drills."""
+    session_days: int = 45
+    """How long a backup may take at most."""
 
 
 # A period's name, by which archives of the same one are known, from a time. ISO weeks, and UTC throughout.
@@ -170,7 +171,9 @@ def wrong_times(facts: Facts) -> str | None:
     odd = [
         of.name
         for of in facts.archives
-        if of.at is not None and of.began is not None and not of.at - SESSION_DAYS * DAY <= of.began <= of.at + HOUR
+        if of.at is not None
+        and of.began is not None
+        and not of.at - facts.session_days * DAY <= of.began <= of.at + HOUR
     ]
     if odd:
         return f"{len(odd)} archives bear another time than that at which the server took them: {named(odd)}"

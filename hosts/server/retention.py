@@ -224,6 +224,7 @@ class Retention:
             drilled=drill.get("succeeded"),
             drill_failed=bool(drill.get("failed")),
             drill_days=drill.get("overdueAfterDays"),
+            session_days=self.settings["sessionDays"],
         )
 
     def doubts(self, facts: Facts) -> dict[str, str]:
@@ -252,6 +253,8 @@ class Retention:
         """Raises Refused or Stopped; then nothing that is needed is lost, and the next run goes on."""
         with Borg(self.repository, self.request["passphrase"]) as borg:
             if os.path.exists(self.journal):
+                if self.request.get("dryRun"):
+                    raise Refused("a run before broke off: one that isn't dry finishes it first")
                 self.finish_what_broke_off(borg)
             facts = self.facts(borg, look=True)
             result: dict[str, Any] = {**self.plan(facts), "doubts": self.doubts(facts), "done": None}
@@ -269,8 +272,8 @@ class Retention:
         self.note("begun", [], names)
         try:
             self.open()
-            progress("checking the repository")
-            borg.run("check", "--repository-only", self.repository.path)  # waits for whoever writes still
+            progress("checking the repository (a backup or a copy that is at work is waited for)")
+            borg.run("check", "--repository-only", self.repository.path)
             # From here on nobody but this program writes. What came before is seen now.
             again, listed = borg.listed()
             ids = {of["id"]: of["name"] for of in listed}
@@ -387,16 +390,10 @@ def act(apply: bool, settings: dict[str, Any]) -> int:
     for number in SIGNALS:
         signal.signal(number, stopped)
     threading.Thread(target=end_with_input, daemon=True).start()
-    state = settings["state"]
-    with open(f"{state}/retention.lock", "w", encoding="ascii") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Refused("another run of it goes on") from None
-        for name in os.listdir(state):
-            if name.startswith(FOLDER):
-                shutil.rmtree(os.path.join(state, name), ignore_errors=True)  # of a run that was killed
-        result = Retention(settings, request).run(apply)
+    for name in os.listdir(settings["state"]):
+        if name.startswith(FOLDER):
+            shutil.rmtree(os.path.join(settings["state"], name), ignore_errors=True)  # of a run that was killed
+    result = Retention(settings, request).run(apply)
     print(json.dumps(result), flush=True)
     refused = apply and set(result["doubts"]) - set(request.get("despite", []))
     return DOUBTED if refused else DONE
@@ -416,8 +413,11 @@ def main(arguments: list[str] | None = None) -> int:
     os.umask(0o077)
     try:
         with open(options.settings, encoding="utf-8") as file:
-            settings = json.load(file)
-        return act(options.action == "apply", settings)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise Refused("another run of it goes on") from None
+            return act(options.action == "apply", json.load(file))
     except (Refused, CannotSeal, OSError, sqlite3.Error, Damaged) as error:
         complain(error)
         return REFUSED

@@ -257,6 +257,8 @@ class Retention(Case):
                 wait_for(lambda: journal.exists() and f'"{stage}"' in journal.read_text(), what=stage)  # noqa: B023
                 end_with_children(process)
                 self.assertEqual(self.made.program("audit", "audit").code, 0, "it alarms while retention is at work")
+                self.assertEqual(self.run_it("plan", dryRun=True)[0], 2, "a dry run did more than look")
+                self.assertTrue(journal.exists())
                 self.finished_by_the_next()
 
     def test_seals_again_where_it_is_stopped(self):

@@ -49,6 +49,18 @@ class WhatStays(unittest.TestCase):
         self.assertEqual(max(years), (2025, 12, 31))
         self.assertIn((2024, 12, 31), years)
 
+    def test_is_of_five_months_at_most_after_a_year_with_the_default_policy(self):
+        """A compaction a month makes a full copy of each; the test of config.ts has the same numbers."""
+        default = Policy(within=7, daily=14, weekly=6, monthly=4, yearly=2)
+        for day in range(0, 400, 23):
+            now = NOW + day * DAY
+            six_a_day = [archive(hour / 24, f"a{hour}") for hour in range(-day * 24, 24 * 730, 4)]
+            there = [of for of in six_a_day if of.at <= now]
+            stay = kept(there, default, now)
+            months = {time.strftime("%Y-%m", time.gmtime(of.at)) for of in stay}
+            self.assertLessEqual(len(months), 5, (day, sorted(months)))
+            self.assertLess(len(stay), 70)
+
     def test_says_why(self):
         why = keeping.reasons(
             [newest := archive(0.1), old := archive(400), older := archive(401)], POLICY, NOW

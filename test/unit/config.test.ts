@@ -610,7 +610,7 @@ describe("settings", () => {
       passphrase: undefined,
       firstBackup: false,
       recoveryKit: undefined,
-      retention: { keepWithin: 7, daily: 14, weekly: 6, monthly: 4, yearly: 1 },
+      retention: { keepWithin: 7, daily: 14, weekly: 6, monthly: 4, yearly: 2 },
       drill: {
         machine: "cht",
         from: "server",
