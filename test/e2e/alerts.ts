@@ -59,7 +59,7 @@ export async function assertAlert(title: RegExp, reason: RegExp): Promise<void> 
     const lines = (await output("server", `cat ${received}`)).split("\n").filter(Boolean);
     seen = lines.map((line) => JSON.parse(line));
     return seen.length > 0;
-  }, 30_000);
+  }, 90_000);
   assert.ok(came, "no alert came");
   assert.equal(seen.length, 1);
   assert.match(seen[0]?.title ?? "", title);

@@ -138,7 +138,7 @@ rm -rf ${sibling} && install -d -o ${user} -g ${user} ${sibling}`,
   for (const { what, script } of attempts) {
     it(`doesn't get ${what}`, async () => {
       const inScratch = (account: string) =>
-        exec("cht", `cd ${scratch} && rm -f got control\n${script(account)}`, { timeoutMs: 20_000 });
+        exec("cht", `cd ${scratch} && rm -f got control\n${script(account)}`, { timeoutMs: 80_000 });
       const [refused, allowed] = [await inScratch(user), await inScratch(unlimited)];
       assert.match(allowed.stdout, /succeeded/, `the attempt itself is wrong: ${allowed.stderr}`);
       assert.doesNotMatch(refused.stdout, /succeeded/);

@@ -58,7 +58,7 @@ describe("the copy to the bucket", function () {
     const arrived = await waitFor(async () => {
       const last = await lastCopy();
       return last?.ok === true && (last.copy?.transaction ?? -1) > before;
-    }, 60_000);
+    }, 180_000);
     assert.ok(arrived, JSON.stringify(await lastCopy()));
     await copiesEnded();
     const newest = await output("server", `ls ${repository} | sed -n 's/^index\\.//p' | sort -n | tail -n 1`);
@@ -162,12 +162,12 @@ exit 1`;
         const holds = await output("server", `ls ${repository}/lock.exclusive`);
         const backup = await startBackup();
         const waits = `pgrep -u ${user} -f '/guard[.]py '`;
-        assert.ok(await waitFor(async () => (await exec("server", waits)).code === 0, 30_000), "no backup came");
+        assert.ok(await waitFor(async () => (await exec("server", waits)).code === 0, 90_000), "no backup came");
         assert.equal(await output("server", `ls ${repository}/lock.exclusive`), holds);
         await output("server", kill);
         const killed = Date.now();
         assertComplete(await backup.finished());
-        assert.ok(Date.now() - killed < 20_000);
+        assert.ok(Date.now() - killed < 60_000);
       });
       await settle();
       await copiesEnded();
@@ -229,7 +229,7 @@ rm -rf /tmp/compaction`,
 
     const operation = async (name: string, ...options: string[]) => {
       const words = ["run", "-s", name, "--", "--stack", "lab", "--from", "bucket", ...options];
-      const done = await run("npm", words, { cwd: project, timeoutMs: 100_000 });
+      const done = await run("npm", words, { cwd: project, timeoutMs: 400_000 });
       assert.equal(done.code, 0, done.stdout + done.stderr);
       return done.stdout;
     };
@@ -258,14 +258,14 @@ rm -rf /tmp/compaction`,
       const said = `journalctl --sync; journalctl --no-pager --output=cat --after-cursor='${cursor}' --unit=${bucketFailedService}`;
       const alarm = /Copy of the backups to the bucket failed: lab on server: .* it can't be reached/;
       assert.ok(
-        await waitFor(async () => alarm.test(await output("server", said)), 30_000),
+        await waitFor(async () => alarm.test(await output("server", said)), 90_000),
         await output("server", said),
       );
     } finally {
       await docker("start", bucketContainer);
     }
     const answers = async () => (await exec("server", `${onServer} describe ${settingsFile}`)).code === 0;
-    assert.ok(await waitFor(answers, 60_000), "the bucket doesn't answer");
+    assert.ok(await waitFor(answers, 180_000), "the bucket doesn't answer");
     assert.equal((await copyNow()).ok, true);
   });
 

@@ -44,7 +44,7 @@ export async function lastCopy(): Promise<CopyReport | undefined> {
 export async function copiesEnded(): Promise<void> {
   const ended = async () =>
     (await output("server", `systemctl show -p ActiveState --value ${copyService}`)) !== "activating";
-  assert.ok(await waitFor(ended, 120_000), "a copy has run for two minutes");
+  assert.ok(await waitFor(ended, 360_000), "a copy has run for six minutes");
 }
 
 /** Has a copy think that no client has used the repository for a while, so that it doesn't wait for one to finish. */
@@ -85,5 +85,5 @@ export function asServer(file: string, ...args: string[]): Promise<Result> {
   const environment = ["-e", `PYTHONPATH=${bucketPrograms}/bin`];
   const command = ["exec", "-i", ...environment, containerOf("server"), `${bucketPrograms}/venv/bin/python`];
   const stdin = readFileSync(join(__dirname, "machine", file));
-  return run("docker", [...command, "-B", "-", ...args], { stdin, timeoutMs: 120_000 });
+  return run("docker", [...command, "-B", "-", ...args], { stdin, timeoutMs: 480_000 });
 }

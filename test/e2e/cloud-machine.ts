@@ -21,7 +21,7 @@ const attachedDisks = "etc/lab-disks";
 const logged = () => new Logged(join(labFolder, "log"));
 
 async function docker(...args: string[]): Promise<string> {
-  const result = await run("docker", args, { timeoutMs: 120_000 });
+  const result = await run("docker", args, { timeoutMs: 480_000 });
   assert.equal(result.code, 0, `docker ${args[0]}: ${result.stderr}`);
   return result.stdout.trim();
 }
@@ -166,7 +166,7 @@ export async function attach({ number }: Disk): Promise<void> {
 
 /** Waits for the end of the first boot. @returns what cloud-init says of it */
 export async function bootEnded(): Promise<{ status: string; errors: string[] }> {
-  const result = await exec(machine, "cloud-init status --wait --format json", { timeoutMs: 90_000 });
+  const result = await exec(machine, "cloud-init status --wait --format json", { timeoutMs: 360_000 });
   assert.match(result.stdout, /\{/, result.stderr);
   return JSON.parse(result.stdout.slice(result.stdout.indexOf("{")));
 }
@@ -177,9 +177,9 @@ export async function reboot(meanwhile?: () => Promise<unknown>): Promise<void> 
   await meanwhile?.();
   await docker("start", name);
   const booted = await waitFor(async () => {
-    const state = await exec(machine, "systemctl is-system-running", { timeoutMs: 10_000 });
+    const state = await exec(machine, "systemctl is-system-running", { timeoutMs: 40_000 });
     return /^(running|degraded)/.test(state.stdout);
-  }, 90_000);
+  }, 270_000);
   assert.ok(booted, "the machine didn't come up again");
 }
 
@@ -205,7 +205,7 @@ export async function login(
     const self = ["-F", "none", "-i", identityFile, "-o", "IdentitiesOnly=yes", "-o", "ConnectTimeout=5"];
     const where = `${user}@${await addressOf(machine)}`;
     return await run("ssh", [...self, ...pinned, "-o", "BatchMode=yes", ...options, where, command], {
-      timeoutMs: 30_000,
+      timeoutMs: 120_000,
     });
   } finally {
     rmSync(folder, { recursive: true });
@@ -219,7 +219,7 @@ export async function firstLogin(boot: FirstBoot): Promise<string[]> {
     const result = await login(boot, "true");
     if (result.code !== 0) words.add(result.stderr.trim());
     return result.code === 0;
-  }, 30_000);
+  }, 90_000);
   assert.ok(arrived, `nobody can log in: ${[...words].join("\n")}`);
   return [...words];
 }

@@ -17,7 +17,7 @@ const { service, network } = drillNames("lab");
 
 /** Runs the command as an operator does. */
 function drill(...options: string[]): Promise<Result> {
-  return run("npm", ["run", "-s", "drill", "--", "--stack", "lab", ...options], { cwd: project, timeoutMs: 60_000 });
+  return run("npm", ["run", "-s", "drill", "--", "--stack", "lab", ...options], { cwd: project, timeoutMs: 240_000 });
 }
 
 const state = async () => (await exec("cht", `systemctl show -p ActiveState --value ${service}`)).stdout.trim();
@@ -66,7 +66,7 @@ describe("npm run drill", function () {
       said += text;
     });
     const ended = new Promise<number | null>((resolve) => child.on("close", resolve));
-    assert.ok(await waitFor(async () => (await state()) === "activating", 20_000), said);
+    assert.ok(await waitFor(async () => (await state()) === "activating", 60_000), said);
     // Suspended, so that it can't end before the signal has arrived.
     await output("cht", `systemctl kill --signal=STOP --kill-whom=main ${service}`);
     try {
@@ -75,7 +75,7 @@ describe("npm run drill", function () {
       assert.match(said, /The drill goes on\. Its report: npm run drill -- --stack lab --report\n$/);
       assert.equal(await state(), "activating");
       const follower = drill();
-      await output("cht", `until pgrep -f '^systemctl start ${service}'; do sleep 0.1; done`, { timeoutMs: 20_000 });
+      await output("cht", `until pgrep -f '^systemctl start ${service}'; do sleep 0.1; done`, { timeoutMs: 80_000 });
       await output("cht", `systemctl kill --signal=CONT --kill-whom=main ${service}`);
       const followed = await follower;
       assert.equal(followed.code, 0, followed.stderr);

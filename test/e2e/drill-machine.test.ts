@@ -180,7 +180,7 @@ echo "$request" | bucket-venv/bin/python -B bin/bucket_fetch.py newest`;
 until [ -e ${fetching} ]; do sleep 0.02; done
 systemctl kill --signal=KILL --kill-whom=all ${service}
 while systemctl list-jobs --no-legend | grep -q ' cht-drill-lab'; do sleep 0.1; done`;
-      await output("drill", kill, { timeoutMs: 60_000 });
+      await output("drill", kill, { timeoutMs: 240_000 });
       const { outcome, problems } = await latest();
       assert.equal(outcome, "interrupted");
       assert.match(problems.join(), /interrupted at the stage “fetching the repository from the bucket”/);

@@ -110,7 +110,7 @@ for i in $(seq 1000); do
   sleep 0.02
 done
 echo 'no container of a drill came up' >&2; exit 1`;
-  return output("cht", script, { timeoutMs: 60_000 });
+  return output("cht", script, { timeoutMs: 240_000 });
 }
 
 const resume = () => output("cht", `systemctl kill --signal=CONT --kill-whom=main ${service}`);
@@ -240,7 +240,7 @@ ${asBefore}`,
       const id = await suspended(begin);
       // The container is there before its database listens.
       const listens = async () => (await reachable(id, ["127.0.0.1:5984"])).length === 1;
-      assert.ok(await waitFor(listens, 30_000), await output("cht", `docker logs --tail 3 ${id} 2>&1`));
+      assert.ok(await waitFor(listens, 90_000), await output("cht", `docker logs --tail 3 ${id} 2>&1`));
       triggered = await output("cht", `systemctl show -p TriggeredBy --value ${service}`);
       meanwhile = await production();
       const [couchdb, nginx] = await Promise.all([container("couchdb"), container("nginx")]);
@@ -322,7 +322,7 @@ ${asBefore}`,
       assert.equal(refused.code, 2);
       assert.match(refused.stderr, /^another drill of lab is running\n$/);
       const following = run("npm", ["run", "-s", "drill", "--", "--stack", "lab"], { cwd: project });
-      await output("cht", `until pgrep -f '^systemctl start ${service}'; do sleep 0.1; done`, { timeoutMs: 20_000 });
+      await output("cht", `until pgrep -f '^systemctl start ${service}'; do sleep 0.1; done`, { timeoutMs: 80_000 });
       await output("cht", `systemctl kill --signal=KILL --kill-whom=all ${service}`);
       const { code, stdout } = await following;
       assert.equal(code, 1);
@@ -374,7 +374,7 @@ ${asBefore}`,
           `until id=$(docker ps --quiet --filter label=${label}) && [ -n "$id" ]; do sleep 0.02; done
 docker pause "$id"
 fallocate -l 250M ${scratch}/ballast`,
-          { timeoutMs: 60_000 },
+          { timeoutMs: 240_000 },
         );
         const run = await ended();
         await output("cht", `rm ${scratch}/ballast`);
@@ -425,10 +425,10 @@ docker rm $id`;
     // Once there are files, borg holds the lock.
     const fetching = "pgrep -f '^[^ ]*python[^ ]* [^ ]*borg .* extract .*--patterns-from'";
     const copied = `find ${scratch}/cht-drill-lab/copy -name '*.view' 2>/dev/null | grep -q .`;
-    await output("cht", `until ${copied}; do :; done; kill -STOP $(${fetching})`, { timeoutMs: 60_000 });
+    await output("cht", `until ${copied}; do :; done; kill -STOP $(${fetching})`, { timeoutMs: 240_000 });
     const backup = await startBackup();
     const waiting = `until pid=$(pgrep -f 'borg create') && sleep 1 && kill -0 $pid; do :; done`;
-    await output("cht", `${waiting}; kill -CONT $(${fetching})`, { timeoutMs: 60_000 });
+    await output("cht", `${waiting}; kill -CONT $(${fetching})`, { timeoutMs: 240_000 });
     archive = assertComplete(await backup.finished()).archive as string;
     assertRight(await ended());
   });

@@ -91,7 +91,7 @@ describe("the first backup", function () {
     const second = follow(standIn, undefined, (line) => {
       joined ||= /running already; following it/.test(line);
     });
-    assert.ok(await waitFor(async () => joined, 10_000));
+    assert.ok(await waitFor(async () => joined, 30_000));
     assert.equal(await invocation(), running);
     await output("cht", "touch /run/first-backup-test");
     const done = await second;

@@ -46,7 +46,7 @@ describe("the first boot of a server at AWS", function () {
     refusals = await firstLogin(boot);
     await waitFor(
       async () => (await output("cloud", `systemctl show -p ActiveState --value ${unit}`)) === "activating",
-      30_000,
+      90_000,
     );
     waited = await output("cloud", `systemctl show -p ActiveState --value ${unit}; ls -A ${data}; lsattr -d ${data}`);
     await attach(disk);

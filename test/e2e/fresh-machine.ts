@@ -110,7 +110,7 @@ async function reach(machine: ExtraMachine | "cht"): Promise<FreshMachine> {
   const login = ["--identity-file", identityFile, "--ssh-config", sshConfig];
   const restore = (from: string, options: string[]) => {
     const words = ["--stack", "lab", "--from", from, "--to", destination, ...login, ...options];
-    return run("npm", ["run", "-s", "restore", "--", ...words], { cwd: project, timeoutMs: 100_000 });
+    return run("npm", ["run", "-s", "restore", "--", ...words], { cwd: project, timeoutMs: 400_000 });
   };
   return {
     destination,

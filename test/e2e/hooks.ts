@@ -21,6 +21,6 @@ async function prepare(): Promise<void> {
 /** Waits until both containers of the CHT run: after a restart of the machine or of its Docker that takes a while. */
 export async function chtAnswers(): Promise<void> {
   const running = "docker ps --filter label=com.docker.compose.project=cht --format '{{.State}}' | grep -c running";
-  const up = await waitFor(async () => (await exec("cht", running)).stdout.trim() === "2", 60_000);
+  const up = await waitFor(async () => (await exec("cht", running)).stdout.trim() === "2", 180_000);
   if (!up) throw new Problem("the CHT's containers don't run");
 }

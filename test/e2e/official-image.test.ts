@@ -52,7 +52,7 @@ describe("the lab's database on an image with the official one's layout", functi
         () => true,
         () => false,
       );
-    const logs = await waitFor(answers, 20_000).then((up) => (up ? "" : docker("logs", "--tail", "3", name)));
+    const logs = await waitFor(answers, 60_000).then((up) => (up ? "" : docker("logs", "--tail", "3", name)));
     assert.equal(logs, "");
   }
 

@@ -50,7 +50,7 @@ describe("resources of other plugins", function () {
         STANDIN_CALLS: path("calls"),
         STANDIN_DOCKER: path("engines.json"),
       },
-      timeoutMs: 60_000,
+      timeoutMs: 240_000,
     });
   /** @returns what the plugins were asked for, and how often something was run on a machine */
   async function up(): Promise<{ calls: string[]; logins: number }> {

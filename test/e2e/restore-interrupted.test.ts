@@ -35,7 +35,7 @@ describe("a restore that is interrupted again and again", function () {
   /** Runs the operator's command, does something on the machine meanwhile, and gives back what came of both. */
   async function meanwhile(script: string, ...options: string[]): Promise<[Result, string]> {
     const running = machine.restore(...options);
-    const seen = output("restore", `set -e\n${script}`, { timeoutMs: 60_000 });
+    const seen = output("restore", `set -e\n${script}`, { timeoutMs: 240_000 });
     return Promise.all([running, seen]);
   }
 
@@ -45,7 +45,7 @@ describe("a restore that is interrupted again and again", function () {
     assert.match(stderr, reason);
     const over = await waitFor(
       async () => (await exec("restore", `pgrep -x borg || pgrep -f '^${program}'`)).code === 1,
-      30_000,
+      90_000,
     );
     assert.ok(over, "it goes on");
     assert.equal(await output("restore", `ls -d ${cht} 2>/dev/null || true; docker ps --all --quiet`), "");
@@ -59,7 +59,7 @@ describe("a restore that is interrupted again and again", function () {
 until pgrep -f '^/usr/bin/python3 [^ ]*/borg .* list --json ' >/dev/null; do :; done
 pkill -STOP -x borg
 touch /run/held`);
-    assert.ok(await waitFor(async () => (await exec("restore", "test -e /run/held")).code === 0, 60_000));
+    assert.ok(await waitFor(async () => (await exec("restore", "test -e /run/held")).code === 0, 180_000));
     const lost = await run("pkill", [
       "-KILL",
       "-f",

@@ -20,7 +20,7 @@ describe("a part of an archive", function () {
   /** Runs the command on the CHT machine, as an operator does. */
   function get(...args: string[]): Promise<Result> {
     const words = ["run", "-s", "restore", "--", "--stack", "lab", "--from", "server", "--to", "cht", ...args];
-    return run("npm", words, { cwd: project, timeoutMs: 100_000 });
+    return run("npm", words, { cwd: project, timeoutMs: 400_000 });
   }
 
   before(async () => {
@@ -95,7 +95,7 @@ until [ "$(find ${staging} -type f ! -newermt 2026-11-21T12:00Z 2>/dev/null | wc
 pkill -STOP -x borg
 find ${staging} -type f ! -newermt 2026-11-21T12:00Z | wc -l
 kill -TERM $(pgrep -f bin/part.py)`;
-      const extracted = Number((await output("cht", suspend, { timeoutMs: 60_000 })).split("\n")[0]);
+      const extracted = Number((await output("cht", suspend, { timeoutMs: 240_000 })).split("\n")[0]);
       assert.ok(extracted > 2 && extracted < 24, `${extracted} files`);
       const { code, stderr } = await running;
       assert.equal(code, 2);

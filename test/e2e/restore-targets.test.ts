@@ -174,7 +174,7 @@ apt-get purge -y -q docker.io docker-cli docker-compose containerd runc
     const block = documented(archive).find((each) => each.includes(words)) ?? assert.fail(words);
     const command = block.replace("--to cht", ["--to", machine.destination, ...machine.login].join(" "));
     const done = block.startsWith("npm")
-      ? await run("sh", ["-ec", command], { cwd: project, timeoutMs: 100_000 })
+      ? await run("sh", ["-ec", command], { cwd: project, timeoutMs: 400_000 })
       : await onMachine(block);
     assert.equal(done.code, 0, done.stdout + done.stderr);
     return done.stdout;
@@ -187,7 +187,7 @@ apt-get purge -y -q docker.io docker-cli docker-compose containerd runc
     const spoil = `cp $(ls ${range}/_replicator.*.couch) ${range}/medic.1795302615.couch; mkdir ${data}/nouveau; echo old >${data}/nouveau/index`;
     await output("restore", spoil);
     const lost = async () => (await documentCounts("restore")).medic !== counts.medic;
-    assert.ok(await waitFor(lost, 10_000));
+    assert.ok(await waitFor(lost, 30_000));
     await follow("--database medic-sentinel");
     const spoilt = await tree("restore");
     const block = (name: string) => documented(name).find((each) => each.includes("$aside")) ?? assert.fail();

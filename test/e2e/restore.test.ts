@@ -34,12 +34,12 @@ describe("a restore", function () {
     const command = line
       .replace("--stack prod", "--stack lab")
       .replace("root@new.example.org", [to, ...login].join(" "));
-    return run("sh", ["-c", command.replace("npm run", "npm run -s")], { cwd: project, timeoutMs: 100_000 });
+    return run("sh", ["-c", command.replace("npm run", "npm run -s")], { cwd: project, timeoutMs: 400_000 });
   }
 
   /** Runs the command as an operator does. */
   function restore(...args: string[]): Promise<Result> {
-    return run("npm", ["run", "-s", "restore", "--", ...destination, ...args], { cwd: project, timeoutMs: 100_000 });
+    return run("npm", ["run", "-s", "restore", "--", ...destination, ...args], { cwd: project, timeoutMs: 400_000 });
   }
 
   before(async () => {
@@ -103,7 +103,7 @@ describe("a restore", function () {
 until find ${staging} -path '*/couchdb/_*.couch' ! -newermt 2026-11-21T12:00Z 2>/dev/null | grep -q .; do :; done
 pkill -STOP -x borg
 find ${staging} -type f ! -newermt 2026-11-21T12:00Z | wc -l`;
-    const extracted = Number(await output("restore", suspend, { timeoutMs: 60_000 }));
+    const extracted = Number(await output("restore", suspend, { timeoutMs: 240_000 }));
     assert.ok(extracted > 5 && extracted < 100, `${extracted} files`);
     const added = (await output("server", authorizedKeys)).replace(keys, "").trim();
     assert.match(
@@ -210,7 +210,7 @@ echo "\${file#${staging}}"`;
         () => true,
         () => false,
       );
-    assert.ok(await waitFor(answers, 30_000), "the CHT doesn't answer");
+    assert.ok(await waitFor(answers, 90_000), "the CHT doesn't answer");
     assert.deepEqual(await documentCounts("restore"), await documentCounts("cht"));
   });
 

@@ -185,7 +185,7 @@ describe("secrets", function () {
       ]);
       await output("cht", "rm -f /run/secrets-test-*");
       const running = await startBackup();
-      await output("cht", "until [ -e /run/secrets-test-paused ]; do sleep 0.05; done", { timeoutMs: 60_000 });
+      await output("cht", "until [ -e /run/secrets-test-paused ]; do sleep 0.05; done", { timeoutMs: 240_000 });
       try {
         whileBackingUp = await search("cht", "files", "/etc", "/run", "/tmp", "/var");
       } finally {

@@ -64,7 +64,7 @@ describe("a stack's state in S3, by the commands and rights of docs/production.m
       AWS_SECRET_ACCESS_KEY: secret,
     };
     const attempt = (...args: string[]): Promise<Result> =>
-      pulumi([...args, "--color", "never"], { cwd: folder, env, timeoutMs: 60_000 });
+      pulumi([...args, "--color", "never"], { cwd: folder, env, timeoutMs: 240_000 });
     const must = async (...args: string[]) => {
       const done = await attempt(...args);
       assert.equal(done.code, 0, `pulumi ${args.join(" ")}: ${done.stdout}${done.stderr}`);
@@ -90,7 +90,7 @@ describe("a stack's state in S3, by the commands and rights of docs/production.m
         ({ ok }) => ok,
         () => false,
       );
-    assert.ok(await waitFor(answers, 30_000), "moto doesn't answer");
+    assert.ok(await waitFor(answers, 90_000), "moto doesn't answer");
 
     const commands = accountCommands();
     [, bucket = ""] = /^STATE=(\S+)/m.exec(commands) ?? [];
