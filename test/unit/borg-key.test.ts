@@ -8,8 +8,8 @@ const fixture: { passphrase: string; exports: Record<string, string> } = JSON.pa
   readFileSync(join(__dirname, "../fixtures/borg-keys.json"), "utf8"),
 );
 const { passphrase } = fixture;
-const exports = Object.entries(fixture.exports);
-const [[, first = ""] = [], [, second = ""] = []] = exports;
+const bothExports = Object.entries(fixture.exports);
+const [[, first = ""] = [], [, second = ""] = []] = bothExports;
 
 async function opened(text: string, by = passphrase): Promise<KeyContents> {
   const result = await openKey(text, by);
@@ -30,7 +30,7 @@ function changed(text: string, change: (blob: Buffer) => Buffer): string {
 
 describe("a repository's key on the operator's side", function () {
   this.timeout(20_000);
-  for (const [what, text] of exports) {
+  for (const [what, text] of bothExports) {
     it(`is opened by its passphrase: ${what}`, async () => {
       const { repositoryId, encryptionKey, authenticationKey, idKey } = await opened(text);
       assert.equal(text.slice(9, 73), repositoryId);
