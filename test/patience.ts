@@ -1,6 +1,6 @@
 /**
- * Gives each test and hook five times its limit and never less than two minutes, as two labs and other checks share the
- * processors of whoever runs them all: a Python that starts in a tenth of a second has been seen to take several.
+ * Gives each test and hook five times its limit and never less than two minutes, as two labs share the processors of
+ * whoever runs them all: a Python that starts in a tenth of a second has been seen to take several.
  * A limit is there for what hangs; how quick something is belongs into bench/.
  */
 import type { Runnable, Suite } from "mocha";

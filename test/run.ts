@@ -1,8 +1,7 @@
 /** `npm test`: every check of the project, those that take long side by side, with one count at the end. */
-import { AsyncLocalStorage } from "node:async_hooks";
 import { type ChildProcess, spawn } from "node:child_process";
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
-import { constants, setPriority, tmpdir } from "node:os";
+import { tmpdir } from "node:os";
 import { join, relative } from "node:path";
 import { parseArgs } from "node:util";
 import { imagePrefix, label, labelName, secondLab, secondLabel } from "../lab/machines";
@@ -40,8 +39,6 @@ const failed: Counts = { passed: 0, failed: 1, names: [] };
 const none: Counts = { passed: 0, failed: 0, names: [] };
 
 const children = new Set<ChildProcess>();
-/** That of programs which are started. Default: our own. */
-const niceness = new AsyncLocalStorage<number>();
 let stopped: NodeJS.Signals | undefined;
 
 interface Finished {
@@ -67,8 +64,6 @@ function start(program: string, args: string[], options: StartOptions = {}) {
       stdio: options.show ? "inherit" : ["ignore", "pipe", "pipe"],
     });
     children.add(running);
-    const nice = niceness.getStore();
-    if (nice !== undefined && running.pid !== undefined) setPriority(running.pid, nice);
     const chunks: Buffer[] = [];
     running.stdout?.on("data", (chunk: Buffer) => chunks.push(chunk));
     running.stderr?.on("data", (chunk: Buffer) => chunks.push(chunk));
@@ -271,12 +266,13 @@ interface Check {
   /** Holds tests with names of their own, from which `--only` chooses. */
   holdsTests?: boolean;
   needsLab?: boolean;
-  /** Takes minutes: it runs beside the end-to-end tests, in turn with others that say so. */
+  /** Takes minutes: it runs before the end-to-end tests, in turn with others that say so. */
   long?: boolean;
+  /** Among these, one of the two turns that run side by side. */
+  heavy?: boolean;
   /** Installs what it needs. That is done before anything runs side by side, as apt works for one at a time. */
   prepare?: () => Promise<unknown>;
-  /** @param later what it prints is shown at its end */
-  run(pattern: string | undefined, later?: boolean): Promise<Counts>;
+  run(pattern: string | undefined): Promise<Counts>;
 }
 
 const checks: Check[] = [
@@ -293,12 +289,13 @@ const checks: Check[] = [
     name: "unit tests",
     holdsTests: true,
     long: true,
-    run: (pattern, later) => mocha(["test/unit"], { pattern, later }),
+    run: (pattern) => mocha(["test/unit"], { pattern }),
   },
   {
     name: "guard and seals",
     holdsTests: true,
     long: true,
+    heavy: true,
     needsLab: true,
     prepare: guardEnvironments,
     run: guardTests,
@@ -308,6 +305,7 @@ const checks: Check[] = [
       name,
       holdsTests: true,
       long: true,
+      heavy: folder === "bucket",
       needsLab: true,
       prepare: bucketEnvironment,
       run: (pattern) => bucketTests(folder, pattern),
@@ -430,11 +428,11 @@ function told(error: Error): Counts {
 }
 
 /** Runs one check, and says how it went. */
-async function runCheck({ name, run }: Check, pattern: string | undefined, later = false): Promise<Counts> {
+async function runCheck({ name, run }: Check, pattern: string | undefined): Promise<Counts> {
   process.stdout.write(`== ${name}\n`);
   const begin = Date.now();
   const inName = pattern !== undefined && name.includes(pattern);
-  const counts = await run(inName ? undefined : pattern, later).catch(told);
+  const counts = await run(inName ? undefined : pattern).catch(told);
   const seconds = ((Date.now() - begin) / 1000).toFixed(1);
   const result = `${counts.failed === 0 ? "" : "FAILED, "}${counts.passed} passed, ${seconds} s`;
   process.stdout.write(`   ${name}: ${result}\n`);
@@ -444,9 +442,9 @@ async function runCheck({ name, run }: Check, pattern: string | undefined, later
 }
 
 /** Runs checks one after the other. */
-async function inTurn(checks: readonly Check[], pattern: string | undefined, later = false): Promise<Counts> {
+async function inTurn(checks: readonly Check[], pattern: string | undefined): Promise<Counts> {
   const all: Counts[] = [none];
-  for (const each of checks) if (stopped === undefined) all.push(await runCheck(each, pattern, later));
+  for (const each of checks) if (stopped === undefined) all.push(await runCheck(each, pattern));
   return sumOf(all);
 }
 
@@ -466,13 +464,17 @@ async function runChecks(chosen: readonly Check[], pattern: string | undefined):
   );
   // Where something can't be installed, its check says so in its turn.
   for (const prepare of new Set(long.map((each) => each.prepare))) await prepare?.().catch(() => undefined);
-  // What needs no lab takes what the labs leave of the processors: dozens of its processes would starve them.
-  const besides = () => inTurn(long, pattern, labs.length > 0);
-  const [first, second] = await Promise.all([
-    inTurn(labs, pattern),
-    labs.length > 0 ? niceness.run(constants.priority.PRIORITY_BELOW_NORMAL, besides) : besides(),
-  ]);
-  return sumOf([quick, first, second]);
+  // Before the labs, not beside them: dozens of processes would starve those, whatever their priority, as Linux shares
+  // its processors among sessions first.
+  const beforeLabs = await Promise.all(
+    [true, false].map((heavy) =>
+      inTurn(
+        long.filter((each) => (each.heavy ?? false) === heavy),
+        pattern,
+      ),
+    ),
+  );
+  return sumOf([quick, ...beforeLabs, await inTurn(labs, pattern)]);
 }
 
 /** The files that took longest, longest first, as lines. Those below a second tell nobody anything. */

@@ -10,14 +10,14 @@ import subprocess
 import time
 from pathlib import Path
 
-from parts import PASSPHRASE, Case, contents, machine, wait_for, with_oldest_and_newest_borg
+from parts import PASSPHRASE, Case, contents, machine, wait_for, with_newest_borg
 
 DAY = 86400
 POLICY = {"within": 7, "daily": 2, "weekly": 0, "monthly": 0, "yearly": 0}
 HONEST = {"succeeded": None, "failed": False, "overdueAfterDays": 9}
 
 
-@with_oldest_and_newest_borg
+@with_newest_borg
 class Retention(Case):
     def setUp(self):
         super().setUp()
