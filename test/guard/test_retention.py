@@ -196,7 +196,7 @@ class Retention(Case):
             (folder / "manifest-after.json").write_text(json.dumps(manifest))
             made.borg("create", f"{made.location}::{name}", ".")
         made.audit()
-        self.age({"archive-5": 1})
+        self.age({"archive-5": 1.5})
         self.refused("shrunk")
         subprocess.run(["rm", "-rf", str(made.source / "run")], check=True)
 
