@@ -266,10 +266,8 @@ interface Check {
   /** Holds tests with names of their own, from which `--only` chooses. */
   holdsTests?: boolean;
   needsLab?: boolean;
-  /** Takes minutes: it runs before the end-to-end tests, in turn with others that say so. */
+  /** Takes minutes: it runs before the end-to-end tests, two of those that say so side by side. */
   long?: boolean;
-  /** Among these, one of the two turns that run side by side. */
-  heavy?: boolean;
   /** Installs what it needs. That is done before anything runs side by side, as apt works for one at a time. */
   prepare?: () => Promise<unknown>;
   run(pattern: string | undefined): Promise<Counts>;
@@ -284,6 +282,15 @@ const checks: Check[] = [
     name: "shell lint",
     run: async () => check(join(await lintEnvironment(), "bin", "shellcheck"), shellScripts()),
   },
+  // The longest first.
+  {
+    name: "guard and seals",
+    holdsTests: true,
+    long: true,
+    needsLab: true,
+    prepare: guardEnvironments,
+    run: guardTests,
+  },
   { name: "Python unit tests", holdsTests: true, long: true, prepare: lintEnvironment, run: pythonTests },
   {
     name: "unit tests",
@@ -291,21 +298,11 @@ const checks: Check[] = [
     long: true,
     run: (pattern) => mocha(["test/unit"], { pattern }),
   },
-  {
-    name: "guard and seals",
-    holdsTests: true,
-    long: true,
-    heavy: true,
-    needsLab: true,
-    prepare: guardEnvironments,
-    run: guardTests,
-  },
   ...Object.entries({ "bucket copy": "bucket", extraction: "extract", "policies at AWS": "policies" }).map(
     ([name, folder]): Check => ({
       name,
       holdsTests: true,
       long: true,
-      heavy: folder === "bucket",
       needsLab: true,
       prepare: bucketEnvironment,
       run: (pattern) => bucketTests(folder, pattern),
@@ -466,14 +463,14 @@ async function runChecks(chosen: readonly Check[], pattern: string | undefined):
   for (const prepare of new Set(long.map((each) => each.prepare))) await prepare?.().catch(() => undefined);
   // Before the labs, not beside them: dozens of processes would starve those, whatever their priority, as Linux shares
   // its processors among sessions first.
-  const beforeLabs = await Promise.all(
-    [true, false].map((heavy) =>
-      inTurn(
-        long.filter((each) => (each.heavy ?? false) === heavy),
-        pattern,
-      ),
-    ),
-  );
+  const waiting = [...long];
+  const turn = async () => {
+    const all: Counts[] = [none];
+    for (let each = waiting.shift(); each !== undefined; each = waiting.shift())
+      all.push(await inTurn([each], pattern));
+    return sumOf(all);
+  };
+  const beforeLabs = await Promise.all([turn(), turn()]);
   return sumOf([quick, ...beforeLabs, await inTurn(labs, pattern)]);
 }
 
