@@ -266,7 +266,7 @@ interface Check {
   /** Holds tests with names of their own, from which `--only` chooses. */
   holdsTests?: boolean;
   needsLab?: boolean;
-  /** Takes minutes: it runs before the end-to-end tests, two of those that say so side by side. */
+  /** Takes minutes: it runs before the end-to-end tests, three of those that say so side by side. */
   long?: boolean;
   /** Installs what it needs. That is done before anything runs side by side, as apt works for one at a time. */
   prepare?: () => Promise<unknown>;
@@ -291,13 +291,6 @@ const checks: Check[] = [
     prepare: guardEnvironments,
     run: guardTests,
   },
-  { name: "Python unit tests", holdsTests: true, long: true, prepare: lintEnvironment, run: pythonTests },
-  {
-    name: "unit tests",
-    holdsTests: true,
-    long: true,
-    run: (pattern) => mocha(["test/unit"], { pattern }),
-  },
   ...Object.entries({ "bucket copy": "bucket", extraction: "extract", "policies at AWS": "policies" }).map(
     ([name, folder]): Check => ({
       name,
@@ -308,6 +301,13 @@ const checks: Check[] = [
       run: (pattern) => bucketTests(folder, pattern),
     }),
   ),
+  { name: "Python unit tests", holdsTests: true, long: true, prepare: lintEnvironment, run: pythonTests },
+  {
+    name: "unit tests",
+    holdsTests: true,
+    long: true,
+    run: (pattern) => mocha(["test/unit"], { pattern }),
+  },
   { name: "end-to-end tests", holdsTests: true, needsLab: true, run: endToEnd },
 ];
 
@@ -470,7 +470,7 @@ async function runChecks(chosen: readonly Check[], pattern: string | undefined):
       all.push(await inTurn([each], pattern));
     return sumOf(all);
   };
-  const beforeLabs = await Promise.all([turn(), turn()]);
+  const beforeLabs = await Promise.all([turn(), turn(), turn()]);
   return sumOf([quick, ...beforeLabs, await inTurn(labs, pattern)]);
 }
 
