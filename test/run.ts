@@ -266,8 +266,10 @@ interface Check {
   /** Holds tests with names of their own, from which `--only` chooses. */
   holdsTests?: boolean;
   needsLab?: boolean;
-  /** Takes minutes: it runs before the end-to-end tests, three of those that say so side by side. */
+  /** Takes minutes: it runs before the end-to-end tests, two of those that say so side by side. */
   long?: boolean;
+  /** Of these, one that mostly waits: it begins with them, and goes on beside the labs. */
+  waits?: boolean;
   /** Installs what it needs. That is done before anything runs side by side, as apt works for one at a time. */
   prepare?: () => Promise<unknown>;
   run(pattern: string | undefined): Promise<Counts>;
@@ -296,6 +298,7 @@ const checks: Check[] = [
       name,
       holdsTests: true,
       long: true,
+      waits: folder === "bucket",
       needsLab: true,
       prepare: bucketEnvironment,
       run: (pattern) => bucketTests(folder, pattern),
@@ -461,17 +464,18 @@ async function runChecks(chosen: readonly Check[], pattern: string | undefined):
   );
   // Where something can't be installed, its check says so in its turn.
   for (const prepare of new Set(long.map((each) => each.prepare))) await prepare?.().catch(() => undefined);
+  const besides = Promise.all(long.filter(({ waits }) => waits).map((each) => inTurn([each], pattern)));
   // Before the labs, not beside them: dozens of processes would starve those, whatever their priority, as Linux shares
   // its processors among sessions first.
-  const waiting = [...long];
+  const waiting = long.filter(({ waits }) => !waits);
   const turn = async () => {
     const all: Counts[] = [none];
     for (let each = waiting.shift(); each !== undefined; each = waiting.shift())
       all.push(await inTurn([each], pattern));
     return sumOf(all);
   };
-  const beforeLabs = await Promise.all([turn(), turn(), turn()]);
-  return sumOf([quick, ...beforeLabs, await inTurn(labs, pattern)]);
+  const beforeLabs = await Promise.all([turn(), turn()]);
+  return sumOf([quick, ...beforeLabs, await inTurn(labs, pattern), ...(await besides)]);
 }
 
 /** The files that took longest, longest first, as lines. Those below a second tell nobody anything. */
