@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { stringify } from "yaml";
 import { identityFile } from "../../lab/boot";
-import { addressOf } from "../../lab/machines";
+import { addressOf, output } from "../../lab/machines";
 import { type Result, run } from "../../toolchain/command";
 import { project } from "../../toolchain/paths";
 import { pulumi } from "../../toolchain/pulumi";
@@ -31,7 +31,10 @@ describe("the example for AWS on a computer that lacks something", function () {
     const config = exampleForAws();
     config["cht-backup:drill"].manageDocker = false;
     // The machines are asked before Pulumi is told of a resource.
-    config["host:machines"].cht = { address: await addressOf("cht"), user: "ubuntu", identityFile };
+    // An earlier lab had another key at this address, which ssh remembers.
+    const [type, key] = (await output("cht", "cat /etc/ssh/ssh_host_ed25519_key.pub")).split(" ");
+    const hostKey = `${type} ${key}`;
+    config["host:machines"].cht = { address: await addressOf("cht"), user: "ubuntu", identityFile, hostKey };
     config["cht-backup:firstBackup"] = false;
     writeFileSync(join(folder, "prod.yaml"), stringify({ config }));
     const { AWS_PROFILE, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, ...others } = process.env;
