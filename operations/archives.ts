@@ -2,8 +2,8 @@
 import { serverNames } from "../components/names";
 import { plain, plainJson } from "../toolchain/plain";
 import { type Entry, type Listing, missing, readSeen, seenNow, writeSeen } from "./ledger";
-import { command, exitCodes, Refused, readOptions, remark, stackOf } from "./main";
-import { parseDestination, Remote } from "./remote";
+import { command, exitCodes, optionsOf, Refused, remark } from "./main";
+import { parseDestination, type Remote, Remotes } from "./remote";
 import { bucketOf, throughBucket, throughCht, throughTemporaryKey, type Way } from "./repository";
 import { sourceOf } from "./restore";
 import { readDeployment } from "./stack";
@@ -90,26 +90,18 @@ export function table({ archives, more }: Archives): string {
 const aside = (line: string) => remark(`  ${line}`);
 
 async function archives(signal: AbortSignal): Promise<number> {
-  const options = readOptions(
-    {
-      stack: { type: "string" },
-      from: { type: "string" },
-      "copy-as-of": { type: "string" },
-      via: { type: "string" },
-      last: { type: "string" },
-      "accept-missing": { type: "boolean" },
-      "identity-file": { type: "string" },
-      "ssh-config": { type: "string" },
-      json: { type: "boolean" },
-      help: { type: "boolean", short: "h" },
-    },
-    process.argv.slice(2),
-  );
-  if (options.help) {
-    process.stdout.write(help);
-    return exitCodes.right;
-  }
-  const stack = stackOf(options);
+  const options = optionsOf(help, {
+    from: { type: "string" },
+    "copy-as-of": { type: "string" },
+    via: { type: "string" },
+    last: { type: "string" },
+    "accept-missing": { type: "boolean" },
+    "identity-file": { type: "string" },
+    "ssh-config": { type: "string" },
+    json: { type: "boolean" },
+  });
+  if (options === undefined) return exitCodes.right;
+  const { stack } = options;
   const last = options.last ?? "10";
   if (!/^[0-9]{1,6}$/.test(last)) throw new Refused(`--last ${last}: it must be a whole number, 0 for all`);
   const { from, copyAsOf } = sourceOf({ ...options, from: options.from ?? "server" });
@@ -141,34 +133,31 @@ async function archives(signal: AbortSignal): Promise<number> {
     const { programs, settings } = serverNames(deployment.settings.deployment, "");
     const ledger = `exec python3 -B ${programs}/audit.py ledger ${settings}/repository.json`;
     try {
-      const entries = JSON.parse(await connect("server", machines.server).script(ledger, [], { signal })) as Entry[];
+      const entries = JSON.parse(
+        await remotes.connect("server", machines.server).script(ledger, [], { signal }),
+      ) as Entry[];
       return missing(listing, entries, seen);
     } catch (error) {
       remark(`note: the server's ledger can't be compared: ${(error as Error).message}`);
       return missing(listing, undefined, seen);
     }
   };
-  const remotes: Remote[] = [];
-  const connect = (...args: ConstructorParameters<typeof Remote>) => {
-    const remote = new Remote(...args);
-    remotes.push(remote);
-    return remote;
-  };
+  const remotes = new Remotes();
   try {
     let found: Archives & Listing;
     if (options.via === undefined || (options.via === "cht" && !bucket)) {
-      const cht = connect("cht", machines.cht);
+      const cht = remotes.connect("cht", machines.cht);
       found = await throughCht(cht, deployment, signal, (way) => list(cht, way));
     } else {
       const { "identity-file": identityFile, "ssh-config": configFile } = options;
       const known = machines[options.via];
       const via = known
-        ? connect(options.via, known)
-        : connect(options.via, parseDestination(options.via, { identityFile, configFile }), "--via");
+        ? remotes.connect(options.via, known)
+        : remotes.connect(options.via, parseDestination(options.via, { identityFile, configFile }), "--via");
       const course = { installDocker: false, dryRun: false, say: aside, signal, copyAsOf };
       found = bucket
         ? await throughBucket(via, bucket, deployment, course, (way) => list(via, way))
-        : await throughTemporaryKey(via, connect("server", machines.server), deployment, course, (way) =>
+        : await throughTemporaryKey(via, remotes.connect("server", machines.server), deployment, course, (way) =>
             list(via, way),
           );
     }
@@ -179,7 +168,7 @@ async function archives(signal: AbortSignal): Promise<number> {
     if (gone.length > 0) remark("Don't compact: docs/restore.md, 9. If you removed them yourself: --accept-missing");
     return gone.length > 0 ? exitCodes.wrong : exitCodes.right;
   } finally {
-    for (const remote of remotes) remote.close();
+    remotes.close();
   }
 }
 

@@ -2,7 +2,7 @@
 import { readHostFile } from "../components/host-files";
 import { drillNames } from "../components/names";
 import { plainJson, plainLines } from "../toolchain/plain";
-import { command, exitCodes, Refused, readOptions, remark, stackOf } from "./main";
+import { command, exitCodes, optionsOf, Refused, remark } from "./main";
 import { Remote } from "./remote";
 import { readDeployment } from "./stack";
 
@@ -25,20 +25,12 @@ reason is said; 130 after Ctrl-C: the drill goes on, and --report tells how it e
 const readReport = 'if [ -e "$1.json" ]; then cat "$1.json"; printf "\\f"; cat "$1.txt"; fi';
 
 async function drill(signal: AbortSignal): Promise<number> {
-  const options = readOptions(
-    {
-      stack: { type: "string" },
-      report: { type: "boolean" },
-      json: { type: "boolean" },
-      help: { type: "boolean", short: "h" },
-    },
-    process.argv.slice(2),
-  );
-  if (options.help) {
-    process.stdout.write(help);
-    return exitCodes.right;
-  }
-  const stack = stackOf(options);
+  const options = optionsOf(help, {
+    report: { type: "boolean" },
+    json: { type: "boolean" },
+  });
+  if (options === undefined) return exitCodes.right;
+  const { stack } = options;
   const { json } = options;
   // With its output: before the first `up` that says what is missing, and SSH wouldn't.
   const { drill, deployment, machines } = (await readDeployment(stack)).settings;

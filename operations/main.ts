@@ -30,10 +30,23 @@ export function readOptions<T extends NonNullable<ParseArgsConfig["options"]>>(o
   }
 }
 
-/** The stack that the options name. @throws Refused where they name none */
-export function stackOf({ stack }: { stack?: string }): string {
+/** What every command of a stack takes. */
+const common = { stack: { type: "string" }, help: { type: "boolean", short: "h" } } as const;
+
+/**
+ * Reads the options of a command that works on a stack.
+ * @returns them with the stack's name; undefined where only the help was asked for, which is printed
+ * @throws Refused with a line that names the wrong one, or that the stack is missing
+ */
+export function optionsOf<T extends NonNullable<ParseArgsConfig["options"]>>(help: string, more: T) {
+  const options = readOptions({ ...common, ...more }, process.argv.slice(2));
+  const { help: asked, stack } = options as { help?: boolean; stack?: string };
+  if (asked) {
+    process.stdout.write(help);
+    return undefined;
+  }
   if (stack === undefined) throw new Refused("--stack is missing: the name of the stack, for instance prod");
-  return stack;
+  return { ...options, stack };
 }
 
 /** Runs a command and sets the process's exit code. Ctrl-C aborts `signal`, and the command tidies up. */

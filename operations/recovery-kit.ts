@@ -13,7 +13,7 @@ import { lastLines } from "../toolchain/command";
 import { project } from "../toolchain/paths";
 import { plain, plainLines } from "../toolchain/plain";
 import { Problem } from "../toolchain/progress";
-import { command, exitCodes, Refused, readOptions, stackOf } from "./main";
+import { command, exitCodes, optionsOf, Refused } from "./main";
 import { repositoryId } from "./repository";
 import { type Deployment, readDeployment } from "./stack";
 import { unlocked } from "./unlock";
@@ -258,19 +258,11 @@ function writeSecret(files: Record<string, string>): void {
 }
 
 async function recoveryKit(signal: AbortSignal): Promise<number> {
-  const options = readOptions(
-    {
-      stack: { type: "string" },
-      output: { type: "string" },
-      help: { type: "boolean", short: "h" },
-    },
-    process.argv.slice(2),
-  );
-  if (options.help) {
-    process.stdout.write(help);
-    return exitCodes.right;
-  }
-  const stack = stackOf(options);
+  const options = optionsOf(help, {
+    output: { type: "string" },
+  });
+  if (options === undefined) return exitCodes.right;
+  const { stack } = options;
   // npm changes into the project; the user's own directory is in this variable.
   const from = process.env.INIT_CWD ?? process.cwd();
   const name = stack.replaceAll("/", "-");

@@ -152,3 +152,18 @@ export class Remote {
     rmSync(this.directory, { recursive: true, force: true });
   }
 }
+
+/** Machines that an operation comes to know on its way, which are left all at once. */
+export class Remotes {
+  private readonly all: Remote[] = [];
+
+  connect(...args: ConstructorParameters<typeof Remote>): Remote {
+    const remote = new Remote(...args);
+    this.all.push(remote);
+    return remote;
+  }
+
+  close(): void {
+    for (const remote of this.all) remote.close();
+  }
+}

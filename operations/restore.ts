@@ -2,7 +2,7 @@
 import { normalize } from "node:path/posix";
 import { duration } from "../toolchain/progress";
 import { afterRestore } from "./left-behind";
-import { command, exitCodes, Refused, readOptions, remark, say, stackOf } from "./main";
+import { command, exitCodes, optionsOf, Refused, remark, say } from "./main";
 import { parseDestination, Remote } from "./remote";
 import { bucketOf, hasOwnWay, notesOf, throughBucket, throughCht, throughTemporaryKey, type Way } from "./repository";
 import { readDeployment } from "./stack";
@@ -143,35 +143,27 @@ export function sourceOf(options: {
 }
 
 async function restore(signal: AbortSignal): Promise<number> {
-  const options = readOptions(
-    {
-      stack: { type: "string" },
-      from: { type: "string" },
-      to: { type: "string" },
-      archive: { type: "string" },
-      "as-of": { type: "string" },
-      "copy-as-of": { type: "string" },
-      "fetch-into": { type: "string" },
-      start: { type: "boolean" },
-      "install-docker": { type: "boolean" },
-      "dry-run": { type: "boolean" },
-      replace: { type: "boolean" },
-      "despite-problems": { type: "boolean" },
-      database: { type: "string", multiple: true },
-      path: { type: "string", multiple: true },
-      into: { type: "string" },
-      "repository-only": { type: "boolean" },
-      "identity-file": { type: "string" },
-      "ssh-config": { type: "string" },
-      help: { type: "boolean", short: "h" },
-    },
-    process.argv.slice(2),
-  );
-  if (options.help) {
-    process.stdout.write(help);
-    return exitCodes.right;
-  }
-  const stack = stackOf(options);
+  const options = optionsOf(help, {
+    from: { type: "string" },
+    to: { type: "string" },
+    archive: { type: "string" },
+    "as-of": { type: "string" },
+    "copy-as-of": { type: "string" },
+    "fetch-into": { type: "string" },
+    start: { type: "boolean" },
+    "install-docker": { type: "boolean" },
+    "dry-run": { type: "boolean" },
+    replace: { type: "boolean" },
+    "despite-problems": { type: "boolean" },
+    database: { type: "string", multiple: true },
+    path: { type: "string", multiple: true },
+    into: { type: "string" },
+    "repository-only": { type: "boolean" },
+    "identity-file": { type: "string" },
+    "ssh-config": { type: "string" },
+  });
+  if (options === undefined) return exitCodes.right;
+  const { stack } = options;
   const { to, "identity-file": identityFile, "ssh-config": configFile } = options;
   const source = sourceOf(options);
   if (to === undefined)

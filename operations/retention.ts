@@ -6,8 +6,8 @@ import type { Settings } from "../config";
 import { plain, plainJson } from "../toolchain/plain";
 import { Problem } from "../toolchain/progress";
 import { forgotten, readSeen, writeSeen } from "./ledger";
-import { command, exitCodes, Refused, readOptions, remark, say, stackOf } from "./main";
-import { Remote } from "./remote";
+import { command, exitCodes, optionsOf, Refused, remark, say } from "./main";
+import { type Remote, Remotes } from "./remote";
 import { repositoryId } from "./repository";
 import { type Deployment, readDeployment } from "./stack";
 
@@ -103,34 +103,21 @@ async function confirmed(going: number, signal: AbortSignal): Promise<boolean> {
 }
 
 async function retention(signal: AbortSignal): Promise<number> {
-  const options = readOptions(
-    {
-      stack: { type: "string" },
-      "dry-run": { type: "boolean" },
-      yes: { type: "boolean" },
-      despite: { type: "string", multiple: true },
-      json: { type: "boolean" },
-      help: { type: "boolean", short: "h" },
-    },
-    process.argv.slice(2),
-  );
-  if (options.help) {
-    process.stdout.write(help);
-    return exitCodes.right;
-  }
-  const stack = stackOf(options);
+  const options = optionsOf(help, {
+    "dry-run": { type: "boolean" },
+    yes: { type: "boolean" },
+    despite: { type: "string", multiple: true },
+    json: { type: "boolean" },
+  });
+  if (options === undefined) return exitCodes.right;
+  const { stack } = options;
   const deployment = await readDeployment(stack);
   const { machines, drill } = deployment.settings;
-  const remotes: Remote[] = [];
-  const connect = (...args: ConstructorParameters<typeof Remote>) => {
-    const remote = new Remote(...args);
-    remotes.push(remote);
-    return remote;
-  };
+  const remotes = new Remotes();
   const drilling = drill && machines[drill.machine];
   try {
-    const server = connect("server", machines.server);
-    const drills = drill && drilling ? connect(drill.machine, drilling) : undefined;
+    const server = remotes.connect("server", machines.server);
+    const drills = drill && drilling ? remotes.connect(drill.machine, drilling) : undefined;
     const request = { despite: options.despite ?? [], dryRun: options["dry-run"] === true };
     const run = await runner(server, drills, deployment, stack, request, signal);
     let plan = await run("plan", []);
@@ -162,7 +149,7 @@ async function retention(signal: AbortSignal): Promise<number> {
     if (options.json) process.stdout.write(plainJson(plan));
     return going.length > 0 && open.length > 0 ? exitCodes.wrong : exitCodes.right;
   } finally {
-    for (const remote of remotes) remote.close();
+    remotes.close();
   }
 }
 

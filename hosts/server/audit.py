@@ -163,6 +163,11 @@ def told(findings: list[tuple[int, str, int, int | None]]) -> list[str]:
     return lines
 
 
+def seconds_of(text: str) -> int:
+    """borg's time, UTC (`2026-11-28T02:00:07.123456`), as seconds since 1970. Raises ValueError where it is none."""
+    return calendar.timegm(time.strptime(text[:19], "%Y-%m-%dT%H:%M:%S"))
+
+
 def moment(at: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
 
@@ -221,8 +226,7 @@ class Audit:
         for line in read_lines(os.path.join(self.repository.path, "transactions")):
             with contextlib.suppress(ValueError, IndexError):
                 words = line.split()
-                at = calendar.timegm(time.strptime(words[4][:19], "%Y-%m-%dT%H:%M:%S"))
-                times[int(words[1].rstrip(","))] = at
+                times[int(words[1].rstrip(","))] = seconds_of(words[4])
         return times
 
     # ---- the run ------------------------------------------------------------------------------------------

@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from seal import named
+
 HOUR, DAY = 3600, 86400
 CHECKPOINT = ".checkpoint"  # how borg ends the name of what an interrupted backup has stored
-NAMED = 3  # archives that a message names
 FLOOD = 30  # archives within a day, which no schedule makes: one an hour and some by hand
 STALE_DAYS = 8
 FEWER = 2  # a database with less than this part of its earlier documents isn't what it was
@@ -122,11 +123,6 @@ def reasons(archives: list[Archive], policy: Policy, now: float) -> dict[str, li
 
 def moment(at: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.gmtime(at))
-
-
-def named(names: list[str]) -> str:
-    more = len(names) - NAMED
-    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def doubts(facts: Facts) -> dict[str, str]:

@@ -14,8 +14,8 @@ The last line of the output is JSON: the plan, and what was done of it.
 from __future__ import annotations
 
 import argparse
-import calendar
 import contextlib
+import dataclasses
 import fcntl
 import json
 import os
@@ -30,7 +30,7 @@ import time
 from typing import IO, Any
 
 import keeping
-from audit import Audit
+from audit import Audit, seconds_of
 from keeping import Archive, Facts, Policy, Taken
 from plain import complain, exit_with, plain
 from seal import CannotSeal, Repository, read, write
@@ -58,17 +58,16 @@ class Stopped(Exception):
     """By a signal, or by the operator's side, which has gone."""
 
 
-def progress(text: str) -> None:
-    complain(text)
+progress = complain  # the standard output is for the plan
 
 
 # ---- what is said and read --------------------------------------------------------------------------------
 
 
-def seconds_of(text: object) -> float | None:
-    """borg's time, UTC (`2026-11-28T02:00:07.000000`), as seconds since 1970; None where it is none."""
+def begin_of(listed: dict[str, Any]) -> int | None:
+    """When an archive that borg lists began, as it says of itself; None where it says no time."""
     try:
-        return float(calendar.timegm(time.strptime(str(text)[:19], "%Y-%m-%dT%H:%M:%S")))
+        return seconds_of(str(listed.get("start") or listed.get("time")))
     except ValueError:
         return None
 
@@ -195,23 +194,18 @@ class Retention:
         rows = Audit(self.settings).database.execute("SELECT id, at, gone FROM archives ORDER BY written")
         return [Taken(id.hex(), at, gone is not None) for id, at, gone in rows.fetchall()]
 
-    def facts(self, borg: Borg, look: bool) -> Facts:
-        """Raises Refused where the repository can't be listed. `look`: into some archives, for their documents."""
+    def facts(self, borg: Borg) -> Facts:
+        """Raises Refused where the repository can't be listed."""
         progress("reading which archives there are")
         id, listed = borg.listed()
         ledger = self.ledger()
         times = {of.id: of.at for of in ledger}
+        archives = [Archive(of["name"], of["id"], begin_of(of), times.get(of["id"])) for of in listed]
+        some = {of.id for of in keeping.worth_looking_into(archives)}
+        progress(f"looking into {len(some)} of {len(archives)} archives")
         archives = [
-            Archive(of["name"], of["id"], seconds_of(of.get("start") or of.get("time")), times.get(of["id"]))
-            for of in listed
+            dataclasses.replace(of, documents=borg.documents(of.name)) if of.id in some else of for of in archives
         ]
-        if look:
-            some = {of.id for of in keeping.worth_looking_into(archives)}
-            progress(f"looking into {len(some)} of {len(archives)} archives")
-            archives = [
-                Archive(of.name, of.id, of.began, of.at, borg.documents(of.name)) if of.id in some else of
-                for of in archives
-            ]
         removed = self.removed_before()
         drill = self.request.get("drill") or {}
         return Facts(
@@ -256,7 +250,7 @@ class Retention:
                 if self.request.get("dryRun"):
                     raise Refused("a run before broke off: one that isn't dry finishes it first")
                 self.finish_what_broke_off(borg)
-            facts = self.facts(borg, look=True)
+            facts = self.facts(borg)
             result: dict[str, Any] = {**self.plan(facts), "doubts": self.doubts(facts), "done": None}
             if apply:
                 result["done"] = self.apply(borg, facts, result)
