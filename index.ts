@@ -1,6 +1,6 @@
 /** What a CHT deployment gets, from top to bottom. */
 import * as pulumi from "@pulumi/pulumi";
-import { warnWithoutAlerts } from "./components/archive-client";
+import { warnWithoutAlerts } from "./components/alerts";
 import { makeAtAws } from "./components/at-aws";
 import { lookAtBackupsSoFar } from "./components/backups-so-far";
 import { BorgRepository } from "./components/borg-repository";
@@ -9,14 +9,16 @@ import { ChtBackup } from "./components/cht-backup";
 import { DrillMachine } from "./components/drill-machine";
 import { OffsiteServer } from "./components/offsite-server";
 import { commandsToKnow, keptByDestroy } from "./components/outputs";
-import { remindOfRecoveryKit } from "./components/recovery-kit";
+import { kitDigestOf, remindOfRecoveryKit } from "./components/recovery-kit-reminder";
 import { RestoreDrill } from "./components/restore-drill";
+import { ScheduledRetention } from "./components/scheduled-retention";
+import { watchAll } from "./components/watch";
 import { loadSettings } from "./config";
 
 const settings = loadSettings();
-const { machines, drill, alerts } = settings;
+const { machines, drill, alerts, retention } = settings;
 export const { deployment, schedule } = settings;
-const { dataDirectory, port, reserveMebibytes, limits } = settings.server;
+const { dataDirectory, port } = settings.server;
 
 // An alarm that nobody gets is none.
 warnWithoutAlerts(alerts);
@@ -31,9 +33,7 @@ const after = lookAtBackupsSoFar("server", "cht", settings, bucket);
 const server = new OffsiteServer("offsite-server", {
   machine: "server",
   deployment,
-  dataDirectory,
-  reserveMebibytes,
-  limits,
+  settings: settings.server,
   alerts,
   after,
 });
@@ -47,7 +47,7 @@ const drillMachine =
         deployment,
         server,
         dataDirectory,
-        address: drill.server.address || serverAddress,
+        address: drill.server.address ?? serverAddress,
         port: drill.server.port,
         fromServer: drill.from !== "bucket",
         dockerUser: drill.docker?.user,
@@ -67,41 +67,64 @@ const backups = new BorgRepository("backup-repository", {
   after,
 });
 
-// Everything that a restore needs, every night, and an alarm when that fails.
+// Everything that a restore needs, every few hours, and an alarm when that fails.
 const chtBackup = new ChtBackup("cht-backup", {
   machine: "cht",
   deployment,
   repository: backups,
   dataDirectory,
-  ...settings.cht,
-  schedule,
-  randomDelay: settings.randomDelay,
-  compression: settings.compression,
-  chunker: settings.chunker,
-  uploadRate: settings.uploadRate,
+  cht: settings.cht,
+  settings,
   alerts,
   firstBackup: settings.firstBackup ? machines.cht : undefined,
 });
 
 // A backup is proven when it was restored.
+const drills: pulumi.Resource[] = [];
 if (drill === undefined) {
   void pulumi.log.warn("cht-backup:drill is switched off: nothing proves that the backups can be restored.");
 } else {
   const { programs } = drillMachine ?? chtBackup;
-  new RestoreDrill("restore-drill", {
-    ...drill,
+  const rehearsed = new RestoreDrill("restore-drill", {
     deployment,
+    settings: drill,
     repository: backups,
     other: drillMachine,
     programs,
     bucket: bucket?.readerKey && { place: bucket, reader: bucket.readerKey },
   });
+  drills.push(rehearsed);
+}
+
+// It stays small, where a machine is trusted to have the server remove what the policy no longer keeps.
+if (retention.machine !== undefined && drill !== undefined && drillMachine !== undefined) {
+  const scheduled = new ScheduledRetention("scheduled-retention", {
+    deployment,
+    settings: retention,
+    drill,
+    repository: backups,
+    server,
+    dataDirectory,
+    drillMachine,
+    address: drill.server.address ?? serverAddress,
+  });
+  drills.push(scheduled);
 }
 
 // A third copy, locked, that nobody can take away who takes over both machines.
 const warning = bucketWarning(bucket);
 if (warning !== undefined) void pulumi.log.warn(warning);
-if (bucket !== undefined) new BucketCopy("bucket-copy", { deployment, server, dataDirectory, bucket, before });
+const onServer: pulumi.Resource[] = [server];
+if (bucket !== undefined) {
+  onServer.push(new BucketCopy("bucket-copy", { deployment, server, dataDirectory, bucket, before }));
+}
+
+// Whatever stops, somebody hears of it, told by another machine than the one that fell silent.
+watchAll(settings, bucket, serverAddress, {
+  cht: [chtBackup, ...drills],
+  server: onServer,
+  drill: [...(drillMachine ? [drillMachine] : []), ...drills],
+});
 
 export const repository = backups.location;
 export const repositoryId = backups.repositoryId;
@@ -114,6 +137,8 @@ export const recovery = pulumi.secret({
   hostKey: server.hostKey,
   ...made,
 });
-remindOfRecoveryKit(settings, backups.exportedKey, server.hostKey, made);
+/** What a recovery kit must fit, as a digest, for `npm run status`. */
+export const recoveryKitDigest = kitDigestOf(settings, backups.exportedKey, server.hostKey, made);
+remindOfRecoveryKit(settings, recoveryKitDigest);
 export const kept = keptByDestroy(deployment, dataDirectory, drillMachine && drill?.machine, bucket, volumeId);
 export const monthlyCost = cost?.text ?? "nothing is made at AWS";

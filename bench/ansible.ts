@@ -3,6 +3,7 @@ import { createHash } from "node:crypto";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { parse } from "yaml";
+import { serverNames } from "../components/names";
 import { stackFile } from "../lab/stack";
 import { formatLine } from "../provider/authorized-key";
 import { lastLines, run } from "../toolchain/command";
@@ -84,7 +85,7 @@ function tasksFor({ type, inputs, outputs }: Resource): Task[] {
       return look(`grep -q "^append_only = 1" ${path}/config`);
     case "BucketProtection": {
       const { programs, settings } = inputs as Record<string, string>;
-      return look(`${programs}/venv/bin/python -B ${programs}/bin/bucket_copy.py describe ${settings}`);
+      return look(`${programs}/venv/bin/python -B ${serverNames("lab", "").package} bucket describe ${settings}`);
     }
     default:
       throw new Problem(`bench/ansible.ts doesn't know what ${type} is in Ansible`);

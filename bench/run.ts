@@ -15,6 +15,7 @@ import { benchPreview } from "./preview";
 import { benchProgram } from "./program";
 import { benchRestore } from "./restore";
 import { benchFolder } from "./stack";
+import { benchYear } from "./year";
 
 const help = `Usage: npm run bench [-- OPTIONS]
 
@@ -26,6 +27,8 @@ Measures on the lab's two machines (\`npm run lab\` sets them up):
   program   the program's start with and without the SDKs of clouds; needs no lab
   bucket    what copies into a bucket send and ask, beside \`rclone sync\` of the live folder; needs no lab
   guard     backups with the server's guard and seals, beside bare \`borg serve\`; needs no lab, but root
+  year      what a simulated year stores by the default policy, beside one without retention; needs no lab, but root,
+            takes an hour, and runs only when it is named
 
   --only PART                    one of them
   --data FILE                    a .tar.zst with day00, day01, … of a CouchDB's data directory; growth needs it, backup
@@ -41,8 +44,8 @@ part that did not do its work ends the bench with exit code 1; no figure does. E
 option, 130 Ctrl-C. The figures of the last run are in .lab/bench/results.json, too.
 `;
 
-const parts = ["preview", "backup", "restore", "growth", "program", "bucket", "guard"] as const;
-const withoutLab: readonly string[] = ["growth", "program", "bucket", "guard"];
+const parts = ["preview", "backup", "restore", "growth", "program", "bucket", "guard", "year"] as const;
+const withoutLab: readonly string[] = ["growth", "program", "bucket", "guard", "year"];
 
 interface Measured {
   rows: string[][];
@@ -85,7 +88,7 @@ async function bench(): Promise<number> {
   }
   onInterrupt("stopped; `npm run bench` begins anew and tidies up what is left", () => undefined);
   mkdirSync(benchFolder, { recursive: true, mode: 0o700 });
-  const wanted = parts.filter((part) => chosen.only === undefined || part === chosen.only);
+  const wanted = parts.filter((part) => (chosen.only === undefined ? part !== "year" : part === chosen.only));
   if (wanted.some((part) => !withoutLab.includes(part))) {
     for (const machine of machines) {
       if ((await stateOf(machine)) !== "running") throw new Problem("the lab isn't there: `npm run lab` sets it up.");
@@ -108,7 +111,9 @@ async function bench(): Promise<number> {
                 ? await benchProgram(chosen.rounds, progress)
                 : part === "guard"
                   ? await benchGuard(Math.ceil(chosen.rounds / 2), chosen.size, progress)
-                  : await benchBucket(chosen.data, progress);
+                  : part === "year"
+                    ? await benchYear(progress)
+                    : await benchBucket(chosen.data, progress);
     if (typeof measured === "string") {
       process.stdout.write(`\n${part}: ${measured}\n`);
       results[part] = measured;

@@ -1,8 +1,9 @@
 /** What a stack makes at AWS before anything is put on machines: the server, the bucket, both or nothing. */
 import * as pulumi from "@pulumi/pulumi";
 import { drillsRead, type Made, type StackBucket, type StackSettings } from "../config";
-import { type MonthlyCost, monthlyCost } from "../docs/costs";
+import { type MonthlyCost, monthlyCost } from "./aws-costs";
 import { missingAwsCredential } from "./aws-credentials";
+import type { AwsServer } from "./aws-server";
 
 export interface AtAws {
   /** Where the CHT machine reaches the server. */
@@ -31,13 +32,15 @@ export function makeAtAws(machine: "server", settings: StackSettings): AtAws {
   if (missing !== undefined) throw new pulumi.RunError(missing);
 
   // Loaded here and not above: the SDK takes time, which a stack that doesn't use it would pay at every preview.
-  const { AwsServer }: Partial<typeof import("./aws-server")> = server.aws === undefined ? {} : require("./aws-server");
   const { AwsBucket }: Partial<typeof import("./aws-bucket")> =
     bucket?.aws === undefined ? {} : require("./aws-bucket");
-  const madeServer =
-    AwsServer &&
-    server.aws &&
-    new AwsServer("aws-server", {
+  let serverAddress: pulumi.Input<string>;
+  let madeServer: AwsServer | undefined;
+  if (server.aws === undefined) {
+    serverAddress = server.address;
+  } else {
+    const { AwsServer }: typeof import("./aws-server") = require("./aws-server");
+    madeServer = new AwsServer("aws-server", {
       machine,
       deployment,
       dataDirectory: server.dataDirectory,
@@ -45,6 +48,8 @@ export function makeAtAws(machine: "server", settings: StackSettings): AtAws {
       login: machines.server,
       writes: bucket?.aws,
     });
+    serverAddress = server.address ?? madeServer.address;
+  }
   const madeBucket =
     AwsBucket &&
     bucket?.aws &&
@@ -58,7 +63,7 @@ export function makeAtAws(machine: "server", settings: StackSettings): AtAws {
           bucket: bucket?.aws && { storageClass: bucket.storageClass },
         });
   return {
-    serverAddress: server.address || (madeServer?.address ?? ""),
+    serverAddress,
     made: {
       ...(madeServer && { serverAddress: madeServer.address }),
       ...(madeBucket && { bucketReader: madeBucket.reader }),

@@ -1,10 +1,9 @@
 /** The bucket at AWS. Loaded only by stacks that make one: the SDK takes a second. */
 import * as aws from "@pulumi/aws";
 import * as pulumi from "@pulumi/pulumi";
-import type { AccessKey, StackBucket } from "../config";
-import type { BucketAws } from "../config-aws";
-import { awsProvider, boundaryIn } from "./aws-server";
-import { type BucketRights, bucketPolicy, iamPath, lifecycleRules, readerPolicy, writerPolicy } from "./policies";
+import type { AccessKey, BucketAws, StackBucket } from "../config";
+import { type BucketRights, bucketPolicy, iamPath, lifecycleRules, readerPolicy, writerPolicy } from "./aws-policies";
+import { awsProvider, boundaryIn } from "./aws-provider";
 
 export interface AwsBucketArgs {
   deployment: string;

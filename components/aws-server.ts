@@ -1,12 +1,15 @@
 /** The offsite server at AWS. Loaded only by stacks that make one: the SDK takes a second. */
+
 import * as aws from "@pulumi/aws";
 import * as pulumi from "@pulumi/pulumi";
 import type { Settings } from "../config";
-import { type BucketAws, SERVER_ADMIN } from "../config-aws";
+import { type BucketAws, SERVER_ADMIN } from "../config";
 import * as host from "../provider";
-import type { Machine } from "../provider/connection";
+import type { MachineSettings } from "../provider/connection";
+import { sshFrom } from "./aws-network-rules";
+import { iamPath, instanceTrustPolicy } from "./aws-policies";
+import { awsProvider, boundaryIn } from "./aws-provider";
 import { waitForFirstBoot } from "./first-boot";
-import { deploymentTag, iamPath, instanceTrustPolicy, policyArn } from "./policies";
 import { userData, volumeDevices } from "./user-data";
 
 export interface AwsServerArgs {
@@ -17,36 +20,9 @@ export interface AwsServerArgs {
   dataDirectory: string;
   settings: NonNullable<Settings["server"]["aws"]>;
   /** How operators reach it: what the settings say of that beside address, user and host key. */
-  login: Machine;
+  login: MachineSettings;
   /** The bucket that the server writes to with a role of its own; undefined: with a key, or to none. */
   writes: Pick<BucketAws, "boundary"> | undefined;
-}
-
-/** A provider for one region, and one account. */
-export function awsProvider(
-  name: string,
-  region: string,
-  { profile, tags }: { profile?: string | undefined; tags: Record<string, string> },
-  deployment: string,
-  parent: pulumi.Resource,
-): aws.Provider {
-  return new aws.Provider(
-    name,
-    {
-      region,
-      profile,
-      defaultTags: { tags: { ...tags, [deploymentTag]: deployment, Name: `cht-backup-${deployment}` } },
-      // A pipeline may run on a machine of EC2, whose role is its credential.
-      skipMetadataApiCheck: false,
-    },
-    { parent },
-  );
-}
-
-/** The ARN of a boundary in the provider's account. */
-export function boundaryIn(name: string | undefined, opts: pulumi.InvokeOptions): pulumi.Output<string> | undefined {
-  if (name === undefined) return undefined;
-  return aws.getCallerIdentityOutput({}, opts).accountId.apply((account) => policyArn(account, name));
 }
 
 /** The processor of a type: those of Graviton have a g after the generation (EC2's naming of instance types). */
@@ -59,31 +35,6 @@ export function imageParameter(image: "debian-13" | "ubuntu-24.04", architecture
   return image === "debian-13"
     ? `/aws/service/debian/release/13/latest/${architecture}`
     : `/aws/service/canonical/ubuntu/server/24.04/stable/current/${architecture}/hvm/ebs-gp3/ami-id`;
-}
-
-/**
- * What a security group lets in: SSH, from these networks and from nowhere else. A network that is named twice is let in
- * once, as the first: AWS refuses a second rule for it, whatever its description is.
- * @param networks in their canonical form
- */
-export function sshFrom(networks: Record<string, readonly string[]>) {
-  const all = Object.values(networks).flat();
-  let before = 0;
-  const once = Object.entries(networks).map(([description, blocks]) => {
-    const first = blocks.filter((block, index) => all.indexOf(block) === before + index);
-    before += blocks.length;
-    return { description, blocks: first };
-  });
-  return once
-    .filter(({ blocks }) => blocks.length > 0)
-    .map(({ description, blocks }) => ({
-      description: `SSH from ${description}`,
-      protocol: "tcp",
-      fromPort: 22,
-      toPort: 22,
-      cidrBlocks: blocks.filter((block) => !block.includes(":")),
-      ipv6CidrBlocks: blocks.filter((block) => block.includes(":")),
-    }));
 }
 
 /**

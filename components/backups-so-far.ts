@@ -1,6 +1,6 @@
 import type { StackBucket, StackSettings } from "../config";
 import * as host from "../provider";
-import { bucketPlace } from "../provider/backups-so-far";
+import { bucketPlace } from "../provider/backups-so-far-judgement";
 import { bucketNames, chtNames, serverNames } from "./names";
 
 /**

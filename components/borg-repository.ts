@@ -1,10 +1,12 @@
 import * as pulumi from "@pulumi/pulumi";
 import * as host from "../provider";
-import { foundations, type WayArgs, wayToRepository } from "./archive-client";
 import { borgPackage } from "./borg";
-import { chtNames, serveCommand, serverNames } from "./names";
+import { chtNames, serverNames } from "./names";
+import { foundations } from "./programs";
+import { serveCommand } from "./repository-guard";
+import { type SshAccessArgs, sshAccess } from "./ssh-access";
 
-export interface BorgRepositoryArgs extends Omit<WayArgs, "rename"> {
+export interface BorgRepositoryArgs extends Omit<SshAccessArgs, "rename"> {
   /** Public keys of other machines that may append and read. Default: none. */
   otherKeys?: pulumi.Input<string>[];
   /** The passphrase, a secret. Default: the one on the machine, else a new one. */
@@ -39,7 +41,7 @@ export class BorgRepository extends pulumi.ComponentResource {
     const child = { parent: this };
 
     const { borg, directory, stateDirectory } = foundations(args, { ...child, dependsOn: args.after });
-    const { key, knownHosts, sshConfig } = wayToRepository(args, directory, child);
+    const { key, knownHosts, sshConfig } = sshAccess(args, directory, child);
     const passphrase = new host.Passphrase(
       "backup-passphrase",
       { machine, path: `${settings}/passphrase`, value: args.passphrase },

@@ -35,11 +35,10 @@ export function searchPath(programs: string): string {
 }
 
 /**
- * The command that shows a deployment's archives by borgmatic, outside a unit: with the borg that the unit takes.
+ * borg with a deployment's repository and passphrase, outside a unit: with the borg that the unit takes.
  *
- * @param names of the deployment
+ * @param programs the package of programs of the deployment
  */
-export function listCommand({ programs, settings }: { programs: string; settings: string }): string {
-  const path = searchPath(programs);
-  return `env PATH=${path} ${programs}/venv/bin/borgmatic --config ${settings}/borgmatic.yaml repo-list`;
+export function borgByHand(programs: string): string {
+  return `python3 -I ${programs} borg`;
 }

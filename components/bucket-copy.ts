@@ -1,9 +1,10 @@
 import * as pulumi from "@pulumi/pulumi";
 import type { StackBucket } from "../config";
-import { missedAfter } from "../config-formats";
+import { missedAfter } from "../config/calendar";
+import { fileOf } from "../contract";
 import * as host from "../provider";
-import { bucketCredentials } from "./archive-client";
 import { searchPath } from "./borg";
+import { bucketCredentials } from "./bucket-credentials";
 import { readHostFile, renderHostFile } from "./host-files";
 import { bucketNames, serverNames } from "./names";
 import type { OffsiteServer } from "./offsite-server";
@@ -22,15 +23,6 @@ export interface BucketCopyArgs {
 /** How long a copy waits for borg's lock, in seconds. A backup holds it as long as it runs; the next trigger comes. */
 const LOCK_WAIT = 600;
 
-/** The files of `hosts/` that the units run. */
-const scripts = [
-  "server/bucket.py",
-  "server/bucket_copy.py",
-  "server/copy_plan.py",
-  "server/snapshot.py",
-  "cht/plain.py",
-];
-
 /**
  * The third copy: units on the offsite server that copy the repository to a bucket after each backup and check what is
  * there. They run as the account that owns the repository; only root can read the bucket's key. Alarms are raised by the
@@ -47,11 +39,8 @@ export class BucketCopy extends pulumi.ComponentResource {
     // The account comes first, and packages are installed under one lock.
     const child = { parent: this, dependsOn: [args.server, ...args.before] };
 
-    const rclone = new host.Packages(
-      "bucket-rclone",
-      { machine, packages: ["python3-venv", "rclone"], minimum: { rclone: "1.60" } },
-      child,
-    );
+    // The name is of the days when rclone uploaded: it is the resource's in the states of all deployments.
+    const packages = new host.Packages("bucket-rclone", { machine, packages: ["python3-venv"] }, child);
     const directory = new host.Directory(
       "bucket-settings-directory",
       { machine, path: settings, mode: "0750", group: user },
@@ -59,15 +48,10 @@ export class BucketCopy extends pulumi.ComponentResource {
     );
     const inside = { ...child, dependsOn: directory };
     const programDirectory = new host.Directory("bucket-program-directory", { machine, path: programs }, child);
-    const scriptDirectory = new host.Directory(
-      "bucket-script-directory",
-      { machine, path: `${programs}/bin` },
-      { ...child, dependsOn: programDirectory },
-    );
     const environment = new host.PythonEnvironment(
       "bucket-environment",
       { machine, path: `${programs}/venv`, requirements: readHostFile("server/requirements.txt") },
-      { ...child, dependsOn: [rclone, programDirectory] },
+      { ...child, dependsOn: [packages, programDirectory] },
     );
     const needed: pulumi.Resource[] = [
       environment,
@@ -77,45 +61,33 @@ export class BucketCopy extends pulumi.ComponentResource {
         { machine, path: snapshot, mode: "0700", owner: user, group: user, ownsContents: true },
         child,
       ),
-      ...scripts.map((file) => {
-        const script = file.slice(file.indexOf("/") + 1);
-        return new host.File(
-          `bucket-script-${script.replace(".py", "").replaceAll("_", "-")}`,
-          { machine, path: `${programs}/bin/${script}`, content: readHostFile(file) },
-          { ...child, dependsOn: scriptDirectory },
-        );
-      }),
       new host.File(
         "bucket-settings",
         {
           machine,
           path: `${settings}/bucket.json`,
-          content: `${JSON.stringify(
-            {
-              deployment,
-              repository,
-              snapshot,
-              state,
-              endpoint: bucket.endpoint,
-              region: bucket.region,
-              bucket: bucket.name,
-              prefix: bucket.prefix,
-              pathStyle: bucket.pathStyle,
-              // Null: the machine's role.
-              credentials: bucket.writer === undefined ? null : `${settings}/credentials`,
-              mode: bucket.mode.toUpperCase(),
-              keepDays: bucket.keepDays,
-              lockDays: bucket.lockDays,
-              lockWait: LOCK_WAIT,
-              leastInterval: bucket.leastIntervalMinutes * 60,
-              maxAge: bucket.maxAgeHours,
-              uploadRate: bucket.uploadRate,
-              storageClass: bucket.storageClass,
-              readBack: bucket.readBack,
-            },
-            null,
-            2,
-          )}\n`,
+          content: fileOf("bucket", {
+            deployment,
+            repository,
+            snapshot,
+            state,
+            endpoint: bucket.endpoint,
+            region: bucket.region,
+            bucket: bucket.name,
+            prefix: bucket.prefix,
+            pathStyle: bucket.pathStyle,
+            // Null: the machine's role.
+            credentials: bucket.writer === undefined ? null : `${settings}/credentials`,
+            mode: bucket.mode === "compliance" ? "COMPLIANCE" : "GOVERNANCE",
+            keepDays: bucket.keepDays,
+            lockDays: bucket.lockDays,
+            lockWait: LOCK_WAIT,
+            leastInterval: bucket.leastIntervalMinutes * 60,
+            maxAge: bucket.maxAgeHours,
+            uploadRate: bucket.uploadRate,
+            storageClass: bucket.storageClass,
+            readBack: bucket.readBack,
+          }),
         },
         inside,
       ),
@@ -208,13 +180,14 @@ export class BucketCopy extends pulumi.ComponentResource {
         machine,
         bucket: bucket.name,
         programs,
+        program: serverNames(deployment, args.dataDirectory).package,
         settings: `${settings}/bucket.json`,
         mode: bucket.mode.toUpperCase(),
         days: bucket.lockDays,
       },
       { ...child, dependsOn: triggers },
     );
-    this.registerOutputs({});
+    this.registerOutputs({ bucket: bucket.name, prefix: bucket.prefix, timer: units.copyTimer });
   }
 }
 

@@ -1,42 +1,32 @@
 import * as pulumi from "@pulumi/pulumi";
-import { missedAfter } from "../config-formats";
+import type { BackupSettings, Settings } from "../config";
+import { missedAfter } from "../config/calendar";
+import { fileOf } from "../contract";
 import * as host from "../provider";
 import type { Machine } from "../provider/connection";
-import { type Programs, type ProgramsArgs, programs } from "./archive-client";
 import { searchPath } from "./borg";
 import type { BorgRepository } from "./borg-repository";
 import { makeFirstBackup } from "./first-backup";
 import { renderHostFile } from "./host-files";
-import { chtNames, serverNames } from "./names";
+import { chtNames } from "./names";
+import { type Programs, type ProgramsArgs, programs } from "./programs";
 
 export interface ChtBackupArgs extends Omit<ProgramsArgs, "rename"> {
+  /** Where the CHT is on its machine. */
+  cht: Settings["cht"];
+  /** When and how backups are made. */
+  settings: BackupSettings;
   /** Where backups go. */
   repository: BorgRepository;
   /** Directory on the server that holds the repositories of all deployments. */
   dataDirectory: string;
-  /** The directory that holds `compose/` and `upgrade-service/`. */
-  home: string;
-  /** Name of the CHT's project in Docker Compose. */
-  composeProject: string;
-  /** CouchDB's data directories; none: what `upgrade-service/.env` names. */
-  couchdbData: string[];
-  /** A calendar expression of systemd.time(7). */
-  schedule: string;
-  /** A time span of systemd.time(7). */
-  randomDelay: string;
-  /** As borg's `--compression` takes it. */
-  compression: string;
-  /** As borg's `--chunker-params` takes it. */
-  chunker: string;
-  /** KiB a second; 0 is no limit. */
-  uploadRate: number;
   /** The machine's connection, where the first backup is to be made at once. Default: the schedule starts it. */
   firstBackup?: Machine;
 }
 
 /**
- * The nightly backup of a CHT deployment: borgmatic in a Python environment of its own, a script that collects
- * what lives in Docker, a timer, and a unit that raises the alarm when a backup fails.
+ * The backup of a CHT deployment: the programs in a Python environment of their own, what they are to back up and
+ * how, a timer, and a unit that raises the alarm when a backup fails.
  */
 export class ChtBackup extends pulumi.ComponentResource {
   readonly programs: Programs;
@@ -50,38 +40,29 @@ export class ChtBackup extends pulumi.ComponentResource {
     const child = { parent: this, dependsOn: repository.foundations };
 
     this.programs = programs(args, child);
-    const { environment, scripts, alerts } = this.programs;
+    const { environment, package: packageTree, alerts } = this.programs;
 
     const settingsFile = new host.File(
       "backup-settings",
       {
         machine,
         path: `${settings}/settings.json`,
-        content: `${JSON.stringify(
-          {
-            deployment,
-            chtHome: args.home,
-            composeProject: args.composeProject,
-            couchdbData: args.couchdbData,
-            repository: repository.location,
-          },
-          null,
-          2,
-        )}\n`,
-      },
-      child,
-    );
-    const borgmatic = new host.File(
-      "borgmatic-configuration",
-      {
-        machine,
-        path: `${settings}/borgmatic.yaml`,
-        content: renderHostFile("cht/borgmatic.yaml", {
-          DEPLOYMENT,
-          REPOSITORY_PATH: serverNames(deployment, args.dataDirectory).repository,
-          COMPRESSION: args.compression,
-          CHUNKER: args.chunker,
-          UPLOAD_RATE: args.uploadRate,
+        content: fileOf("backup", {
+          deployment,
+          chtHome: args.cht.home,
+          composeProject: args.cht.composeProject,
+          couchdbData: args.cht.couchdbData,
+          // `offsite` is an alias in ssh_config: the server may move without borg taking it for another repository.
+          repository: repository.location,
+          compression: args.settings.compression,
+          // Another chunker makes the next backup store everything once more.
+          chunker: args.settings.chunker,
+          // KiB a second; 0 is without limit.
+          uploadRate: args.settings.uploadRate,
+          // Seconds. A copy or a drill may hold the repository for a while.
+          lockWait: 600,
+          // Seconds. An upload that breaks off loses at most this much.
+          checkpointInterval: 300,
         }),
       },
       child,
@@ -90,7 +71,7 @@ export class ChtBackup extends pulumi.ComponentResource {
     const failure = new host.Unit(
       "failure-alert-service",
       { machine, unit: failedService, content: renderHostFile("cht/cht-backup-failed.service", { DEPLOYMENT }) },
-      { ...child, dependsOn: [environment, alerts, settingsFile, ...scripts] },
+      { ...child, dependsOn: [environment, alerts, settingsFile, packageTree] },
     );
     const backup = new host.Unit(
       "nightly-backup-service",
@@ -102,7 +83,7 @@ export class ChtBackup extends pulumi.ComponentResource {
           SEARCH_PATH: searchPath(chtNames(deployment).programs),
         }),
       },
-      { ...child, dependsOn: [repository, environment, settingsFile, borgmatic, failure, ...scripts] },
+      { ...child, dependsOn: [repository, environment, settingsFile, failure, packageTree] },
     );
     const clock = new host.Unit(
       "nightly-backup-timer",
@@ -111,9 +92,9 @@ export class ChtBackup extends pulumi.ComponentResource {
         unit: timer,
         content: renderHostFile("cht/cht-backup.timer", {
           DEPLOYMENT,
-          SCHEDULE: args.schedule,
-          RANDOM_DELAY: args.randomDelay,
-          MISSED_AFTER: missedAfter(args.schedule, args.randomDelay),
+          SCHEDULE: args.settings.schedule,
+          RANDOM_DELAY: args.settings.randomDelay,
+          MISSED_AFTER: missedAfter(args.settings.schedule, args.settings.randomDelay),
         }),
         enabled: true,
         active: true,
@@ -124,6 +105,6 @@ export class ChtBackup extends pulumi.ComponentResource {
     if (args.firstBackup !== undefined) {
       makeFirstBackup(args.firstBackup, deployment, repository.repositoryId, { parent: this, dependsOn: clock });
     }
-    this.registerOutputs({});
+    this.registerOutputs({ service, timer });
   }
 }

@@ -1,6 +1,6 @@
 import * as pulumi from "@pulumi/pulumi";
 import { type Machine, sshCommandLine } from "../provider/connection";
-import { connectionOptions } from "../provider/ssh";
+import { connectionOptions } from "../provider/ssh-options";
 
 /**
  * Where the Docker plugin finds a machine's engine. It starts the system's ssh with these options, then `-l`, `-p` and

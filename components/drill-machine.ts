@@ -1,15 +1,9 @@
 import * as pulumi from "@pulumi/pulumi";
 import * as host from "../provider";
-import {
-  foundations,
-  type Programs,
-  type ProgramsArgs,
-  programs,
-  type WayArgs,
-  wayToRepository,
-} from "./archive-client";
+import { foundations, type Programs, type ProgramsArgs, programs } from "./programs";
+import { type SshAccessArgs, sshAccess } from "./ssh-access";
 
-export interface DrillMachineArgs extends Omit<WayArgs & ProgramsArgs, "rename"> {
+export interface DrillMachineArgs extends Omit<SshAccessArgs & ProgramsArgs, "rename"> {
   /** Whether drills ask the server at all: without, the machine gets no key for it. */
   fromServer: boolean;
   /** Who logs in for the Docker plugin; undefined: it isn't used. */
@@ -39,7 +33,7 @@ export class DrillMachine extends pulumi.ComponentResource {
     const child = { parent: this };
 
     const { borg, directory } = foundations({ ...args, rename }, child);
-    this.publicKeys = args.fromServer ? [wayToRepository({ ...args, rename }, directory, child).key.publicKey] : [];
+    this.publicKeys = args.fromServer ? [sshAccess({ ...args, rename }, directory, child).key.publicKey] : [];
     // The distribution's, where there is none: Debian has the client in a package of its own, Ubuntu hasn't, and each has
     // Compose under another name than docker.com.
     const engine = new host.Packages(

@@ -1,6 +1,6 @@
 import type * as pulumi from "@pulumi/pulumi";
 import type { Machine } from "../provider/connection";
-import { listCommand } from "./borg";
+import { borgByHand } from "./borg";
 import { chtNames } from "./names";
 import { runRemotely } from "./remote-script";
 
@@ -23,7 +23,7 @@ export function makeFirstBackup(
       order: {
         name: "cht",
         machine,
-        words: [names.service, "1200", `${names.state}/last-backup.json`, `${listCommand(names)} --json`],
+        words: [names.service, "1200", `${names.state}/last-backup.json`, `${borgByHand(names.package)} list --json`],
       },
       script: "cht/first_backup.sh",
       once: repositoryId,

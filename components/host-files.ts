@@ -2,13 +2,16 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 
+/** Absolute path of a file or folder in `hosts/`, on this computer. */
+export const hostFile = (name: string): string => join(__dirname, "..", "hosts", name);
+
 /**
  * Text of a file in `hosts/`.
  *
- * @param name path inside `hosts/`, for instance `cht/borgmatic.yaml`
+ * @param name path inside `hosts/`, for instance `cht/ssh_config`
  */
 export function readHostFile(name: string): string {
-  return readFileSync(join(__dirname, "..", "hosts", name), "utf8");
+  return readFileSync(hostFile(name), "utf8");
 }
 
 /**

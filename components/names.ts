@@ -3,8 +3,10 @@
 export interface ChtNames {
   /** Settings, keys and the passphrase; nobody but root reads it. */
   settings: string;
-  /** Programs: `bin/` for the scripts, `venv/` for the Python environment. */
+  /** `chtbackup/`, and `venv/` for the Python environment. */
   programs: string;
+  /** The package of programs: `python3 /opt/cht-backup/moh/chtbackup PROGRAM`. */
+  package: string;
   /** What the last backup said of itself, and borg's own files in `borg/`. */
   state: string;
   service: string;
@@ -13,6 +15,9 @@ export interface ChtNames {
   /** Delivers the alerts in `alerts/` of the state, which couldn't be delivered at once. */
   alertLaterService: string;
   alertLaterPath: string;
+  /** Looks every hour whether all is well. */
+  watchService: string;
+  watchTimer: string;
 }
 
 /** Names on the machine that runs the CHT, and on another one that works with its archives. */
@@ -20,12 +25,15 @@ export function chtNames(deployment: string): ChtNames {
   return {
     settings: `/etc/cht-backup/${deployment}`,
     programs: `/opt/cht-backup/${deployment}`,
+    package: `/opt/cht-backup/${deployment}/chtbackup`,
     state: `/var/lib/cht-backup/${deployment}`,
     service: `cht-backup-${deployment}.service`,
     timer: `cht-backup-${deployment}.timer`,
     failedService: `cht-backup-${deployment}-failed.service`,
     alertLaterService: `cht-alert-later-${deployment}.service`,
     alertLaterPath: `cht-alert-later-${deployment}.path`,
+    watchService: `cht-watch-${deployment}.service`,
+    watchTimer: `cht-watch-${deployment}.timer`,
   };
 }
 
@@ -59,6 +67,32 @@ export function drillNames(deployment: string): DrillNames {
   };
 }
 
+export interface RetentionNames {
+  service: string;
+  timer: string;
+  failedService: string;
+  /** What it is to do, and its way in, on the machine that drills. */
+  settings: string;
+  /** The account on the server that may start it, and nothing else. */
+  user: string;
+  /** That account's home. */
+  home: string;
+}
+
+/** Names for retention on a schedule. */
+export function retentionNames(deployment: string): RetentionNames {
+  const retention = `cht-retention-${deployment}`;
+  return {
+    service: `${retention}.service`,
+    timer: `${retention}.timer`,
+    failedService: `${retention}-failed.service`,
+    settings: `${chtNames(deployment).settings}/retention.json`,
+    // A name of an account has 32 characters at most (useradd(8)).
+    user: `cht-prune-${deployment}`,
+    home: `/var/lib/cht-prune/${deployment}`,
+  };
+}
+
 export interface ServerNames {
   /** The account that receives the backups. */
   user: string;
@@ -66,12 +100,16 @@ export interface ServerNames {
   home: string;
   /** The borg repository. */
   repository: string;
+  /** Programs for a recovery by the kit on paper, each named by its SHA-256; root's, for everybody to read. */
+  recovery: string;
   /** Disk space held back. */
   reserve: string;
   /** Where the copy to the bucket links the repository's files. */
   snapshot: string;
-  /** What root does: `guard.py`, `seal.py`, `audit.py`, and for all alarms of the server `alert.py` and `venv/`. */
+  /** `chtbackup/`; for alarms `venv/`; where one was built, borg. */
   programs: string;
+  /** The package of programs: `python3 /opt/cht-backup-server/moh/chtbackup PROGRAM`. */
+  package: string;
   /** `repository.json`, and whom alarms go to. */
   settings: string;
   /** Root's own: the ledger of archives, what the audit found, a copy of the repository's `config`, undelivered alerts. */
@@ -85,6 +123,9 @@ export interface ServerNames {
   /** Delivers the alerts in `alerts/` of the state, which couldn't be delivered at once. */
   alertLaterService: string;
   alertLaterPath: string;
+  /** Looks every hour whether all is well. The others of this name belong to a drill here. */
+  watchService: string;
+  watchTimer: string;
 }
 
 /**
@@ -98,9 +139,11 @@ export function serverNames(deployment: string, dataDirectory: string): ServerNa
     user: `cht-backup-${deployment}`,
     home,
     repository: `${home}/repository`,
+    recovery: `${home}/recovery`,
     reserve: `${home}/reserve`,
     snapshot: `${home}/snapshot`,
     programs: `/opt/cht-backup-server/${deployment}`,
+    package: `/opt/cht-backup-server/${deployment}/chtbackup`,
     settings: `/etc/cht-backup-server/${deployment}`,
     state: `/var/lib/cht-backup-server/${deployment}`,
     sealService: `cht-repository-seal-${deployment}.service`,
@@ -111,13 +154,15 @@ export function serverNames(deployment: string, dataDirectory: string): ServerNa
     failedService: `cht-repository-failed-${deployment}.service`,
     alertLaterService: `cht-repository-alert-later-${deployment}.service`,
     alertLaterPath: `cht-repository-alert-later-${deployment}.path`,
+    watchService: `cht-repository-watch-${deployment}.service`,
+    watchTimer: `cht-repository-watch-${deployment}.timer`,
   };
 }
 
 export interface BucketNames {
   /** Settings (`bucket.json`) and the bucket's credentials. */
   settings: string;
-  /** Programs: `bin/` for the scripts, `venv/` for the Python environment. */
+  /** `venv/`, the Python environment. */
   programs: string;
   /** What the last copy and the last check said, and what is known of the bucket. */
   state: string;
@@ -144,11 +189,4 @@ export function bucketNames(deployment: string): BucketNames {
     checkTimer: `${check}.timer`,
     failedService: `cht-bucket-failed-${deployment}.service`,
   };
-}
-
-/** The only command that the key of the CHT machine may run on the server: the guard before borg's own server. */
-export function serveCommand(deployment: string): string {
-  // Neither depends on where the data is.
-  const { programs, settings } = serverNames(deployment, "");
-  return `/usr/bin/python3 -I ${programs}/guard.py ${settings}/repository.json`;
 }

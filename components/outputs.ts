@@ -2,7 +2,7 @@
 import * as pulumi from "@pulumi/pulumi";
 import type { StackBucket } from "../config";
 import { type Machine, sshCommandLine } from "../provider/connection";
-import { listCommand } from "./borg";
+import { borgByHand } from "./borg";
 import { bucketNames, chtNames, serverNames } from "./names";
 
 /** The three commands to know, ready to paste. */
@@ -11,7 +11,7 @@ export function commandsToKnow(deployment: string, cht: Machine): Record<string,
   return {
     backUpNow: sshCommandLine(cht, `systemctl start ${names.service}`),
     lastRun: sshCommandLine(cht, `journalctl --unit ${names.service} --lines 50`),
-    listArchives: sshCommandLine(cht, listCommand(names)),
+    listArchives: sshCommandLine(cht, `${borgByHand(names.package)} list`),
   };
 }
 
@@ -53,7 +53,7 @@ export function keptByDestroy(
             (bucket.aws === undefined
               ? ""
               : "; the recovery kit's key still reads it, and cht-backup:bucket.aws.adopt takes it again"),
-          copies: `server: ${bucketNames(deployment).state}, reports of copies; rclone`,
+          copies: `server: ${bucketNames(deployment).state}, reports of copies; python3-venv`,
         }),
   };
 }

@@ -1,10 +1,9 @@
-/** Whether the recovery kit on paper still opens the archives, and the reminder to make a new one. */
+/** Whether the recovery kit on paper still opens the archives. Pure; it loads nothing of Pulumi's. */
 import { createHash } from "node:crypto";
-import * as pulumi from "@pulumi/pulumi";
-import { type Made, type StackBucket, type StackSettings, withMade } from "../config";
+import type { StackBucket, StackSettings } from "../config";
 import { serverNames } from "./names";
 
-type Place = Pick<StackSettings, "deployment" | "server" | "cht" | "machines"> & {
+export type Place = Pick<StackSettings, "deployment" | "server" | "cht" | "machines"> & {
   bucket: Pick<StackBucket, "name" | "region" | "endpoint" | "pathStyle" | "prefix" | "reader"> | undefined;
 };
 
@@ -26,30 +25,20 @@ export function kitDigest({ deployment, server, bucket, cht, machines }: Place, 
 }
 
 /**
- * The reminder that a kit is due, in one line; undefined while the last one holds.
+ * Why a kit is due; undefined while the last one holds.
  * @param made `cht-backup:recoveryKit`
  */
-export function kitReminder(made: string | undefined, digest: string, stack: string): string | undefined {
-  const command = `npm run recovery-kit -- --stack ${stack}`;
+export function kitTrouble(made: string | undefined, digest: string): string | undefined {
   const [date, known] = made?.split(" ") ?? [];
   if (known === digest) return undefined;
   return date === undefined
-    ? `no recovery kit has been made: when this stack is lost, no archive can be read. Make one: ${command}`
-    : `the recovery kit of ${date} is out of date: the repository's key, the place of the server, the bucket or the CHT has changed, or the page itself. Make a new one, and destroy the old: ${command}`;
+    ? "no recovery kit has been made: when this stack is lost, no archive can be read"
+    : `the recovery kit of ${date} is out of date: the repository's key, the place of the server, the bucket or the CHT has changed, or the page itself`;
 }
 
-/** Reminds in `up`, once what a kit must agree with is known. */
-export function remindOfRecoveryKit(
-  settings: Place & Pick<StackSettings, "recoveryKit">,
-  key: pulumi.Output<string>,
-  hostKey: pulumi.Output<string>,
-  made: { [K in keyof Made]: pulumi.Input<Made[K]> },
-): void {
-  // A preview would say the same a second time.
-  if (pulumi.runtime.isDryRun()) return;
-  pulumi.all([key, hostKey, pulumi.output(made)]).apply(async ([knownKey, knownHostKey, knownMade]) => {
-    const digest = kitDigest(withMade(settings, knownMade), knownKey, knownHostKey);
-    const reminder = kitReminder(settings.recoveryKit, digest, pulumi.getStack());
-    if (reminder !== undefined) await pulumi.log.warn(reminder);
-  });
+/** The reminder of it, in one line. */
+export function kitReminder(made: string | undefined, digest: string, stack: string): string | undefined {
+  const trouble = kitTrouble(made, digest);
+  const what = made === undefined ? "Make one" : "Make a new one, and destroy the old";
+  return trouble && `${trouble}. ${what}: npm run recovery-kit -- --stack ${stack}`;
 }

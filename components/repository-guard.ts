@@ -1,8 +1,12 @@
 import * as pulumi from "@pulumi/pulumi";
+import type { Settings } from "../config";
+import { fileOf } from "../contract";
 import * as host from "../provider";
-import { alertAddresses, deliverAlertsLater } from "./archive-client";
+import { alertAddresses, deliverAlertsLater } from "./alerts";
 import { readHostFile, renderHostFile } from "./host-files";
 import { serverNames } from "./names";
+import { programTree } from "./programs";
+import { recoverProgram } from "./recover-program";
 
 export interface RepositoryGuardArgs {
   /** Name of the server in `host:machines`. */
@@ -11,37 +15,22 @@ export interface RepositoryGuardArgs {
   /** Directory that holds the repositories of all deployments. */
   dataDirectory: string;
   /** What a client may do at most: `cht-backup:server.limits`. */
-  limits: ClientLimits;
+  limits: Settings["server"]["limits"];
   /** Addresses of apprise, a secret. */
   alerts: pulumi.Output<string[]>;
   /** What has to be there before: borg, the account, the repository's directory. */
   before: pulumi.Resource[];
 }
 
-export interface ClientLimits {
-  /** Transactions within a day. */
-  commitsPerDay: number;
-  /** How long a session may last. */
-  sessionDays: number;
-  /** How long a session may say nothing. */
-  idleHours: number;
+/** The only command that the key of the CHT machine may run on the server: the guard before borg's own server. */
+export function serveCommand(deployment: string): string {
+  // Neither depends on where the data is.
+  const names = serverNames(deployment, "");
+  return `/usr/bin/python3 -I ${names.package} guard ${names.settings}/repository.json`;
 }
 
 /** How long a client that wants to write waits until the last backup is sealed, in seconds. It takes a moment. */
 const SEAL_WAIT = 60;
-
-/** The programs, files of `hosts/`. */
-const programFiles = [
-  "server/guard.py",
-  "server/seal.py",
-  "server/audit.py",
-  "server/segment_log.py",
-  "server/retention.py",
-  "server/keeping.py",
-  "cht/alert.py",
-  "cht/alert_queue.py",
-  "cht/plain.py",
-];
 
 /**
  * What keeps archives from a client that speaks borg's protocol by hand: the guard, which stands before borg; seals, which
@@ -59,20 +48,11 @@ export class RepositoryGuard extends pulumi.ComponentResource {
     const directory = new host.Directory("server-settings-directory", { machine, path: settings }, child);
     const programDirectory = new host.Directory("server-program-directory", { machine, path: programs }, child);
     const inside = { ...child, dependsOn: directory };
-    const files = programFiles.map((file) => {
-      const script = file.slice(file.indexOf("/") + 1);
-      const path = `${programs}/${script}`;
-      return new host.File(
-        `server-${script.replace(".py", "").replaceAll("_", "-")}`,
-        {
-          machine,
-          path,
-          content: readHostFile(file),
-          // A borg that the guard doesn't know would be told first by a backup that fails.
-          ...(script === "guard.py" && { validate: `/usr/bin/python3 -I ${path} --check` }),
-        },
-        { ...child, dependsOn: [...args.before, programDirectory] },
-      );
+    const packageTree = programTree("server-programs", machine, units.package, {
+      ...child,
+      dependsOn: [...args.before, programDirectory],
+      // A borg that the guard doesn't know would be told first by a backup that fails.
+      validate: `/usr/bin/python3 -I -B ${units.package} guard --check`,
     });
     const environment = new host.PythonEnvironment(
       "server-alert-environment",
@@ -84,21 +64,17 @@ export class RepositoryGuard extends pulumi.ComponentResource {
       {
         machine,
         path: `${settings}/repository.json`,
-        content: `${JSON.stringify(
-          {
-            deployment,
-            user,
-            repository,
-            state,
-            spool: `${state}/spool`,
-            nonce: `${state}/nonce`,
-            sealer: 0,
-            sealWait: SEAL_WAIT,
-            ...args.limits,
-          },
-          null,
-          2,
-        )}\n`,
+        content: fileOf("repository", {
+          deployment,
+          user,
+          repository,
+          state,
+          spool: `${state}/spool`,
+          nonce: `${state}/nonce`,
+          sealer: 0,
+          sealWait: SEAL_WAIT,
+          ...args.limits,
+        }),
       },
       inside,
     );
@@ -111,7 +87,7 @@ export class RepositoryGuard extends pulumi.ComponentResource {
         unit: units.failedService,
         content: renderHostFile("server/cht-repository-failed.service", { DEPLOYMENT }),
       },
-      { ...child, dependsOn: [environment, alerts, ...files] },
+      { ...child, dependsOn: [environment, alerts, packageTree] },
     );
     deliverAlertsLater(
       (part) => `repository-alert-later-${part}`,
@@ -121,7 +97,7 @@ export class RepositoryGuard extends pulumi.ComponentResource {
         [units.alertLaterPath]: "server/cht-repository-alert-later.path",
       },
       deployment,
-      { ...child, dependsOn: [environment, alerts, ...files] },
+      { ...child, dependsOn: [environment, alerts, packageTree] },
     );
     const seal = new host.Unit(
       "repository-seal-service",
@@ -169,12 +145,19 @@ export class RepositoryGuard extends pulumi.ComponentResource {
       },
       { ...child, dependsOn: seal },
     );
-    // It also tells, before anything is stored, where a file system can't keep what is root's from others.
+    // It also tells, before anything is stored, where a file system can't keep what is root's from others, and keeps the
+    // program for a recovery beside the repository.
     new host.RepositorySeal(
       "repository-seal",
-      { machine, program: `${programs}/seal.py`, settings: `${settings}/repository.json`, path: repository },
+      {
+        machine,
+        program: units.package,
+        settings: `${settings}/repository.json`,
+        path: repository,
+        recover: recoverProgram().sha256,
+      },
       { ...child, dependsOn: sealPath, retainOnDelete: true },
     );
-    this.registerOutputs({});
+    this.registerOutputs({ command: serveCommand(deployment) });
   }
 }

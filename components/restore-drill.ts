@@ -1,16 +1,19 @@
 import * as pulumi from "@pulumi/pulumi";
 import type { AccessKey, Drill, StackBucket } from "../config";
-import { missedAfter } from "../config-formats";
+import { missedAfter } from "../config/calendar";
+import { fileOf } from "../contract";
 import * as host from "../provider";
-import { bucketCredentials, type Programs, scriptFile } from "./archive-client";
 import { searchPath } from "./borg";
 import type { BorgRepository } from "./borg-repository";
+import { bucketCredentials } from "./bucket-credentials";
 import type { DrillMachine } from "./drill-machine";
 import { readHostFile, renderHostFile } from "./host-files";
 import { chtNames, drillNames } from "./names";
+import type { Programs } from "./programs";
 
-export interface RestoreDrillArgs extends Omit<Drill, "server"> {
+export interface RestoreDrillArgs {
   deployment: string;
+  settings: Drill;
   /** Whose archives are restored. */
   repository: BorgRepository;
   /** The machine where it isn't the CHT machine. */
@@ -41,44 +44,34 @@ export const oldestCopy = (maxAgeHours: number) => maxAgeHours + 24;
 export class RestoreDrill extends pulumi.ComponentResource {
   constructor(name: string, args: RestoreDrillArgs, opts?: pulumi.ComponentResourceOptions) {
     super("cht-backup:index:RestoreDrill", name, {}, opts);
-    const { machine, deployment, repository, other, scratch, bucket } = args;
+    const { deployment, repository, other, bucket } = args;
+    // The drill's program reads the rest as it is: a new setting of its own needs no word here.
+    const { machine, from, schedule, randomDelay, docker, couchdbImage, server, ...read } = args.settings;
+    const { scratch } = read;
     const { settings, programs, state } = chtNames(deployment);
     const names = drillNames(deployment);
     const DEPLOYMENT = deployment;
     const child = { parent: this };
-    if (args.from !== "server" && bucket === undefined) {
-      throw new pulumi.RunError(`cht-backup:drill.from is ${args.from}, and there is no key for reading the bucket`);
+    if (from !== "server" && bucket === undefined) {
+      throw new pulumi.RunError(`cht-backup:drill.from is ${from}, and there is no key for reading the bucket`);
     }
     const inside = { ...child, dependsOn: other?.directory ?? repository.foundations };
     const needed: pulumi.Input<pulumi.Resource>[] = [
       args.programs.environment,
       args.programs.alerts,
-      ...args.programs.scripts,
+      args.programs.package,
     ];
 
-    const scripts = {
-      restore: ["confined", "couch_server", "restore", "verify"],
-      drill: ["compose_text", "drill", "ledger", "reading", "reports"],
-    };
-    for (const [folder, files] of Object.entries(scripts)) {
-      for (const file of files) needed.push(this.script(file.replace("_", "-"), `${folder}/${file}.py`, args));
-    }
     const drillSettings = {
       deployment,
       repository: repository.location,
-      scratch,
-      scratchGibibytes: args.scratchGibibytes,
-      keep: args.keep,
-      overdueAfterDays: args.overdueAfterDays,
+      ...read,
       network: names.network,
-      image: args.couchdbImage ?? null,
+      image: couchdbImage ?? null,
       // Elsewhere than on the CHT machine an archive doesn't choose what is fetched and run.
-      pull: machine === "cht" || args.couchdbImage !== undefined,
-      memoryMebibytes: args.memoryMebibytes,
-      cpus: args.cpus,
+      pull: machine === "cht" || couchdbImage !== undefined,
     };
-    const lines = (value: object) => `${JSON.stringify(value, null, 2)}\n`;
-    let content: pulumi.Input<string> = lines(drillSettings);
+    let content: pulumi.Input<string> = fileOf("drill", drillSettings);
     if (bucket !== undefined) {
       const { place } = bucket;
       const [credentials, environment] = [`${settings}/bucket-credentials`, `${programs}/bucket-venv`];
@@ -94,15 +87,8 @@ export class RestoreDrill extends pulumi.ComponentResource {
         python: `${environment}/bin/python`,
       });
       content = repository.repositoryId.apply((id) =>
-        lines({ ...drillSettings, from: args.from, bucket: settingsOf(id) }),
+        fileOf("drill", { ...drillSettings, from, bucket: settingsOf(id) }),
       );
-      for (const [script, file] of Object.entries({
-        bucket: "server/bucket.py",
-        "bucket-fetch": "restore/bucket_fetch.py",
-        "bucket-source": "drill/bucket_source.py",
-      })) {
-        needed.push(this.script(script, file, args));
-      }
       needed.push(
         new host.PythonEnvironment(
           `drill-${machine}-bucket-environment`,
@@ -132,10 +118,10 @@ export class RestoreDrill extends pulumi.ComponentResource {
         ),
       );
     }
-    if (args.docker !== undefined) {
+    if (docker !== undefined) {
       // Loaded here and not above: it takes time, which a stack that doesn't use it would pay at every preview.
       const { keepDocker }: typeof import("./drill-docker") = require("./drill-docker");
-      needed.push(...keepDocker(machine, args.docker, names.network, args.couchdbImage, other?.engine, child));
+      needed.push(...keepDocker(machine, docker, names.network, couchdbImage, other?.engine, child));
     }
 
     const failure = new host.Unit(
@@ -174,9 +160,9 @@ export class RestoreDrill extends pulumi.ComponentResource {
         unit: names.timer,
         content: renderHostFile("drill/cht-drill.timer", {
           DEPLOYMENT,
-          SCHEDULE: args.schedule,
-          RANDOM_DELAY: args.randomDelay,
-          MISSED_AFTER: missedAfter(args.schedule, args.randomDelay),
+          SCHEDULE: schedule,
+          RANDOM_DELAY: randomDelay,
+          MISSED_AFTER: missedAfter(schedule, randomDelay),
         }),
         enabled: true,
         active: true,
@@ -208,10 +194,6 @@ export class RestoreDrill extends pulumi.ComponentResource {
       },
       { ...child, dependsOn: overdue },
     );
-    this.registerOutputs({});
-  }
-
-  private script(name: string, file: string, args: RestoreDrillArgs): pulumi.Resource {
-    return scriptFile(`script-${name}`, file, args, { parent: this, dependsOn: args.programs.directory });
+    this.registerOutputs({ machine, timer: names.timer, reports: names.reports });
   }
 }

@@ -267,8 +267,12 @@ export async function ensureImages(progress: Progress, logged: Logged): Promise<
     if (await pull(couchdbImage, officialCouchdb, logged)) {
       return ensureCouchdb(officialCouchdb, progress, logged);
     }
-    const program = (name: string) => ({ [name]: readFileSync(join(project, "hosts", "cht", name)) });
-    const reader = { ...program("couch_files.py"), ...program("plain.py") };
+    // What reads CouchDB's files in the product reads them here.
+    const reading = ["__init__", "files", "scan", "snappy", "term"].map((name) => `couchdb/${name}`);
+    const modules = ["__init__", "base/__init__", "base/text", ...reading];
+    const reader = Object.fromEntries(
+      modules.map((name) => [`chtbackup/${name}.py`, readFileSync(join(project, "hosts", "chtbackup", `${name}.py`))]),
+    );
     return build("couchdb", baseImage, context("couchdb/stand-in", { ...reader, ...fromNetwork }));
   };
   const requirements = readFileSync(join(project, "test", "bucket", "requirements.txt"));

@@ -22,6 +22,8 @@ export function labSettings(
     "cht-backup:server": { address: nameOf("server") },
     // `npm run lab` starts the first backup itself: the plugin for one-shot commands can't be had everywhere.
     "cht-backup:firstBackup": false,
+    // None begins in the middle of what somebody tries.
+    "cht-backup:schedule": "*-*-* 02:00:00",
     // Nobody else's network has to be spared.
     "cht-backup:randomDelay": "0s",
     // The Docker plugin can't be had everywhere either: `npm run lab` makes the drill's network, and the CHT machine holds the image.

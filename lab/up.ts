@@ -26,7 +26,7 @@ a bucket in a third container, the stack "lab" deployed onto both by Pulumi, and
   --no-deploy   stop after the machines, the CHT and Pulumi.lab.yaml
   --help        this text
 
-Needs Linux with Node 20.19 or newer and OpenSSH's client. A Docker engine and the Pulumi CLI are used where they
+Needs Linux with Node 22.12 or newer and OpenSSH's client. A Docker engine and the Pulumi CLI are used where they
 are, else got (the engine as root on Debian and Ubuntu). \`npm run lab:down\` removes everything again.
 
 The environment may name what differs in a lab of its own beside another one:

@@ -6,7 +6,8 @@ import { command, exitCodes, optionsOf, Refused, remark } from "./main";
 import { parseDestination, type Remote, Remotes } from "./remote";
 import { bucketOf, throughBucket, throughCht, throughTemporaryKey, type Way } from "./repository";
 import { sourceOf } from "./restore";
-import { readDeployment } from "./stack";
+import { located, readWithoutServer, withServer } from "./stack";
+import { megabytes } from "./words";
 
 const help = `Usage: npm run archives -- --stack STACK [OPTIONS]
 
@@ -31,7 +32,7 @@ list: an archive that has gone is named.
 Exit codes: 0 listed; 1 listed, but archives are missing; 2 wrong option, or the repository can't be read (the reason is said); 130 after Ctrl-C.
 `;
 
-/** An archive as \`restore.py list\` describes it. */
+/** An archive as \`restore list\` describes it. */
 export interface Archive {
   name: string;
   /** When it was begun, UTC. */
@@ -70,13 +71,13 @@ export function table({ archives, more }: Archives): string {
     if (damaged !== undefined) return `${name}  DAMAGED: ${damaged}`;
     if (!finished) return `${name}  UNFINISHED: the backup was interrupted, it can't be restored`;
     if (byHand) {
-      const held = `${files} files, ${(size / 1e6).toFixed(1)} MB`;
+      const held = `${files} files, ${megabytes(size)}`;
       return `${name}  BY HAND: ${held}; without a manifest, so nothing proves that it is complete (docs/adopting.md)`;
     }
     const counts = Object.entries(documents);
     const total = counts.reduce((sum, [, count]) => sum + count, 0);
     return [
-      `${name}  ${files} files, ${(size / 1e6).toFixed(1)} MB, ${total} documents`,
+      `${name}  ${files} files, ${megabytes(size)}, ${total} documents`,
       `    ${counts.map(([database, count]) => `${database} ${count}`).join(", ")}`,
       ...problems.map((problem) => `    INCOMPLETE: ${problem}`),
     ];
@@ -108,11 +109,11 @@ async function archives(signal: AbortSignal): Promise<number> {
   if (from === "bucket" && options.via === undefined) {
     throw new Refused("--from bucket needs --via: the machine that the repository is fetched to, and restored on");
   }
-  const deployment = await readDeployment(stack);
+  const deployment = await readWithoutServer(stack);
   const bucket = from === "bucket" ? bucketOf(deployment.settings, stack) : undefined;
   const { machines } = deployment.settings;
   const list = async (remote: Remote, { programs, notes, python, request }: Way) => {
-    const words = [...python, "-B", `${programs}/bin/restore.py`, "list", notes];
+    const words = [...python, "-B", `${programs}/chtbackup`, "restore", "list", notes];
     const stdin = `${JSON.stringify({ ...request, last: Number(last) })}\n`;
     // What is fetched from a bucket takes its time, and says so; progress and remarks are for people at once.
     const onError = bucket && aside;
@@ -130,11 +131,11 @@ async function archives(signal: AbortSignal): Promise<number> {
       return [];
     }
     writeSeen(stack, seenNow(listing, seen));
-    const { programs, settings } = serverNames(deployment.settings.deployment, "");
-    const ledger = `exec python3 -B ${programs}/audit.py ledger ${settings}/repository.json`;
+    const names = serverNames(deployment.settings.deployment, "");
+    const ledger = `exec python3 -B ${names.package} audit ledger ${names.settings}/repository.json`;
     try {
       const entries = JSON.parse(
-        await remotes.connect("server", machines.server).script(ledger, [], { signal }),
+        await remotes.connect("server", located("server", machines.server)).script(ledger, [], { signal }),
       ) as Entry[];
       return missing(listing, entries, seen);
     } catch (error) {
@@ -147,18 +148,22 @@ async function archives(signal: AbortSignal): Promise<number> {
     let found: Archives & Listing;
     if (options.via === undefined || (options.via === "cht" && !bucket)) {
       const cht = remotes.connect("cht", machines.cht);
-      found = await throughCht(cht, deployment, signal, (way) => list(cht, way));
+      found = await throughCht(cht, withServer(deployment), signal, (way) => list(cht, way));
     } else {
       const { "identity-file": identityFile, "ssh-config": configFile } = options;
       const known = machines[options.via];
       const via = known
-        ? remotes.connect(options.via, known)
+        ? remotes.connect(options.via, located(options.via, known))
         : remotes.connect(options.via, parseDestination(options.via, { identityFile, configFile }), "--via");
       const course = { installDocker: false, dryRun: false, say: aside, signal, copyAsOf };
       found = bucket
         ? await throughBucket(via, bucket, deployment, course, (way) => list(via, way))
-        : await throughTemporaryKey(via, remotes.connect("server", machines.server), deployment, course, (way) =>
-            list(via, way),
+        : await throughTemporaryKey(
+            via,
+            remotes.connect("server", located("server", machines.server)),
+            withServer(deployment),
+            course,
+            (way) => list(via, way),
           );
     }
     const { repository, ids, ...archives } = found;

@@ -1,7 +1,8 @@
-/** Whether archives that were there are still there, by their ids: names prove nothing, as one can be given again. */
-import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
-import { homedir } from "node:os";
-import { join } from "node:path";
+/**
+ * What this computer has seen. Of archives, whether those that were there are still there, by their ids: names prove nothing,
+ * as one can be given again. Of copies in a bucket, what `retention` compares.
+ */
+import { readKept, writeKept } from "../toolchain/state-files";
 
 /** What the repository lists, with what interrupted backups have left. */
 export interface Listing {
@@ -11,7 +12,7 @@ export interface Listing {
   ids: Record<string, string>;
 }
 
-/** An archive in the server's ledger (`audit.py ledger`), which it makes from the repository's log, without the key. */
+/** An archive in the server's ledger (`audit ledger`), which it makes from the repository's log, without the key. */
 export interface Entry {
   id: string;
   /** When the server took it, UTC. */
@@ -58,23 +59,32 @@ export function forgotten(seen: Seen, removed: readonly string[]): Seen {
   return { ...seen, archives: Object.fromEntries(left) };
 }
 
-/** Where this computer keeps what it has seen (the XDG Base Directory Specification's place for state). */
-function fileOf(stack: string): string {
-  const state = process.env.XDG_STATE_HOME || join(homedir(), ".local", "state");
-  return join(state, "cht-backup", `archives-${stack}.json`);
+/** A whole copy in a bucket, as `bucket-retention` describes it and takes it back. */
+export interface SeenCopy {
+  /** `index/…` */
+  key: string;
+  version: string;
+  /** When the bucket received it, in seconds since 1970. */
+  at: number;
+  deployment: string;
+  /** borg's id of the repository. */
+  repository: string;
+  number: number;
 }
 
-export function readSeen(stack: string): Seen | undefined {
-  try {
-    return JSON.parse(readFileSync(fileOf(stack), "utf8")) as Seen;
-  } catch {
-    return undefined;
-  }
+/** What this computer has seen of a bucket. */
+export interface SeenCopies {
+  /** Which bucket, and where in it. */
+  place: string;
+  copies: SeenCopy[];
 }
 
-export function writeSeen(stack: string, seen: Seen): void {
-  const file = fileOf(stack);
-  mkdirSync(join(file, ".."), { recursive: true, mode: 0o700 });
-  writeFileSync(`${file}.new`, `${JSON.stringify(seen, null, 1)}\n`, { mode: 0o600 });
-  renameSync(`${file}.new`, file);
+export const readSeen = (stack: string) => readKept<Seen>("archives", stack);
+export const writeSeen = (stack: string, seen: Seen) => writeKept("archives", stack, seen);
+export const writeSeenCopies = (stack: string, seen: SeenCopies) => writeKept("copies", stack, seen);
+
+/** @returns the copies that were seen there; none of another bucket */
+export function readSeenCopies(stack: string, place: string): SeenCopy[] {
+  const seen = readKept<SeenCopies>("copies", stack);
+  return seen?.place === place ? seen.copies : [];
 }

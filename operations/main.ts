@@ -1,6 +1,6 @@
 /** What the operator's commands have in common. */
 import { type ParseArgsConfig, parseArgs } from "node:util";
-import { report } from "../toolchain/main";
+import { outliveReaders, report } from "../toolchain/main";
 import { plain } from "../toolchain/plain";
 import { Problem } from "../toolchain/progress";
 
@@ -49,8 +49,16 @@ export function optionsOf<T extends NonNullable<ParseArgsConfig["options"]>>(hel
   return { ...options, stack };
 }
 
-/** Runs a command and sets the process's exit code. Ctrl-C aborts `signal`, and the command tidies up. */
-export async function command(name: string, work: (signal: AbortSignal) => Promise<number>): Promise<void> {
+/**
+ * Runs a command and sets the process's exit code. Ctrl-C aborts `signal`, and the command tidies up.
+ * @param refused the exit code where the command was used wrongly, or can't begin
+ */
+export async function command(
+  name: string,
+  work: (signal: AbortSignal) => Promise<number>,
+  refused: number = exitCodes.refused,
+): Promise<void> {
+  outliveReaders();
   const stopped = new AbortController();
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
     process.on(signal, () => {
@@ -63,7 +71,7 @@ export async function command(name: string, work: (signal: AbortSignal) => Promi
   } catch (error) {
     // After Ctrl-C, what fails is what was stopped.
     if (!stopped.signal.aborted) report(name, error);
-    process.exitCode = exitCodes.refused;
+    process.exitCode = refused;
   }
   if (stopped.signal.aborted) process.exitCode = exitCodes.stopped;
 }

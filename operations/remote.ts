@@ -7,8 +7,8 @@ import { createInterface } from "node:readline";
 import { PassThrough } from "node:stream";
 import { type Machine, machineSchema } from "../provider/connection";
 import { AfterMark, newMark, remoteCommand } from "../provider/session";
-import { pinnedConnection } from "../provider/ssh";
 import { explainConnectionFailure, explainLogin, keysFor } from "../provider/ssh-failure";
+import { pinnedConnection } from "../provider/ssh-options";
 import { plain, plainLines } from "../toolchain/plain";
 import { Problem } from "../toolchain/progress";
 
@@ -34,6 +34,11 @@ export interface RemoteOptions {
   onError?: (line: string) => void;
   /** Ends the program in order. */
   signal?: AbortSignal;
+  /**
+   * For what only looks: seconds until the machine must have answered the connection, and until all must be over; what still
+   * runs is dropped then. Default: 15 for the connection, and whatever the program takes.
+   */
+  limits?: { connect: number; whole: number };
 }
 
 /**
@@ -55,7 +60,7 @@ export function parseDestination(text: string, more: { identityFile?: string; co
     const wrong = match === null ? "" : ` (its ${machine.error?.issues[0]?.path.join(".") || "form"})`;
     throw new Problem(`${text} is no SSH destination${wrong}: [user@]host[:port], for instance root@new.example.org`);
   }
-  return machine.data;
+  return { ...machine.data, address: given.address };
 }
 
 /** A machine that is reached over SSH. */
@@ -88,7 +93,18 @@ export class Remote {
     const command = remoteCommand(mark, this.machine.sudo, words);
     return new Promise((resolve, reject) => {
       // Out of the terminal's reach: Ctrl-C must leave the way open for tidying up.
-      const child = spawn("ssh", [...this.base, command], { stdio: ["pipe", "pipe", "pipe"], detached: true });
+      const { limits } = options;
+      // Of an option that is given twice ssh takes the first.
+      const connect = limits ? ["-o", `ConnectTimeout=${limits.connect}`] : [];
+      const words = [...connect, ...this.base, command];
+      const child = spawn("ssh", words, { stdio: ["pipe", "pipe", "pipe"], detached: true });
+      let late = false;
+      const drop = () => {
+        late = true;
+        // With a jump host's ssh, which would go on, and keep the outputs open.
+        if (child.pid !== undefined) process.kill(-child.pid, "SIGKILL");
+      };
+      const limit = limits && setTimeout(drop, limits.whole * 1000);
       const channels = { stdout: new AfterMark(mark), stderr: new AfterMark(mark) };
       const printed = { stdout: "", stderr: "" };
       for (const [stream, tell] of [
@@ -113,6 +129,7 @@ export class Remote {
       options.signal?.addEventListener("abort", stop, { once: true });
       if (options.signal?.aborted) stop();
       child.on("error", (error: NodeJS.ErrnoException) => {
+        clearTimeout(limit);
         reject(
           new Problem(
             error.code === "ENOENT" ? "OpenSSH's `ssh` isn't installed on this computer" : `ssh: ${error.message}`,
@@ -121,9 +138,17 @@ export class Remote {
       });
       child.on("close", (code) => {
         clearTimeout(killer);
+        clearTimeout(limit);
         options.signal?.removeEventListener("abort", stop);
         const { stdout, stderr } = channels;
-        if (!options.signal?.aborted && (!stdout.seen || code === 255 || code === null)) {
+        if (late) {
+          const { name, machine } = this;
+          reject(
+            new Problem(
+              `${name} (${machine.address}): it wasn't done within ${limits?.whole} s, and wasn't waited for`,
+            ),
+          );
+        } else if (!options.signal?.aborted && (!stdout.seen || code === 255 || code === null)) {
           reject(new Problem(this.explainEnd(stdout, stderr, code)));
         } else {
           resolve({ code: code ?? 255, ...printed, stderr: plainLines(printed.stderr) });

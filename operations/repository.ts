@@ -1,40 +1,26 @@
 /** A machine's way to the repository for as long as an operation takes: scripts and, where it has none, a key. */
 import { borgPackage, searchPath } from "../components/borg";
-import { readHostFile, renderHostFile } from "../components/host-files";
-import { chtNames, serveCommand, serverNames } from "../components/names";
+import { hostFile, readHostFile, renderHostFile } from "../components/host-files";
+import { chtNames, serverNames } from "../components/names";
+import { serveCommand } from "../components/repository-guard";
 import type { AccessKey, Bucket, Settings } from "../config";
 import { idOf } from "../provider/known-keys";
 import { packagesCall } from "../provider/packages";
 import { actionScript } from "../provider/shell";
 import { askForHostKeys, chooseHostKey } from "../provider/ssh-host-key";
+import { packed } from "../provider/tree";
 import { Problem } from "../toolchain/progress";
 import { Refused } from "./main";
 import type { Remote } from "./remote";
 import type { Deployment, Recovery } from "./stack";
 
-const scripts = [
-  "cht/backup.py",
-  "cht/compose.py",
-  "cht/compose_env.py",
-  "cht/couch_files.py",
-  "cht/manifest.py",
-  "cht/plain.py",
-  "cht/plan.py",
-  "restore/by_hand.py",
-  "restore/confined.py",
-  "restore/couch_server.py",
-  "restore/part.py",
-  "restore/restore.py",
-  "restore/verify.py",
-];
-const bucketScripts = ["server/bucket.py", "restore/bucket_fetch.py"];
 /** After this the temporary key lets nobody in, even where it could not be removed. It is looked at when a connection
  * begins, so an extraction may take longer. */
 const KEY_HOURS = 24;
 
-/** What `restore.py` has to be told besides what is wanted of it. */
+/** What `restore` has to be told besides what is wanted of it. */
 export interface Way {
-  /** Where its scripts are, in `bin/`. */
+  /** Where the package of programs is, `chtbackup/`. */
   programs: string;
   /** Where it keeps its notes. */
   notes: string;
@@ -55,16 +41,23 @@ interface Course {
   signal: AbortSignal;
 }
 
-/** A shell script that writes files, each 0600, below a directory. */
-export function writeFiles(directory: string, files: Record<string, string>): string {
+/**
+ * A shell script that writes files below a directory, and the package of programs; nobody else can read them.
+ *
+ * @param files texts by name
+ */
+export function writeFiles(directory: string, files: Record<string, string> = {}): string {
+  const decoded = (base64: string) => `printf %s ${base64} | base64 -d`;
   const lines = Object.entries(files).map(
-    ([name, text]) => `printf %s ${Buffer.from(text).toString("base64")} | base64 -d > '${directory}/${name}'`,
+    ([name, text]) => `${decoded(Buffer.from(text).toString("base64"))} > '${directory}/${name}'`,
   );
-  return ["set -eu; umask 077", `mkdir -p '${directory}/bin'`, ...lines, ""].join("\n");
-}
-
-function programs(names = scripts): Record<string, string> {
-  return Object.fromEntries(names.map((name) => [`bin/${name.split("/")[1]}`, readHostFile(name)]));
+  return [
+    "set -eu; umask 077",
+    `mkdir '${directory}/chtbackup'`,
+    `${decoded(packed(hostFile("chtbackup")))} | tar -xzf - -C '${directory}/chtbackup' --no-same-owner --no-same-permissions`,
+    ...lines,
+    "",
+  ].join("\n");
 }
 
 function request({ settings, passphrase }: Deployment, baseDirectory: string, sshConfig: string): Way["request"] {
@@ -94,7 +87,7 @@ export async function throughCht<T>(
   const names = chtNames(deployment.settings.deployment);
   const directory = (await cht.script("mktemp -d /run/cht-archives.XXXXXXXX", [], { signal })).trim();
   try {
-    await cht.script(writeFiles(directory, programs()), [], { signal });
+    await cht.script(writeFiles(directory), [], { signal });
     return await work({
       programs: directory,
       notes: directory,
@@ -157,7 +150,7 @@ export function bucketOf({ bucket }: Settings, stack: string): ReadableBucket {
 }
 
 /**
- * The line that `bucket_fetch.py` reads: the place and the key for reading, which copy, and the ids that the repository
+ * The line that `fetch` reads: the place and the key for reading, which copy, and the ids that the repository
  * may have (another one's copy would be forged, or of another deployment). Pure.
  * @param copyAsOf the newest copy finished by this time, UTC; undefined: the newest
  */
@@ -186,7 +179,7 @@ export function repositoryId(key: string): string {
 export async function throughBucket<T>(
   remote: Remote,
   bucket: ReadableBucket,
-  deployment: Deployment,
+  deployment: Deployment<Settings>,
   options: Course & { copyAsOf?: string | undefined; into?: string | undefined },
   work: (way: Way) => Promise<T>,
 ): Promise<T> {
@@ -195,7 +188,7 @@ export async function throughBucket<T>(
   try {
     directory = await runDirectory(remote, notes, options);
     const { python } = await prepare(remote, directory, notes, "bucket", options);
-    await remote.script(writeFiles(directory, programs([...scripts, ...bucketScripts])), [], {
+    await remote.script(writeFiles(directory), [], {
       signal: options.signal,
     });
     return await work({
@@ -249,13 +242,12 @@ export async function throughTemporaryKey<T>(
       SERVER_ADDRESS: settings.server.address,
       SERVER_PORT: settings.server.port,
       SERVER_USER: user,
+      // The same rules as on the CHT machine, with this machine's key.
+      KEY: `${directory}/ssh_key`,
+      KNOWN_HOSTS: `${directory}/known_hosts`,
     });
     const files = {
-      ...programs(),
-      // The same rules as on the CHT machine, with this machine's key.
-      ssh_config: config
-        .replaceAll(`${chtNames(settings.deployment).settings}/`, `${directory}/`)
-        .replace(/^#.*\n/gm, ""),
+      ssh_config: config.replace(/^#.*\n/gm, ""),
       known_hosts: `offsite ${hostKey}\n`,
     };
     await remote.script(writeFiles(directory, files), [], { signal });

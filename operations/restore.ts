@@ -3,9 +3,9 @@ import { normalize } from "node:path/posix";
 import { duration } from "../toolchain/progress";
 import { afterRestore } from "./left-behind";
 import { command, exitCodes, optionsOf, Refused, remark, say } from "./main";
-import { parseDestination, Remote } from "./remote";
+import { parseDestination, Remotes } from "./remote";
 import { bucketOf, hasOwnWay, notesOf, throughBucket, throughCht, throughTemporaryKey, type Way } from "./repository";
-import { readDeployment } from "./stack";
+import { located, readWithoutServer, withServer } from "./stack";
 
 const help = `Usage: npm run restore -- --stack STACK --from server|bucket --to DESTINATION [OPTIONS]
 
@@ -186,17 +186,15 @@ async function restore(signal: AbortSignal): Promise<number> {
     ...(options["repository-only"] ? { passphrase: "" } : {}),
   };
   const begin = Date.now();
-  const deployment = await readDeployment(stack);
+  const deployment = await readWithoutServer(stack);
   const bucket = source.from === "bucket" ? bucketOf(deployment.settings, stack) : undefined;
-  const { machines } = deployment.settings;
-  const known = machines[to];
-  const machine = known ?? parseDestination(to, { identityFile, configFile });
-  const destination = known ? new Remote(to, known) : new Remote(to, machine, "--to");
-  const server = new Remote("server", machines.server);
+  const known = deployment.settings.machines[to];
+  const machine = known ? located(to, known) : parseDestination(to, { identityFile, configFile });
+  const remotes = new Remotes();
+  const destination = remotes.connect(to, machine, known ? undefined : "--to");
   try {
     const work = async ({ programs, python, request }: Way) => {
-      const program = `${programs}/bin/${part === undefined ? "restore" : "part"}.py`;
-      const words = part === undefined ? [program, "restore"] : [program];
+      const words = [`${programs}/chtbackup`, ...(part === undefined ? ["restore", "restore"] : ["part"])];
       const finished = await destination.run([...python, "-B", ...words, notesOf(deployment.settings.deployment)], {
         stdin: `${JSON.stringify({ ...request, ...wanted })}\n`,
         keepOpen: true,
@@ -209,11 +207,18 @@ async function restore(signal: AbortSignal): Promise<number> {
     const installDocker = options["install-docker"] ?? false;
     const course = { installDocker, dryRun: options["dry-run"] ?? false, say, signal };
     const fromServer = async () => {
+      const complete = withServer(deployment);
       // For a part nothing need be installed on the CHT machine: it has all that its backups need.
-      const own = part !== undefined && to === "cht" && (await hasOwnWay(destination, deployment, signal));
+      const own = part !== undefined && to === "cht" && (await hasOwnWay(destination, complete, signal));
       return own
-        ? await throughCht(destination, deployment, signal, work)
-        : await throughTemporaryKey(destination, server, deployment, course, work);
+        ? await throughCht(destination, complete, signal, work)
+        : await throughTemporaryKey(
+            destination,
+            remotes.connect("server", complete.settings.machines.server),
+            complete,
+            course,
+            work,
+          );
     };
     const code = bucket
       ? await throughBucket(destination, bucket, deployment, { ...course, ...source }, work)
@@ -226,8 +231,7 @@ async function restore(signal: AbortSignal): Promise<number> {
     }
     return code === 0 || code === 1 ? code : exitCodes.refused;
   } finally {
-    destination.close();
-    server.close();
+    remotes.close();
   }
 }
 

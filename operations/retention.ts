@@ -1,30 +1,34 @@
 /** `npm run retention`: removes archives that the policy no longer keeps, on the server. */
-import { createInterface } from "node:readline/promises";
-import { readHostFile } from "../components/host-files";
-import { drillNames, serverNames } from "../components/names";
+import { chtNames, drillNames, serverNames } from "../components/names";
 import type { Settings } from "../config";
+import { policyOf } from "../config/retention";
 import { plain, plainJson } from "../toolchain/plain";
 import { Problem } from "../toolchain/progress";
+import { bucketRetention, deleterHelp } from "./bucket-retention";
 import { forgotten, readSeen, writeSeen } from "./ledger";
 import { command, exitCodes, optionsOf, Refused, remark, say } from "./main";
 import { type Remote, Remotes } from "./remote";
 import { repositoryId } from "./repository";
 import { type Deployment, readDeployment } from "./stack";
+import { confirmed } from "./terminal";
+import { clock, megabytes } from "./words";
 
 const help = `Usage: npm run retention -- --stack STACK [OPTIONS]
 
 Shows which archives stay by the policy (cht-backup:retention), and why, and which go; asks; removes those and frees their
-space, on the server. A backup that begins meanwhile waits. Where anything is odd (an archive is missing, times can't be
+space, on the server; then the same for copies in the bucket. A backup that begins meanwhile waits. Where anything is odd (an archive is missing, times can't be
 right, documents have collapsed, no drill has succeeded of late, …) it says so and removes nothing.
 
   --stack STACK     the stack
+  --only PLACE      only what is on the \`server\`, or in the \`bucket\`
   --dry-run         only show
   --yes             don't ask
   --despite DOUBT   go on although there is this doubt, by the name that it is shown with; once for each
   --json            print JSON
   --help            this text
 
-What is in the bucket stays there, for as long as its locks and longer. A run that was interrupted is finished by the next.
+${deleterHelp}
+A version whose lock hasn't ended stays until a later run. A run that was interrupted is finished by the next.
 
 Exit codes: 0 done, or nothing to do; 1 there are doubts, and nothing was removed; 2 wrong option, or not possible (the
 reason is said); 130 after Ctrl-C.
@@ -40,7 +44,7 @@ export interface Planned {
   why: string[];
 }
 
-/** What `retention.py` prints. */
+/** What `retention` prints. */
 export interface Plan {
   archives: Planned[];
   /** What speaks against removing anything, by the names of `--despite`. */
@@ -52,12 +56,12 @@ export interface Plan {
 }
 
 /** The policy in words. Pure. */
-export function policyInWords({ keepWithin, daily, weekly, monthly, yearly }: Settings["retention"]): string {
+export function policyInWords({ within, daily, weekly, monthly, yearly }: ReturnType<typeof policyOf>): string {
   const counted = { day: daily, week: weekly, month: monthly, year: yearly };
   const last = Object.entries(counted)
     .filter(([, count]) => count > 0)
     .map(([unit, count]) => `${count} ${unit}${count === 1 ? "" : "s"}`);
-  const all = `all archives of the last ${keepWithin === 1 ? "day" : `${keepWithin} days`}`;
+  const all = `all archives of the last ${within === 1 ? "day" : `${within} days`}`;
   return last.length === 0 ? all : `${all}, and the last one of ${last.join(", ")}`;
 }
 
@@ -65,7 +69,7 @@ export function policyInWords({ keepWithin, daily, weekly, monthly, yearly }: Se
 export function table({ archives }: Pick<Plan, "archives">): string[] {
   const width = Math.max(...archives.map(({ name }) => plain(name).length), 0);
   const lines = archives.map(({ name, at, why }) => {
-    const when = at === null ? "                " : new Date(at * 1000).toISOString().slice(0, 16).replace("T", " ");
+    const when = at === null ? "                " : clock(at);
     return `  ${when}  ${plain(name).padEnd(width)}  ${why.length === 0 ? "GOES" : plain(why.join(", "))}`;
   });
   const going = archives.filter(({ why }) => why.length === 0).length;
@@ -81,7 +85,7 @@ export interface DrillReport {
   lastSuccessAt: number | null;
 }
 
-/** The last drill as `retention.py` takes it. Pure. */
+/** The last drill as `retention` takes it. Pure. */
 export function drillFacts(drill: Settings["drill"], report: DrillReport | undefined) {
   if (drill === undefined) return {};
   return {
@@ -91,26 +95,19 @@ export function drillFacts(drill: Settings["drill"], report: DrillReport | undef
   };
 }
 
-async function confirmed(going: number, signal: AbortSignal): Promise<boolean> {
-  if (!process.stdin.isTTY) throw new Refused("nobody can be asked here: add --yes, or --dry-run");
-  const terminal = createInterface({ input: process.stdin, output: process.stderr });
-  try {
-    const answer = await terminal.question(`Remove ${going} archives for good? (yes/no) `, { signal });
-    return answer.trim().toLowerCase() === "yes";
-  } finally {
-    terminal.close();
-  }
-}
-
 async function retention(signal: AbortSignal): Promise<number> {
   const options = optionsOf(help, {
     "dry-run": { type: "boolean" },
+    only: { type: "string" },
     yes: { type: "boolean" },
     despite: { type: "string", multiple: true },
     json: { type: "boolean" },
   });
   if (options === undefined) return exitCodes.right;
-  const { stack } = options;
+  const { stack, only } = options;
+  if (only !== undefined && only !== "server" && only !== "bucket") {
+    throw new Refused(`--only ${only}: it must be \`server\` or \`bucket\``);
+  }
   const deployment = await readDeployment(stack);
   const { machines, drill } = deployment.settings;
   const remotes = new Remotes();
@@ -118,13 +115,27 @@ async function retention(signal: AbortSignal): Promise<number> {
   try {
     const server = remotes.connect("server", machines.server);
     const drills = drill && drilling ? remotes.connect(drill.machine, drilling) : undefined;
-    const request = { despite: options.despite ?? [], dryRun: options["dry-run"] === true };
-    const run = await runner(server, drills, deployment, stack, request, signal);
+    const request = {
+      despite: options.despite ?? [],
+      dryRun: options["dry-run"] === true,
+      drill: drillFacts(drill, await lastDrill(drills, deployment.settings, signal)),
+    };
+    const inBucket = (held: boolean) =>
+      bucketRetention({
+        ...{ stack, deployment, held, ...request, yes: options.yes === true, quiet: options.json === true, signal },
+        only: only === "bucket",
+      });
+    if (only === "bucket") {
+      const { code, plan: bucket } = await inBucket(false);
+      if (options.json) process.stdout.write(plainJson({ bucket }));
+      return code;
+    }
+    const run = await runner(server, deployment, stack, request, signal);
     let plan = await run("plan", []);
     const going = plan.archives.filter(({ why }) => why.length === 0);
     const open = Object.entries(plan.doubts).filter(([name]) => !options.despite?.includes(name));
     if (!options.json) {
-      say(`Stays: ${policyInWords(deployment.settings.retention)} (cht-backup:retention).`);
+      say(`Stays: ${policyInWords(policyOf(deployment.settings.retention))} (cht-backup:retention).`);
       for (const line of table(plan)) say(line);
     }
     for (const [name, why] of Object.entries(plan.doubts)) remark(`DOUBT (${name}): ${why}`);
@@ -133,53 +144,51 @@ async function retention(signal: AbortSignal): Promise<number> {
         "Nothing is removed. What to do: docs/retention.md. Where you know that all is well, `--despite NAME` goes on.",
       );
     } else if (going.length > 0 && !options["dry-run"]) {
-      if (!options.yes && !(await confirmed(going.length, signal))) throw new Refused("nothing was removed");
+      if (!options.yes && !(await confirmed(`Remove ${going.length} archives for good?`, signal)))
+        throw new Refused("nothing was removed");
       plan = await run(
         "apply",
         going.map(({ id }) => id),
       );
       if (plan.done !== null && !options.json) {
-        say(
-          `${plan.done.removed.length} archives removed, ${(plan.done.freed / 1e6).toFixed(1)} MB freed on the server.`,
-        );
+        say(`${plan.done.removed.length} archives removed, ${megabytes(plan.done.freed)} freed on the server.`);
       }
     }
     // Each time: who couldn't be reached the last time must not miss them.
     if (!options["dry-run"]) await forget(stack, Object.keys(plan.removedBefore), deployment, drills, signal);
-    if (options.json) process.stdout.write(plainJson(plan));
-    return going.length > 0 && open.length > 0 ? exitCodes.wrong : exitCodes.right;
+    const doubted = going.length > 0 && open.length > 0;
+    const { code, plan: bucket } = only === "server" ? { code: exitCodes.right } : await inBucket(open.length > 0);
+    if (options.json) process.stdout.write(plainJson({ ...plan, bucket }));
+    return doubted ? exitCodes.wrong : code;
   } finally {
     remotes.close();
   }
 }
 
-/** Runs `retention.py` on the server. */
+/** Runs `retention` on the server. */
 async function runner(
   server: Remote,
-  drills: Remote | undefined,
   { settings, passphrase, key }: Deployment,
   stack: string,
-  asked: { despite: string[]; dryRun: boolean },
+  asked: { despite: string[]; dryRun: boolean; drill: ReturnType<typeof drillFacts> },
   signal: AbortSignal,
 ) {
   const repository = repositoryId(key);
   const seen = readSeen(stack);
   const names = serverNames(settings.deployment, settings.server.dataDirectory);
-  const { keepWithin, ...counts } = settings.retention;
   const request = {
-    policy: { within: keepWithin, ...counts },
+    policy: policyOf(settings.retention),
     passphrase,
     repository,
     seen: seen?.repository === repository ? seen.archives : {},
-    drill: drillFacts(settings.drill, await lastDrill(drills, settings, signal)),
     ...asked,
   };
-  const there = 'test -e "$1" || { echo "it has no retention.py yet: run pulumi up first" >&2; exit 2; }';
-  await server.script(there, [`${names.programs}/retention.py`], { signal });
+  const there = 'test -e "$1" || { echo "it has no retention yet: run pulumi up first" >&2; exit 2; }';
+  await server.script(there, [names.package], { signal });
   return async (action: "plan" | "apply", shown: string[]): Promise<Plan> => {
-    const words = ["python3", "-B", `${names.programs}/retention.py`, action, `${names.settings}/repository.json`];
+    const words = ["python3", "-B", names.package, "retention", action, `${names.settings}/repository.json`];
     const { code, stdout } = await server.run(words, {
-      stdin: `${JSON.stringify({ ...request, shown })}\n`,
+      stdin: `${JSON.stringify({ ...request, shown, now: Date.now() / 1000 })}\n`,
       keepOpen: true,
       onError: (line) => remark(`  ${line}`),
       signal,
@@ -217,8 +226,9 @@ async function forget(
   const seen = readSeen(stack);
   if (seen !== undefined) writeSeen(stack, forgotten(seen, removed));
   if (drills === undefined || removed.length === 0) return;
-  const ledger = `${drillNames(settings.deployment).reports}/ledger.json`;
-  const words = ["python3", "-c", readHostFile("drill/forget.py"), ledger];
+  const { deployment } = settings;
+  const ledger = `${drillNames(deployment).reports}/ledger.json`;
+  const words = ["python3", "-B", chtNames(deployment).package, "forget", ledger];
   const reason = await drills.run(words, { stdin: JSON.stringify(removed), signal }).then(
     ({ code, stderr }) => (code === 0 ? undefined : stderr.trim().split("\n").at(-1)),
     (error: Error) => error.message,

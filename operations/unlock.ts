@@ -1,9 +1,7 @@
 /** The passphrase of a stack's secrets: from the environment, or asked for on the terminal, as Pulumi itself does. */
-import { createInterface } from "node:readline";
-import { Writable } from "node:stream";
 import type { Result } from "../toolchain/command";
-import { Problem } from "../toolchain/progress";
 import { pulumi } from "../toolchain/pulumi";
+import { askSecretly } from "./terminal";
 
 const TRIES = 3;
 const isMissing = ({ code, stderr }: Result) => code !== 0 && /passphrase must be set with/.test(stderr);
@@ -49,21 +47,7 @@ export function unlocking(run: Run, ask: Ask | undefined): (args: readonly strin
 /** The CLI, with the stack's passphrase. */
 export const unlocked = unlocking(pulumi, process.stdin.isTTY ? askOnTerminal : undefined);
 
-/** Asks on the terminal, without showing what is typed. */
-async function askOnTerminal(again: boolean): Promise<string> {
-  const nothing = new Writable({ write: (_chunk, _encoding, done) => done() });
-  const lines = createInterface({ input: process.stdin, output: nothing, terminal: true });
-  // Not before: from here on the terminal itself shows nothing of what is typed.
-  if (again) process.stderr.write("That isn't it. ");
-  process.stderr.write("Passphrase of the stack's secrets (PULUMI_CONFIG_PASSPHRASE_FILE spares the question): ");
-  try {
-    return await new Promise<string>((resolve, reject) => {
-      lines.once("line", resolve);
-      lines.once("SIGINT", () => process.kill(process.pid, "SIGINT"));
-      lines.once("close", () => reject(new Problem("no passphrase was given")));
-    });
-  } finally {
-    lines.close();
-    process.stderr.write("\n");
-  }
+function askOnTerminal(again: boolean): Promise<string> {
+  const question = "Passphrase of the stack's secrets (PULUMI_CONFIG_PASSPHRASE_FILE spares the question): ";
+  return askSecretly(`${again ? "That isn't it. " : ""}${question}`, "no passphrase was given");
 }

@@ -7,6 +7,8 @@ import type { Answer } from "./shell";
 interface BucketProtectionInputs extends Inputs {
   bucket: string;
   programs: string;
+  /** Undefined in the state of a deployment from before the programs were one package. */
+  program: string | undefined;
   settings: string;
   mode: string;
   days: number;
@@ -18,7 +20,7 @@ interface BucketProtectionInputs extends Inputs {
 const AS_ASKED = "as asked";
 const BLOCKED = "blocked";
 
-/** What `bucket_copy.py describe` prints. */
+/** What `bucket describe` prints. */
 interface Described {
   versioning: boolean;
   /** Null: the bucket has no object lock. */
@@ -29,7 +31,7 @@ interface Described {
 
 /**
  * What the bucket says of itself, as the inputs that would describe it. More than was asked for is as good as that.
- * @param answer of `bucket_copy.py describe`; one that failed tells of nothing but why
+ * @param answer of `bucket describe`; one that failed tells of nothing but why
  */
 export function observeProtection(answer: Answer, wanted: BucketProtectionInputs): BucketProtectionInputs {
   const lines = answer.output.split("\n").filter((line) => line.trim() !== "");
@@ -65,11 +67,14 @@ export function protectionProblems(found: BucketProtectionInputs, wanted: Bucket
   return problems;
 }
 
-async function look(machines: Machines, { machine, programs, settings }: BucketProtectionInputs): Promise<Answer> {
+async function look(
+  machines: Machines,
+  { machine, programs, program, settings }: BucketProtectionInputs,
+): Promise<Answer> {
   return machines(machine).read({
     library: "bucket_protection",
     name: "bucket_protection_read",
-    arguments: [programs, settings],
+    arguments: [programs, program ?? "", settings],
   });
 }
 
@@ -79,6 +84,7 @@ export const bucketProtection: Kind = {
     machine: machineName,
     bucket: oneLine,
     programs: absolutePath,
+    program: absolutePath,
     settings: absolutePath,
     mode: z.enum(["COMPLIANCE", "GOVERNANCE"]),
     days: z.int().min(1),

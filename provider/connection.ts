@@ -95,12 +95,7 @@ export const machineSchema = z
       fallback: "true for every user but `root`",
     }),
   })
-  // An empty address: the stack makes the machine, and its resources say where it is.
-  .transform((machine) => ({
-    ...machine,
-    address: machine.address ?? "",
-    sudo: machine.sudo ?? machine.user !== "root",
-  }))
+  .transform((machine) => ({ ...machine, sudo: machine.sudo ?? machine.user !== "root" }))
   .meta({
     description: "How one machine is reached.",
     allowed: "a mapping with at least `address`",
@@ -120,11 +115,18 @@ export const machineName = z
 /** The setting `host:machines`: every machine by its name. */
 export const machinesSchema = z.record(machineName, machineSchema);
 
-/** One machine's connection, with every default filled in. */
-export type Machine = z.output<typeof machineSchema>;
+/**
+ * What the settings say of one machine, with every default filled in. Without an address: the stack makes the machine, and
+ * its resources say where it is.
+ */
+export type MachineSettings = z.output<typeof machineSchema>;
 
-/** Every machine's connection by the machine's name. */
-export type Machines = z.output<typeof machinesSchema>;
+/** One machine's connection, with every default filled in. */
+export type Machine = MachineSettings & { address: string };
+
+export function hasAddress(machine: MachineSettings): machine is Machine {
+  return machine.address !== undefined;
+}
 
 /**
  * The words with which an operator's shell runs a command on a machine, for texts that are shown.

@@ -1,5 +1,6 @@
 /**
- * The classes of the plugin `host`: the state of a machine, reached over SSH, as Pulumi resources.
+ * The classes of the plugin `host`: the state of a machine, reached over SSH, as Pulumi resources. One file, because it is
+ * the plugin's whole interface, to be read as its reference: a class and its arguments each, and nothing that works.
  *
  * A program uses these; the code that talks to machines is in the files beside this one, one a resource,
  * and runs in the plugin's own process (`main.ts`). Every resource names the machine it lives on by the
@@ -114,6 +115,29 @@ export class Directory extends pulumi.CustomResource {
   declare readonly path: pulumi.Output<string>;
   constructor(name: string, args: DirectoryArgs, opts?: pulumi.CustomResourceOptions) {
     super("host:index:Directory", name, { ...args }, inPlace(opts));
+  }
+}
+
+export interface TreeArgs extends OnMachine {
+  /** Absolute path of the directory on the machine; the one above it exists. */
+  path: pulumi.Input<string>;
+  /** A folder on the operator's machine, relative to the project, whose files are taken. */
+  source: pulumi.Input<string>;
+  /**
+   * A shell command that must succeed on the machine while the tree is in place, and changes nothing: as that of a `File`.
+   * Default: none.
+   */
+  validate?: pulumi.Input<string>;
+}
+
+/**
+ * A directory and all that is in it, root's: files `0644`, directories `0755`. A file that differs, is missing or is too
+ * many is drift, named by its path. It changes as a whole: a program finds the old tree or the new one.
+ */
+export class Tree extends pulumi.CustomResource {
+  declare readonly path: pulumi.Output<string>;
+  constructor(name: string, args: TreeArgs, opts?: pulumi.CustomResourceOptions) {
+    super("host:index:Tree", name, { ...args }, inPlace(opts));
   }
 }
 
@@ -416,15 +440,21 @@ export class BackupsSoFar extends pulumi.CustomResource {
 export interface RepositorySealArgs extends OnMachine {
   /** Absolute path of the repository on the machine. */
   path: pulumi.Input<string>;
-  /** Absolute path of `seal.py` on the machine. */
+  /** Absolute path of the package of programs on the machine (`hosts/chtbackup`). */
   program: pulumi.Input<string>;
   /** Absolute path of `repository.json` on the machine. */
   settings: pulumi.Input<string>;
+  /**
+   * SHA-256 of the package as one file (`components/recover-program.ts`), which is kept beside the repository. Default: it
+   * isn't looked at.
+   */
+  recover?: pulumi.Input<string>;
 }
 
 /**
- * That what is finished in a repository is root's (`hosts/server/seal.py`). A missing seal is drift; the repair seals, and
- * takes over what belongs to an account of another machine. Deleting the resource leaves the seals.
+ * That what is finished in a repository is root's (`hosts/chtbackup/repository/seal.py`), and that the program
+ * for a recovery is beside it. A missing seal is drift; the repair seals, and takes over what belongs to an account of another
+ * machine. Deleting the resource leaves the seals, and the program.
  */
 export class RepositorySeal extends pulumi.CustomResource {
   constructor(name: string, args: RepositorySealArgs, opts?: pulumi.CustomResourceOptions) {
@@ -435,8 +465,10 @@ export class RepositorySeal extends pulumi.CustomResource {
 export interface BucketProtectionArgs extends OnMachine {
   /** The bucket's name. */
   bucket: pulumi.Input<string>;
-  /** Directory on the machine with `bin/bucket_copy.py` and the Python environment `venv`. */
+  /** Directory on the machine with the Python environment `venv`. */
   programs: pulumi.Input<string>;
+  /** Absolute path of the package of programs on the machine (`hosts/chtbackup`). */
+  program: pulumi.Input<string>;
   /** Absolute path of `bucket.json` on the machine. */
   settings: pulumi.Input<string>;
   /** The least mode of its default retention: `COMPLIANCE` or `GOVERNANCE`. */

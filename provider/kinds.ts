@@ -15,6 +15,7 @@ import type { Kind } from "./resource";
 import { spaceReserve } from "./space-reserve";
 import { sshHostKey } from "./ssh-host-key";
 import { sshKey } from "./ssh-key";
+import { tree } from "./tree";
 import { unit } from "./unit";
 import { user } from "./user";
 
@@ -34,6 +35,7 @@ export const kinds: Record<string, Kind> = {
   SpaceReserve: spaceReserve,
   SshHostKey: sshHostKey,
   SshKey: sshKey,
+  Tree: tree,
   Unit: unit,
   User: user,
 };

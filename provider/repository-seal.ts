@@ -6,11 +6,12 @@ interface RepositorySealInputs extends Inputs {
   path: string;
   program: string;
   settings: string;
+  recover: string;
   unsealed: string;
 }
 
 /**
- * What `seal.py look` said, as the inputs that would describe it.
+ * What `seal look` said, as the inputs that would describe it.
  * @returns undefined where the program isn't there, so that nothing is sealed
  */
 export function observeSeal(answer: Answer, wanted: RepositorySealInputs): RepositorySealInputs | undefined {
@@ -20,7 +21,9 @@ export function observeSeal(answer: Answer, wanted: RepositorySealInputs): Repos
   if (answer.exitCode !== 0 || line === undefined) {
     return { ...wanted, unsealed: words.split("\n").at(-1) || `exit code ${answer.exitCode}` };
   }
-  return { ...wanted, unsealed: (JSON.parse(line) as { unsealed: string }).unsealed };
+  // A package from before there was a program for a recovery says nothing of it.
+  const { unsealed, recover = [] } = JSON.parse(line) as { unsealed: string; recover?: string[] };
+  return { ...wanted, unsealed, recover: recover.includes(wanted.recover) ? wanted.recover : "" };
 }
 
 /** File systems, as `stat -f` names them, that keep no owners and modes, or not against whoever mounts them elsewhere. */
@@ -42,6 +45,8 @@ export const repositorySeal: Kind = {
     path: absolutePath,
     program: absolutePath,
     settings: absolutePath,
+    // Of the program for a recovery that is beside the repository: SHA-256. Empty: none is asked for.
+    recover: z.string().default(""),
     // Observed, not chosen: what should be root's and isn't.
     unsealed: z.literal("").default(""),
   }),

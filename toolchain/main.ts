@@ -3,12 +3,22 @@ import { Stopped, stopRunning } from "./command";
 import { plainLines } from "./plain";
 import { Problem } from "./progress";
 
+/** Whoever reads the output may have seen enough, as `head` has. That is no error, and no reason to leave work half done. */
+export function outliveReaders(): void {
+  for (const stream of [process.stdout, process.stderr]) {
+    stream.on("error", (error: NodeJS.ErrnoException) => {
+      if (error.code !== "EPIPE") throw error;
+    });
+  }
+}
+
 /**
  * Runs a program's work and sets the exit code that it returns (0 for undefined). A problem becomes one line and
  * exit code 1; so does an error nobody thought of, with its stack only where DEBUG is set. What still runs then is
  * ended.
  */
 export async function main(program: string, work: () => Promise<number | undefined>): Promise<void> {
+  outliveReaders();
   try {
     process.exitCode = (await work()) ?? 0;
   } catch (error) {

@@ -1,6 +1,6 @@
 /**
  * Words of machines, made safe to show: whoever took a machine over chooses the names of its files, what its programs
- * say and what its reports hold, and must not steer the operator's terminal by them. `hosts/cht/plain.py` is the same
+ * say and what its reports hold, and must not steer the operator's terminal by them. `hosts/chtbackup/base/text.py` is the same
  * for the programs on machines; `test/plain.json` holds both to one table. Pure.
  */
 

@@ -19,6 +19,7 @@ import { plainLines } from "./plain";
 import { livingProcess } from "./process";
 import { Problem, Progress } from "./progress";
 import { type Cli, ensureCli, findCli } from "./pulumi-cli";
+import { writeLooked } from "./state-files";
 import { bucketAdvice } from "./taken-bucket";
 
 /** The stack that the arguments or the environment name, or undefined. */
@@ -183,6 +184,11 @@ function adviseOnCredential(args: readonly string[], env: NodeJS.ProcessEnv): vo
   if (address && problem) process.stderr.write(credentialAdvice(address, problem));
 }
 
+/** Whether a command that ended well has compared the machines with the stack. Pure. */
+export const compares = (args: readonly string[]) =>
+  ["preview", "up", "refresh"].includes(args.find((arg) => !arg.startsWith("-")) ?? "") &&
+  !args.some((arg) => arg === "--help" || arg === "-h");
+
 /**
  * Runs the CLI on this process's input and output and returns its exit code. Where it couldn't get a plugin, or has no
  * credential for its state, this says what to do about it; after a `destroy`, what is kept.
@@ -200,6 +206,7 @@ export async function pulumiInherited(args: readonly string[], env: NodeJS.Proce
     if (code === 0) {
       const kept = existsSync(events) ? keptText(readFileSync(events, "utf8")) : undefined;
       if (kept !== undefined) process.stdout.write(plainLines(kept));
+      if (stack !== undefined && compares(args)) writeLooked(stack, { at: Math.round(Date.now() / 1000) });
     } else {
       adviseOnErrors(events);
       adviseOnCredential(args, settled);

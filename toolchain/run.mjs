@@ -12,7 +12,9 @@ import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const project = dirname(dirname(fileURLToPath(import.meta.url)));
+/** Node 20 is past its end of life: it still works, and is named nowhere. */
 const minimum = [20, 19];
+const supported = "22.12";
 
 function fail(message) {
   console.error(`cht-backup: ${message}`);
@@ -22,7 +24,7 @@ function fail(message) {
 function checkNode() {
   const [major, minor] = process.versions.node.split(".").map(Number);
   if (major < minimum[0] || (major === minimum[0] && minor < minimum[1])) {
-    fail(`Node ${process.versions.node} is too old: ${minimum.join(".")} or newer is needed (https://nodejs.org).`);
+    fail(`Node ${process.versions.node} is too old: ${supported} or newer is needed (https://nodejs.org).`);
   }
 }
 

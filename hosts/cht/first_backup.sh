@@ -3,7 +3,7 @@
 # Usage: first_backup.sh SERVICE [SECONDS [REPORT LIST]]. Ends when the backup has, or after so many seconds (default
 # 1200): a first upload may take days, and goes on by itself. Ends with 1 and the last lines where the backup failed, with 2
 # where there is no such service. Nothing is done where the first backup was made earlier, whoever has forgotten that: where
-# the file REPORT tells of a backup of this machine's that was complete, and the command LIST, which prints borgmatic's
+# the file REPORT tells of a backup of this machine's that was complete, and the command LIST, which prints borg's
 # JSON, has an archive in the repository.
 set -eu
 service=$1
@@ -24,7 +24,7 @@ made_before() {
 	python3 -Ic 'import json, sys
 sys.exit(json.load(open(sys.argv[1], encoding="utf-8")).get("lastSuccessAt") is None)' "$report" < /dev/null || return 1
 	timeout --kill-after=10 120 sh -c "$list" < /dev/null | python3 -Ic 'import json, sys
-print(json.load(sys.stdin)[0]["archives"][-1]["name"])'
+print(json.load(sys.stdin)["archives"][-1]["name"])'
 }
 if newest=$(made_before 2> /dev/null); then
 	echo "the first backup was made earlier; the newest archive is $newest"

@@ -1,13 +1,17 @@
 # shellcheck shell=sh
 # The seals of a repository, by the program on its machine that makes them.
 
-# repository_seal_read PROGRAM SETTINGS: what `seal.py look` prints; `missing` where it isn't there.
+# repository_seal_read PROGRAMS SETTINGS: what `seal look` prints; `missing` where it isn't there.
 repository_seal_read() {
-  if [ ! -f "$1" ] || [ ! -f "$2" ]; then
+  if [ ! -e "$1" ] || [ ! -f "$2" ]; then
     echo missing
     return 0
   fi
-  timeout 45 /usr/bin/python3 -B "$1" look "$2"
+  # A deployment from before the programs were one package has a file of its own for each.
+  case $1 in
+    *.py) timeout 45 /usr/bin/python3 -B "$1" look "$2" ;;
+    *) timeout 45 /usr/bin/python3 -I -B "$1" seal look "$2" ;;
+  esac
 }
 
 # repository_seal_survey PATH: the type of the file system that holds PATH, or would.
@@ -17,7 +21,7 @@ repository_seal_survey() {
   stat -f -c %T "$repository_seal_path"
 }
 
-# repository_seal_apply PROGRAM SETTINGS
+# repository_seal_apply PROGRAMS SETTINGS
 repository_seal_apply() {
-  /usr/bin/python3 -B "$1" adopt "$2"
+  /usr/bin/python3 -I -B "$1" seal adopt "$2"
 }

@@ -17,12 +17,10 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-CHT, SERVER, RESTORE = (ROOT / "hosts" / folder for folder in ("cht", "server", "restore"))
-sys.path[:0] = [str(SERVER), str(RESTORE), str(CHT)]
+HOSTS = ROOT / "hosts"
+sys.path.insert(0, str(HOSTS))
 sys.dont_write_bytecode = True
 os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
-# On a machine all programs are in one directory.
-os.environ["PYTHONPATH"] = os.pathsep.join(str(folder) for folder in (RESTORE, SERVER, CHT))
 
 import boto3  # noqa: E402
 import botocore.config  # noqa: E402
@@ -30,7 +28,7 @@ import botocore.config  # noqa: E402
 KEEP_DAYS, LOCK_DAYS = 20, 30
 PREFIX = "moh/"
 PYTHON = {"python": sys.base_prefix, "packages": sys.prefix}
-KEYS = {name: (name.upper(), f"{name}-secret") for name in ("admin", "writer", "reader", "intruder")}
+KEYS = {name: (name.upper(), f"{name}-secret") for name in ("admin", "writer", "reader", "deleter", "intruder")}
 
 
 PATIENCE = 3  # how often as long anything may take beside two labs
@@ -71,9 +69,9 @@ def policy(name):
 
 
 class Store:
-    """SeaweedFS with an administrator, the writer and the reader as the policies have them, and an intruder who may do
-    everything that locks allow. `policies` are the writer's and the reader's, as JSON; `options` further
-    ones of SeaweedFS."""
+    """SeaweedFS with an administrator, the writer, reader and deleter as the policies have them, and an intruder who
+    may do everything that locks allow. `policies` are other ones than those, by name, as JSON; `options` further ones
+    of SeaweedFS."""
 
     def __init__(self, policies=None, options=()):
         self.folder = tempfile.mkdtemp(prefix="cht-backup-store-")
@@ -83,14 +81,15 @@ class Store:
             {"name": "admin", "actions": ["Admin", "Read", "Write", "List", "Tagging"]},
             {"name": "writer", "policyNames": ["writer"]},
             {"name": "reader", "policyNames": ["reader"]},
+            {"name": "deleter", "policyNames": ["deleter"]},
             {"name": "intruder", "policyNames": ["intruder"]},
         ]
         for of in identities:
             of["credentials"] = [dict(zip(("accessKey", "secretKey"), KEYS[of["name"]], strict=True))]
         everything = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
         anything = json.dumps({"Version": "2012-10-17", "Statement": [everything]})
-        policies = policies or {"writer": policy("writer"), "reader": policy("reader")}
-        policies = {**policies, "intruder": anything}
+        policies = {**{name: policy(name) for name in ("writer", "reader", "deleter")}, **(policies or {})}
+        policies["intruder"] = anything
         configuration = {
             "identities": identities,
             "policies": [{"name": name, "content": text} for name, text in policies.items()],
@@ -247,7 +246,7 @@ class Deployment:
 
     def __init__(self, store, bucket, endpoint=None, repository=None, account=None):
         self.store, self.bucket, self.account = store, bucket, account
-        self.programs = SERVER
+        self.programs = HOSTS / "chtbackup"
         self.folder = Path(tempfile.mkdtemp(prefix="cht-backup-copy-"))
         self.home = Path(repository).parent if repository else self.folder / "home"
         self.repository = self.home / "repository"
@@ -301,8 +300,8 @@ class Deployment:
 
     def hand_over(self):
         """Give everything to the account, and the copy's programs a place where it may read them."""
-        self.programs = self.folder / "bin"
-        shutil.copytree(SERVER, self.programs)
+        self.programs = self.folder / "chtbackup"
+        shutil.copytree(HOSTS / "chtbackup", self.programs)
         for path in (self.folder, *self.folder.rglob("*")):
             os.chown(path, self.account, self.account)
 
@@ -353,7 +352,7 @@ class Deployment:
         return {path.name: path.read_bytes() for path in self.source.iterdir()}
 
     def start(self, action="copy", *words):
-        command = [sys.executable, str(self.programs / "bucket_copy.py"), action, str(self.file), *words]
+        command = [sys.executable, str(self.programs), "bucket", action, str(self.file), *words]
         return subprocess.Popen(
             self._as_account(command), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd="/"
         )
@@ -369,7 +368,7 @@ class Deployment:
         return self.finish(self.start(action, *words), action)
 
     def copies(self):
-        """What `bucket_fetch.py list` says, the oldest first."""
+        """What `fetch list` says, the oldest first."""
         done = self.fetch("list")
         if done.returncode != 0:
             raise AssertionError(done.stderr)
@@ -380,7 +379,7 @@ class Deployment:
         place = {name: self.settings[name] for name in ("bucket", "prefix", "region", "pathStyle")}
         request = {**place, "endpoint": endpoint or f"http://127.0.0.1:{self.store.port}", **asked}
         request |= {"accessKeyId": key, "secretAccessKey": secret}
-        command = [sys.executable, str(RESTORE / "bucket_fetch.py"), action, *([directory] if directory else [])]
+        command = [sys.executable, str(HOSTS / "chtbackup"), "fetch", action, *([directory] if directory else [])]
         text = json.dumps(request) + "\n"
         return subprocess.run(command, input=text, capture_output=True, text=True)
 

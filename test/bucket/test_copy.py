@@ -1,6 +1,6 @@
-"""The bucket copy against real parts: borg, rclone, and an S3 server that honours versioning, locks and policies.
+"""The bucket copy against real parts: borg, and an S3 server that honours versioning, locks and policies.
 
-Needs borg and rclone on the path, and test/bucket/requirements.txt; root for the test of the full disk. Run by
+Needs borg on the path, and test/bucket/requirements.txt; root for the test of the full disk. Run by
 `npm test -- --only "bucket copy"`, or: python -m unittest discover -s test/bucket
 """
 
@@ -24,7 +24,11 @@ from unittest import mock
 from botocore.exceptions import ClientError
 from parts import KEEP_DAYS, KEYS, LOCK_DAYS, PREFIX, Deployment, Proxy, Store, kill, wait_for
 
-import bucket
+from chtbackup.base import pack
+from chtbackup.bucket import client as bucket
+from chtbackup.bucket import copies as bucket_copies
+from chtbackup.bucket import credentials, errors
+from chtbackup.bucket import index as bucket_index
 
 store = None
 
@@ -157,7 +161,7 @@ class ACopy(Case):
         self.assertEqual(made.restore("one"), content)
 
     def segments(self, made):
-        there = bucket.Bucket(made.settings, bucket.read_credentials(made.settings["credentials"]))
+        there = bucket.Bucket(made.settings, credentials.read_credentials(made.settings["credentials"]))
         listing = there.versions("repository/")
         return [of for path, found in listing.versions.items() if path.startswith("data/") for of in found]
 
@@ -178,7 +182,7 @@ class Adversity(Case):
             time.sleep(random.uniform(0.05, duration + 1))
             kills += process.poll() is None
             kill(process)
-            wait_for(lambda: not children(made), 30, "the end of borg and rclone")
+            wait_for(lambda: not children(made), 30, "the end of borg")
             # What is finished is whole, and what isn't doesn't show.
             self.assertTrue(all(of["whole"] for of in made.copies()))
         print(f"\n{kills} of 10 copies were killed before they ended")
@@ -194,7 +198,7 @@ class Adversity(Case):
         made.backup("one", 20)
         made.set(uploadRate=1000)
         process = made.start()
-        wait_for(lambda: rclones(made), 60, "the upload")
+        upload_begins(process)
         process.send_signal(signal.SIGTERM)
         run = made.finish(process)
         self.assertEqual(run.code, 2)
@@ -203,12 +207,37 @@ class Adversity(Case):
         self.assertEqual(children(made), [])
         self.assertEqual(made.copies(), [])
 
+    def test_a_copy_told_to_stop_leaves_no_parts_of_a_large_file_that_somebody_would_pay_for(self):
+        made = self.make(proxy=True)
+        made.borg("config", made.repository, "max_segment_size", "100000000")
+        content = made.backup("one", 90)
+        made.set(uploadRate=20000)
+        process = made.start()
+        wait_for(lambda: any("partNumber" in path for _method, path in self.proxy.requests), 60, "the first part")
+        process.send_signal(signal.SIGTERM)
+        run = made.finish(process)
+        self.assertEqual((run.code, len(run.errors.splitlines())), (2, 1), run)
+        self.assertIn("stopped by SIGTERM; the next run goes on from here", run.errors)
+        self.assertLess(self.proxy.sent, 80e6)
+        self.assertEqual(store.admin.list_multipart_uploads(Bucket=made.bucket).get("Uploads", []), [])
+        made.set(uploadRate=0)
+        # Nor does one whose last request fails for good.
+        self.proxy.answer = lambda method, path: (
+            (403, "AccessDenied") if method == "POST" and "uploadId" in path else None
+        )
+        run = made.run()
+        self.assertRegex(run.errors, "1 files didn't arrive, data/0/.* for one: the key is refused")
+        self.assertEqual(store.admin.list_multipart_uploads(Bucket=made.bucket).get("Uploads", []), [])
+        self.proxy.answer = lambda method, path: None
+        self.succeeds(made.run())
+        self.assertEqual(made.restore("one"), content)
+
     def test_a_backup_is_stored_while_a_long_copy_runs(self):
         made = self.make()
         made.backup("one", 20)
         made.set(uploadRate=2000)
         process = made.start()
-        wait_for(lambda: rclones(made), 60, "the upload")
+        upload_begins(process)
         began = time.monotonic()
         content = made.backup("two", 1)
         took = time.monotonic() - began
@@ -353,8 +382,9 @@ class Adversity(Case):
         self.succeeds(made.run())
         contents.append(made.backup("two", 20))
         made.set(uploadRate=4000)
+        sent = self.proxy.sent
         process = made.start()
-        wait_for(lambda: sum(method == "PUT" for method, _path in self.proxy.requests) > 22, 60, "some uploads")
+        wait_for(lambda: self.proxy.sent > sent + 6e6, 60, "some uploads")
         self.proxy.down = True
         run = made.finish(process)
         self.assertEqual(run.code, 2)
@@ -492,7 +522,7 @@ class ASealedRepository(Case):
         made, _content = self.sealed()
         made.set(uploadRate=2000)
         process = made.start()
-        wait_for(lambda: rclones(made), 60, "the upload")
+        upload_begins(process)
         last = max(made.repository.glob("data/*/*"), key=lambda of: of.stat().st_size * int(of.name))
         content = last.read_bytes()
         last.unlink()
@@ -529,7 +559,7 @@ class Attack(Case):
         self.succeeds(self.made.run())
         self.finished = self.made.copies()
         self.writer, self.intruder = store.client("writer"), store.client("intruder")
-        there = bucket.Bucket(self.made.settings, bucket.read_credentials(self.made.settings["credentials"]))
+        there = bucket.Bucket(self.made.settings, credentials.read_credentials(self.made.settings["credentials"]))
         self.versions = [of for found in there.versions("").versions.values() for of in found]
         self.there = there
 
@@ -624,7 +654,7 @@ class Attack(Case):
         (self.made.state / "bucket-state.json").unlink()
         self.succeeds(self.made.run())
         newest = self.versions_of_index()[0]
-        index = bucket.read_index(self.there, newest)
+        index = bucket_copies.read_index(self.there, newest)
         originals = {(of.path, of.id) for of in self.versions}
         known = {path for path, _id in originals}
         for path, of in index.objects.items():
@@ -649,12 +679,14 @@ class Attack(Case):
 
     def test_a_forged_index_is_told_of_and_an_earlier_copy_is_a_word_away(self):
         newest = self.versions_of_index()[0]
-        index = bucket.unpack_index(b"".join(self.there.read(f"index/{newest.path}", newest.id)))
+        index = bucket_index.unpack_index(b"".join(self.there.read(f"index/{newest.path}", newest.id)))
         forged = dict(index.objects)
-        forged["config"] = bucket.Stored(forged["config"].version, forged["config"].size, "0" * 64)
+        forged["config"] = bucket_index.Stored(forged["config"].version, forged["config"].size, "0" * 64)
         time.sleep(1.1)  # the bucket's clock counts seconds
-        lie = bucket.Index(index.deployment, index.repository, index.transaction, 99, "2031-01-01T00:00:00Z", forged)
-        self.there.put("index/20310101T000000Z-99.json.gz", bucket.pack_index(lie))
+        lie = bucket_index.Index(
+            index.deployment, index.repository, index.transaction, 99, "2031-01-01T00:00:00Z", forged
+        )
+        self.there.put("index/20310101T000000Z-99.json.gz", bucket_index.pack_index(lie))
         time.sleep(1.1)
         self.there.put(f"index/{newest.path}", b"not an index")
         run = self.made.run("check")
@@ -669,7 +701,7 @@ class Attack(Case):
 
     def test_a_file_of_a_forged_copy_that_would_crash_borg_is_never_given_to_it(self):
         newest = self.versions_of_index()[0]
-        index = bucket.read_index(self.there, newest)
+        index = bucket_copies.read_index(self.there, newest)
         path = f"index.{index.transaction}"
         for number, (name, content, words) in enumerate(
             (
@@ -680,13 +712,13 @@ class Attack(Case):
         ):
             with self.subTest(words):
                 version = self.there.put(f"repository/{name}", content)
-                stored = bucket.Stored(version, len(content), hashlib.sha256(content).hexdigest())
+                stored = bucket_index.Stored(version, len(content), hashlib.sha256(content).hexdigest())
                 made = f"2031-01-01T00:00:0{number}Z"
-                lie = bucket.Index(
+                lie = bucket_index.Index(
                     index.deployment, index.repository, index.transaction, 99, made, {**index.objects, name: stored}
                 )
                 time.sleep(1.1)  # the bucket's clock counts seconds
-                self.there.put(bucket.index_key(made, index.transaction), bucket.pack_index(lie))
+                self.there.put(bucket_index.index_key(made, index.transaction), bucket_index.pack_index(lie))
                 with tempfile.TemporaryDirectory() as folder:
                     fetched = self.made.fetch("fetch", f"{folder}/repository")
                     self.assertFalse(Path(folder, "repository", path).exists() and name == path)
@@ -698,11 +730,11 @@ class Attack(Case):
 
     def test_an_index_of_what_is_not_there_is_passed_over(self):
         newest = self.versions_of_index()[0]
-        index = bucket.unpack_index(b"".join(self.there.read(f"index/{newest.path}", newest.id)))
-        gone = {path: bucket.Stored("nothing", of.size, of.sha256) for path, of in index.objects.items()}
+        index = bucket_index.unpack_index(b"".join(self.there.read(f"index/{newest.path}", newest.id)))
+        gone = {path: bucket_index.Stored("nothing", of.size, of.sha256) for path, of in index.objects.items()}
         time.sleep(1.1)
-        lie = bucket.Index(index.deployment, index.repository, index.transaction, 99, index.made, gone)
-        self.there.put("index/20310101T000000Z-99.json.gz", bucket.pack_index(lie))
+        lie = bucket_index.Index(index.deployment, index.repository, index.transaction, 99, index.made, gone)
+        self.there.put("index/20310101T000000Z-99.json.gz", bucket_index.pack_index(lie))
         self.assertEqual(self.made.restore("two"), self.contents[1])
 
     def test_an_old_index_put_there_again_is_told_of_by_a_restore(self):
@@ -758,7 +790,47 @@ class Attack(Case):
         self.assertNotIn("passed over", fetched.stdout)
 
     def versions_of_index(self):
-        return bucket.copies_in(self.there)
+        return bucket_copies.copies_in(self.there)
+
+
+class TheProgramForARecovery(Case):
+    """It lies beside the copies, under a name that carries its sum."""
+
+    def test_is_put_there_once_and_locked_and_earlier_ones_stay(self):
+        made = self.make(proxy=True)
+        made.backup("one", 1)
+        self.succeeds(made.run())
+        program = pack.program()
+        puts = [path for method, path in self.proxy.requests if method == "PUT" and ".pyz" in path]
+        self.assertEqual(len(puts), 1)
+        found = store.client("reader").get_object(Bucket=made.bucket, Key=f"{PREFIX}{program.name}")
+        self.assertEqual(hashlib.sha256(found["Body"].read()).hexdigest(), program.sha256)
+        there = bucket.Bucket(made.settings, credentials.read_credentials(made.settings["credentials"]))
+        lock = there.head(program.name, found["VersionId"])
+        self.assertEqual(lock["mode"], "COMPLIANCE")
+        self.assertGreater(lock["until"], time.time() + (LOCK_DAYS - 0.1) * 86400)
+        # Another one, as of a later version of this project, whose copy has to remember both.
+        state = made.state / "bucket-state.json"
+        known = json.loads(state.read_text())
+        earlier = f"recover-{'0' * 12}.pyz"
+        known["programs"] = {earlier: known["programs"][program.name]}
+        state.write_text(json.dumps(known))
+        self.succeeds(made.run())
+        self.assertEqual(set(json.loads(state.read_text())["programs"]), {earlier, program.name})
+        self.proxy.requests.clear()
+        self.succeeds(made.run())
+        self.assertEqual([path for _method, path in self.proxy.requests if ".pyz" in path], [])
+        self.succeeds(made.run("check"))
+
+    def test_that_cannot_be_put_there_is_a_problem_and_the_copy_is_made(self):
+        made = self.make(proxy=True)
+        made.backup("one", 1)
+        self.proxy.answer = lambda method, path: (403, "AccessDenied") if ".pyz" in path else None
+        run = made.run()
+        self.assertEqual((run.code, run.report["outcome"]), (1, "copied"), run)
+        self.assertIn("the program for a recovery can't be put into the bucket", run.report["problems"][0])
+        self.proxy.answer = lambda method, path: None
+        self.succeeds(made.run())
 
 
 class Locks(Case):
@@ -775,10 +847,10 @@ class Locks(Case):
         files = run.report["files"]
         self.assertEqual(run.report["extended"], files)
         puts = [path for method, path in self.proxy.requests if method == "PUT" and "retention" in path]
-        self.assertEqual(len(puts), files + 1)  # and the index
-        there = bucket.Bucket(made.settings, bucket.read_credentials(made.settings["credentials"]))
-        newest = bucket.copies_in(there)[0]
-        index = bucket.unpack_index(b"".join(there.read(f"index/{newest.path}", newest.id)))
+        self.assertEqual(len(puts), files + 2)  # and the index, and the program for a recovery
+        there = bucket.Bucket(made.settings, credentials.read_credentials(made.settings["credentials"]))
+        newest = bucket_copies.copies_in(there)[0]
+        index = bucket_index.unpack_index(b"".join(there.read(f"index/{newest.path}", newest.id)))
         for path, of in index.objects.items():
             self.assertGreater(there.head(f"repository/{path}", of.version)["until"], time.time() + 24.9 * 86400)
         self.proxy.requests.clear()
@@ -841,7 +913,7 @@ class Locks(Case):
         run = made.run()
         self.assertEqual(run.code, 1)
         self.assertIn("they are in governance mode, in which they were lengthened", run.errors)
-        there = bucket.Bucket(made.settings, bucket.read_credentials(made.settings["credentials"]))
+        there = bucket.Bucket(made.settings, credentials.read_credentials(made.settings["credentials"]))
         for path, found in there.versions("repository/").versions.items():
             self.assertGreater(there.head(f"repository/{path}", found[0].id)["until"], time.time() + KEEP_DAYS * 86400)
         # What comes from now on is as asked for.
@@ -934,10 +1006,10 @@ class Checking(Case):
         self.nothing_is_wrong(made.run("check", "--all"))
         self.assertEqual(max(broke.values()), 3)
         self.proxy.cut = lambda method, path: 1000 if method == "GET" and "/repository/data/" in path else None
-        there = bucket.Bucket(made.settings, bucket.read_credentials(made.settings["credentials"]))
+        there = bucket.Bucket(made.settings, credentials.read_credentials(made.settings["credentials"]))
         [path, [version]] = next(iter(there.versions("repository/", lambda of: of.size > 1e6).versions.items()))
         self.proxy.requests.clear()
-        with mock.patch("time.sleep") as slept, self.assertRaisesRegex(bucket.BucketError, f"{path} broke off"):
+        with mock.patch("time.sleep") as slept, self.assertRaisesRegex(errors.BucketError, f"{path} broke off"):
             there.checksum(f"repository/{path}", version.id)
         self.assertEqual(len(self.proxy.requests), bucket.ATTEMPTS)
         self.assertLess(sum(of.args[0] for of in slept.call_args_list), 60)
@@ -1006,7 +1078,7 @@ class Mistakes(Case):
         made.backup("one", 8)
         made.set(uploadRate=1000)
         first = made.start()
-        wait_for(lambda: rclones(made), 60, "the upload")
+        upload_begins(first)
         self.says(made, "another copy for moh is running")
         made.set(uploadRate=0)
         kill(first)
@@ -1016,10 +1088,9 @@ class Mistakes(Case):
         made.backup("one", 8)
         made.set(uploadRate=1000)
         process = made.start()
-        pid = wait_for(lambda: rclones(made), 60, "the upload")[0]
-        for of in (pid, process.pid):
-            for name in ("cmdline", "environ"):
-                self.assertNotIn(b"writer-secret", Path(f"/proc/{of}/{name}").read_bytes())
+        upload_begins(process)
+        for name in ("cmdline", "environ"):
+            self.assertNotIn(b"writer-secret", Path(f"/proc/{process.pid}/{name}").read_bytes())
         kill(process)
 
     def test_describe_tells_the_buckets_protection(self):
@@ -1088,14 +1159,15 @@ def processes():
             yield int(name), words
 
 
-def children(made, program=""):
-    """borg and rclone that work on a deployment's repository, or one of them."""
+def children(made):
+    """Borg, and what it runs, that work on a deployment's repository."""
     found = [(pid, words) for pid, words in processes() if any(str(made.home) in of for of in words)]
-    return [pid for pid, words in found if pid != os.getpid() and any(program in of for of in words[:2])]
+    return [pid for pid, words in found if pid != os.getpid()]
 
 
-def rclones(made):
-    return children(made, "rclone")
+def upload_begins(process):
+    """Wait until a copy says that it uploads."""
+    wait_for(lambda: "files are new" in process.stdout.readline(), 60, "the upload")
 
 
 if __name__ == "__main__":

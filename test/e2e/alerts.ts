@@ -6,16 +6,20 @@ import { chtNames } from "../../components/names";
 import { exec, output, waitFor } from "../../lab/machines";
 import { settings, state } from "./backup";
 
+const { watchTimer } = chtNames("lab");
 const received = "/run/alerts-test";
 const program = "/run/alerts-test.py";
 const listener = "alerts-test.service";
 /** A part of the address that nobody may show. */
 export const secret = "not-for-the-journal";
-const address = `json://cht:${secret}@cht-backup-lab-server:8098/alerts`;
+export const address = `json://cht:${secret}@cht-backup-lab-server:8098/alerts`;
 
-interface Alert {
+export interface Alert {
+  path: string;
   title: string;
   message: string;
+  /** apprise's, or `ping`. */
+  type: "failure" | "success" | "ping";
 }
 
 /** Starts the listener, again after the server was restarted. */
@@ -30,6 +34,8 @@ systemd-run --quiet --collect --unit=${listener} python3 ${program} 8098 ${recei
 
 /** Starts the listener and has the CHT machine send its alerts there. */
 export async function receiveAlerts(): Promise<void> {
+  // What it remembers to have told would keep the next alarm for the same reason back.
+  await output("cht", `systemctl stop ${watchTimer}`);
   await listen();
   await forgetAlerts();
   await output("cht", `cat >${settings}/alerts`, { stdin: `${address}\n` });
@@ -37,14 +43,17 @@ export async function receiveAlerts(): Promise<void> {
 
 /** The CHT machine sends its alerts nowhere, as before. */
 export async function stopAlerts(): Promise<void> {
-  await exec("cht", `: >${settings}/alerts; rm -f ${state}/alerts/*`);
+  await exec("cht", `: >${settings}/alerts; rm -f ${state}/alerts/*; systemctl start ${watchTimer}`);
   await exec("server", `systemctl stop ${listener}; rm -f ${received} ${program}`);
 }
 
+/** Forgets what came; what the machines have told stays told. */
+export const forgetReceived = () => output("server", `: >${received}`);
+
 /** Forgets what came, and what couldn't be delivered so far. */
 export async function forgetAlerts(): Promise<void> {
-  await output("cht", `rm -f ${state}/alerts/*`);
-  await output("server", `: >${received}`);
+  await output("cht", `rm -f ${state}/alerts/* ${state}/watch-state.json`);
+  await forgetReceived();
 }
 
 /** Has the CHT machine try at once to deliver what it couldn't, and not only when it is time. */
@@ -52,12 +61,18 @@ export async function deliverNow(): Promise<void> {
   await output("cht", `systemctl restart ${chtNames("lab").alertLaterService}`);
 }
 
+/** All that came, the watch's, too. */
+export async function alertsSoFar(): Promise<Alert[]> {
+  const lines = (await output("server", `cat ${received}`)).split("\n").filter(Boolean);
+  return lines.map((line) => JSON.parse(line) as Alert);
+}
+
 /** Asserts that one alert came, with this title and for this reason, and takes it away. */
 export async function assertAlert(title: RegExp, reason: RegExp): Promise<void> {
   let seen: Alert[] = [];
   const came = await waitFor(async () => {
-    const lines = (await output("server", `cat ${received}`)).split("\n").filter(Boolean);
-    seen = lines.map((line) => JSON.parse(line));
+    // A machine that a test starts anew watches, too.
+    seen = (await alertsSoFar()).filter(({ title }) => !/^CHT backup lab on /.test(title));
     return seen.length > 0;
   }, 90_000);
   assert.ok(came, "no alert came");

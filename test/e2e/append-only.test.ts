@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { serveCommand, serverNames } from "../../components/names";
+import { serverNames } from "../../components/names";
+import { serveCommand } from "../../components/repository-guard";
 import { exec, output, searchPath } from "../../lab/machines";
 import type { Result } from "../../toolchain/command";
 import {
@@ -22,7 +23,8 @@ import { withoutCopies } from "./bucket";
 import { healthyLab } from "./hooks";
 import { runbook } from "./runbook";
 
-const { programs, state: serverState, auditService, failedService } = serverNames("lab", "/srv/cht-backup");
+const { package: programs, state: serverState, auditService, failedService } = serverNames("lab", "/srv/cht-backup");
+const guard = `${programs}/repository/guard.py`;
 const scratch = "/var/tmp/append-only-test";
 /** An account on the server that takes the same key without any limit: what is refused to the other works there. */
 const unlimited = "append-only-test";
@@ -158,7 +160,7 @@ sleep 3 | timeout 10 ${ssh(account, "-A -tt")} sleep 3`,
     const got = (account: string, program: string) =>
       output(
         "server",
-        `for i in $(seq 100); do
+        `end=$(($(date +%s) + 60)); while [ "$(date +%s)" -lt "$end" ]; do
   pid=$(pgrep -n -u ${account} ${program}) && [ -n "$(ps -o tty= -p "$pid")" ] && break
   sleep 0.05
 done
@@ -166,7 +168,7 @@ tr '\\0' '\\n' <"/proc/$pid/environ" | sed -n 's/^\\(SSH_AUTH_SOCK\\|SSH_TTY\\)=
 ps -o tty= -p "$pid" | sed 's,pts/.*,terminal,'`,
       );
     const sessions = [held(user), held(unlimited)];
-    const [refused, allowed] = await Promise.all([got(user, "-f guard[.]py"), got(unlimited, "-x sleep")]);
+    const [refused, allowed] = await Promise.all([got(user, "-f [c]htbackup.guard"), got(unlimited, "-x sleep")]);
     const [{ stderr } = { stderr: "" }] = await Promise.all(sessions);
     assert.equal(allowed, "SSH_AUTH_SOCK\nSSH_TTY\nterminal", "the attempt itself is wrong");
     // Where the terminal is refused, an older client (OpenSSH 9.2) gives the session up by itself.
@@ -356,17 +358,20 @@ chmod +x ${scratch}/rsh`,
         checked = (await output("server", segments(repository))).split("\n");
         await output(
           "server",
-          `cp -p ${programs}/guard.py ${programs}/guard.py.kept
-cat >${programs}/guard.py <<'END'
+          `cp -p ${guard} ${guard}.kept
+cat >${guard} <<'END'
 import os
-os.environ["PATH"] = "${searchPath}"
-os.execvp("borg", ["borg", "serve", "--append-only", "--restrict-to-repository", "${repository}"])
+
+
+def main():
+    os.environ["PATH"] = "${searchPath}"
+    os.execvp("borg", ["borg", "serve", "--append-only", "--restrict-to-repository", "${repository}"])
 END`,
         );
       });
 
       after(async () => {
-        await exec("server", `mv ${programs}/guard.py.kept ${programs}/guard.py`);
+        await exec("server", `mv ${guard}.kept ${guard}`);
         await approve("the guard is back");
       });
 

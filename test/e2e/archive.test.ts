@@ -190,10 +190,10 @@ docker cp -L ${nginx}:/etc/nginx/private/key.pem ${extracted}/nginx/ >&2`);
       assert.equal(archive, report.archive);
       assert.equal(counts.source, "server");
       assert.deepEqual(counts.databases, expected);
-      if (part === "before") assert.ok(versions?.borg && versions.borgmatic && versions.docker && versions.compose);
+      if (part === "before") assert.ok(versions?.borg && versions.docker && versions.compose);
     }
     // The copy's own headers say the same, without a database.
-    const scan = `${programs}/venv/bin/python ${programs}/bin/couch_files.py --json ${extracted}/place${data}`;
+    const scan = `${programs}/venv/bin/python ${programs}/chtbackup couchdb --json ${extracted}/place${data}`;
     const { databases, views } = JSON.parse(await output("cht", scan));
     const found = Object.entries<Counts[string]>(databases).map(([name, { documents, deleted, updateSequence }]) => [
       name,

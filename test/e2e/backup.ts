@@ -48,7 +48,8 @@ export interface Running {
 
 const reportFile = `${state}/last-backup.json`;
 
-const untilEnded = `until [ "$(systemctl show -p ActiveState --value ${service})" != activating ]; do sleep 0.1; done`;
+/** After the program itself the unit calls whoever watches from outside, and is `deactivating`. */
+const untilEnded = `while systemctl show -p ActiveState --value ${service} | grep -q activating; do sleep 0.1; done`;
 
 /** Starts the service and doesn't wait for its end. One that the timer has just started may end first. */
 export async function startBackup(): Promise<Running> {
@@ -168,7 +169,7 @@ const guarded = serverNames("lab", "/srv/cht-backup");
 
 /** Takes what is in the repository for right, as its administrator: the audit begins anew from there. */
 export async function approve(because: string): Promise<void> {
-  const audit = `${guarded.programs}/audit.py approve --because '${because}' ${guarded.settings}/repository.json`;
+  const audit = `${guarded.package} audit approve --because '${because}' ${guarded.settings}/repository.json`;
   await output("server", `systemctl start ${guarded.sealService} && python3 -B ${audit}`);
   // The other witnesses, as their words say.
   await output("cht", `rm -f ${state}/drills/ledger.json`);
@@ -178,7 +179,7 @@ export async function approve(because: string): Promise<void> {
 /** Runs a script as root on the server, with the seals broken for it, as an administrator does maintenance. */
 export async function maintain(because: string, script: string): Promise<void> {
   const seal = (action: string) =>
-    output("server", `python3 -B ${guarded.programs}/seal.py ${action} ${guarded.settings}/repository.json`);
+    output("server", `python3 -B ${guarded.package} seal ${action} ${guarded.settings}/repository.json`);
   await seal("open");
   try {
     await output("server", script);

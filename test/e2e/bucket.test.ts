@@ -30,6 +30,7 @@ import {
   copyService,
   copyTimer,
   lastCopy,
+  serverPackage,
   settle,
   withoutCopies,
 } from "./bucket";
@@ -38,7 +39,7 @@ import { healthyLab } from "./hooks";
 import { assertNoDrift, labStack, previewChanges, up } from "./stack";
 
 const settingsFile = `${bucketSettingsFolder}/bucket.json`;
-const onServer = `${bucketPrograms}/venv/bin/python -B ${bucketPrograms}/bin/bucket_copy.py`;
+const onServer = `${bucketPrograms}/venv/bin/python -B ${serverPackage} bucket`;
 
 async function check(): Promise<void> {
   const started = await exec("server", `systemctl start ${checkService}`);
@@ -142,7 +143,7 @@ describe("the copy to the bucket", function () {
     const meanwhile = async (condition: string, action: string) => {
       await settle();
       const script = `systemctl start --no-block ${copyService}
-for i in $(seq 2000); do
+end=$(($(date +%s) + 100)); while [ "$(date +%s)" -lt "$end" ]; do
   if ${condition}; then ${action}; exit; fi
   sleep 0.01
 done
@@ -155,13 +156,13 @@ exit 1`;
     it("with the repository's lock in its hands, leaves the way free for the backup that waits for it", async () => {
       assertComplete(await withoutCopies(backUp));
       const lockWait = (from: number, to: number) =>
-        `sed -i 's/^lock_wait: ${from}$/lock_wait: ${to}/' ${settings}/borgmatic.yaml`;
+        `sed -i 's/"lockWait": ${from},/"lockWait": ${to},/' ${settings}/settings.json`;
       // borg looks ten times in its waiting time whether a lock has gone.
       await during("cht", lockWait(600, 30), lockWait(30, 600), async () => {
         await meanwhile(`[ -e ${repository}/lock.exclusive ]`, `systemctl kill --signal=STOP ${copyService}`);
         const holds = await output("server", `ls ${repository}/lock.exclusive`);
         const backup = await startBackup();
-        const waits = `pgrep -u ${user} -f '/guard[.]py '`;
+        const waits = `pgrep -u ${user} -f '[c]htbackup guard '`;
         assert.ok(await waitFor(async () => (await exec("server", waits)).code === 0, 90_000), "no backup came");
         assert.equal(await output("server", `ls ${repository}/lock.exclusive`), holds);
         await output("server", kill);
@@ -174,7 +175,6 @@ exit 1`;
     });
 
     it("of an upload, is finished by the next one, which sends only what hasn't arrived", async () => {
-      // Small files don't go by rclone, which takes its time here.
       const bulk = `${data}/.shards/00-bulk`;
       await during(
         "cht",
@@ -188,11 +188,13 @@ exit 1`;
       const rate = (from: number, to: number) =>
         `sed -i 's/"uploadRate": ${from},/"uploadRate": ${to},/' ${settingsFile}`;
       await during("server", rate(0, 20), rate(20, 0), async () => {
-        await meanwhile(`pgrep -u ${user} -x rclone >/dev/null`, kill);
+        const run = `_SYSTEMD_INVOCATION_ID=$(systemctl show -p InvocationID --value ${copyService})`;
+        const uploads = `journalctl -q -o cat ${run} | grep -q 'files are new'`;
+        await meanwhile(`[ "$(systemctl is-active ${copyService})" = activating ] && ${uploads}`, kill);
         await copiesEnded();
         assert.equal(await result(), "signal");
       });
-      assert.equal(await output("server", `pgrep -u ${user} -x 'rclone|borg' || true`), "");
+      assert.equal(await output("server", `pgrep -u ${user} -x borg || true`), "");
       assert.deepEqual(await lastCopy(), before);
       await check();
       const next = await copyNow();
@@ -285,7 +287,7 @@ rm -rf /tmp/compaction`,
         ],
         [`sed -i 's/"keepDays": 1/"keepDays": 2/' ${settingsFile}`, "bucket-settings"],
         [`chmod 0644 ${bucketSettingsFolder}/credentials`, "bucket-credentials"],
-        [`echo '# changed' >>${bucketPrograms}/bin/bucket_copy.py`, "bucket-script-bucket-copy"],
+        [`echo '# changed' >>${serverPackage}/bucket/copy.py`, "server-programs"],
       ];
       await copiesEnded();
       for (const [script = ""] of meddling) await output("server", script);

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { bucketNames } from "../../components/names";
+import { bucketNames, serverNames } from "../../components/names";
 import { containerOf, exec, output, waitFor } from "../../lab/machines";
 import { type Result, run } from "../../toolchain/command";
 import { repository } from "./backup";
@@ -18,6 +18,7 @@ export const {
   checkTimer,
   failedService: bucketFailedService,
 } = bucketNames("lab");
+export const { package: serverPackage, programs: serverPrograms } = serverNames("lab", "");
 
 /** `last-copy.json`. */
 export interface CopyReport {
@@ -43,7 +44,7 @@ export async function lastCopy(): Promise<CopyReport | undefined> {
 /** Waits until no copy runs. */
 export async function copiesEnded(): Promise<void> {
   const ended = async () =>
-    (await output("server", `systemctl show -p ActiveState --value ${copyService}`)) !== "activating";
+    !(await output("server", `systemctl show -p ActiveState --value ${copyService}`)).endsWith("activating");
   assert.ok(await waitFor(ended, 360_000), "a copy has run for six minutes");
 }
 
@@ -82,7 +83,7 @@ export async function bucketContent(
 
 /** Runs a Python file of `test/e2e/machine` as root on the server, with the copy's own programs and credentials. */
 export function asServer(file: string, ...args: string[]): Promise<Result> {
-  const environment = ["-e", `PYTHONPATH=${bucketPrograms}/bin`];
+  const environment = ["-e", `PYTHONPATH=${serverPrograms}`];
   const command = ["exec", "-i", ...environment, containerOf("server"), `${bucketPrograms}/venv/bin/python`];
   const stdin = readFileSync(join(__dirname, "machine", file));
   return run("docker", [...command, "-B", "-", ...args], { stdin, timeoutMs: 480_000 });

@@ -14,7 +14,7 @@ const folder = join(labFolder, "cloud");
 const settingsFile = join(folder, "settings.yaml");
 const calls = join(folder, "calls");
 const backend = `file://${join(labFolder, "state")}`;
-const borgmatic = "/opt/cht-backup/cloud/venv/bin/borgmatic --config /etc/cht-backup/cloud/borgmatic.yaml";
+const borg = "python3 -I /opt/cht-backup/cloud/chtbackup borg";
 
 /** Runs the CLI on the stack `cloud`, with stand-ins for the plugins of AWS and of one-shot commands. */
 function stack(...args: string[]): Promise<Result> {
@@ -48,7 +48,7 @@ function called(): string[] {
   return lines;
 }
 
-const archives = async () => (await output("cht", `${borgmatic} repo-list --short | grep -v Listing`)).split("\n");
+const archives = async () => (await output("cht", `${borg} list --short`)).split("\n");
 const repositoryId = () => output("cloud", "sed -n 's/^id = //p' /srv/cht-backup/cloud/repository/config");
 /** The machine and all that is in it are gone, its data volume isn't. */
 const vanish = () => run("docker", ["rm", "--force", "--volumes", cloudMachine]);

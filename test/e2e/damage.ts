@@ -135,7 +135,7 @@ echo "$archive"`);
     const good = await output("cht", prepare, { stdin: `${passphrase}\n` });
     for (const { make } of wanted) {
       const script = withPassphrase(`
-export BORG_BASE_DIR=${scratch}/borg PYTHONPATH=${programs}/bin
+export BORG_BASE_DIR=${scratch}/borg PYTHONPATH=${programs}
 tool='${programs}/venv/bin/python -B ${scratch}/couch_damage.py'
 rm -rf ${scratch}/copy; cp --archive ${scratch}/good ${scratch}/copy; cd ${scratch}/copy
 ( unset BORG_PASSPHRASE

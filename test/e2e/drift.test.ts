@@ -50,7 +50,7 @@ const meddlings: Meddling[] = [
     shownAs: "failure-alert-service",
     in: "overrides",
     repaired:
-      "systemctl cat cht-backup-lab-failed.service | grep -q alert.py && ! systemctl cat cht-backup-lab-failed.service | grep -q /bin/true",
+      "systemctl cat cht-backup-lab-failed.service | grep -q 'chtbackup alert' && ! systemctl cat cht-backup-lab-failed.service | grep -q /bin/true",
   },
   {
     what: "the drill's timer is stopped",
@@ -71,11 +71,10 @@ const meddlings: Meddling[] = [
   {
     what: "the drill is made to look right",
     machine: "cht",
-    script:
-      "sed -i 's/drill.py run/drill.py overdue/' /etc/systemd/system/cht-drill-lab.service; systemctl daemon-reload",
+    script: "sed -i 's/drill run/drill overdue/' /etc/systemd/system/cht-drill-lab.service; systemctl daemon-reload",
     shownAs: "drill-service",
     in: "content",
-    repaired: "systemctl cat cht-drill-lab.service | grep -q 'drill.py run'",
+    repaired: "systemctl cat cht-drill-lab.service | grep -q 'drill run'",
   },
   {
     what: "the drill's tidying up at boot is disabled",
@@ -88,10 +87,10 @@ const meddlings: Meddling[] = [
   {
     what: "the drill's checks are changed",
     machine: "cht",
-    script: "echo '# changed' >>/opt/cht-backup/lab/bin/verify.py",
-    shownAs: "script-verify",
-    in: "content",
-    repaired: "! grep -q '^# changed' /opt/cht-backup/lab/bin/verify.py",
+    script: "echo '# changed' >>/opt/cht-backup/lab/chtbackup/manifest/verify.py",
+    shownAs: "cht-programs",
+    in: "files",
+    repaired: "! grep -q '^# changed' /opt/cht-backup/lab/chtbackup/manifest/verify.py",
   },
   {
     what: "the drill's settings are removed",
@@ -107,7 +106,7 @@ const meddlings: Meddling[] = [
     script: `sed -i 's#command="[^"]*"#command="/usr/bin/borg serve"#' ${keys}`,
     shownAs: "server-authorized-key",
     in: "command",
-    repaired: `grep -q '/guard.py ' ${keys}`,
+    repaired: `grep -q '/chtbackup guard ' ${keys}`,
   },
   {
     what: "a second key is let in for that user",
@@ -126,12 +125,12 @@ const meddlings: Meddling[] = [
     repaired: `[ "$(stat -c %U ${keys})" = root ]`,
   },
   {
-    what: "borgmatic's configuration is edited",
+    what: "what borg is told is edited",
     machine: "cht",
-    script: `echo 'umask: 0022' >>${settings}/borgmatic.yaml`,
-    shownAs: "borgmatic-configuration",
+    script: `sed -i 's/"compression": "[^"]*"/"compression": "none"/' ${settings}/settings.json`,
+    shownAs: "backup-settings",
     in: "content",
-    repaired: `! grep -q umask ${settings}/borgmatic.yaml`,
+    repaired: `! grep -q '"none"' ${settings}/settings.json`,
   },
   {
     what: "the passphrase's file is exchanged",
@@ -176,18 +175,18 @@ const meddlings: Meddling[] = [
   {
     what: "a script is changed",
     machine: "cht",
-    script: "echo '# changed' >>/opt/cht-backup/lab/bin/backup.py",
-    shownAs: "script-backup",
-    in: "content",
-    repaired: "! grep -q '^# changed' /opt/cht-backup/lab/bin/backup.py",
+    script: "echo '# changed' >>/opt/cht-backup/lab/chtbackup/backup/program.py",
+    shownAs: "cht-programs",
+    in: "files",
+    repaired: "! grep -q '^# changed' /opt/cht-backup/lab/chtbackup/backup/program.py",
   },
   {
     what: "a module in the Python environment is changed",
     machine: "cht",
-    script: "echo 'x = 1' | tee -a /opt/cht-backup/lab/venv/lib/python3*/site-packages/borgmatic/borg/create.py",
+    script: "echo 'x = 1' | tee -a /opt/cht-backup/lab/venv/lib/python3*/site-packages/apprise/apprise.py",
     shownAs: "borgmatic-environment",
     in: "files",
-    repaired: "! grep -q '^x = 1' /opt/cht-backup/lab/venv/lib/python3*/site-packages/borgmatic/borg/create.py",
+    repaired: "! grep -q '^x = 1' /opt/cht-backup/lab/venv/lib/python3*/site-packages/apprise/apprise.py",
   },
   {
     what: "borg is removed from the server",
@@ -265,7 +264,7 @@ describe("drift between the stack and the machines", function () {
     const verified = await exec("cht", `systemd-analyze verify --man=no ${units}`);
     const said = verified.stderr.split("\n").filter((line) => /cht-(backup|drill)-lab/.test(line));
     assert.deepEqual([verified.code, said], [0, []]);
-    assert.equal(await output("cht", `echo ${units} | wc -w`), "10");
+    assert.equal(await output("cht", `echo ${units} | wc -w`), "12");
   });
 
   describe("what someone did to a machine", () => {
@@ -293,7 +292,7 @@ describe("drift between the stack and the machines", function () {
     }
     it("the preview shows nothing that nobody touched", () => {
       // Without borg the guard can't work, and says so.
-      const touched = new Set([...meddlings.map(({ shownAs }) => shownAs), "server-guard"]);
+      const touched = new Set([...meddlings.map(({ shownAs }) => shownAs), "server-programs"]);
       assert.deepEqual(
         changes.map(({ name }) => name).filter((name) => !touched.has(name)),
         [],
@@ -411,7 +410,7 @@ BORG_NEW_PASSPHRASE=an-attacker-chose-this borg --lock-wait 60 key change-passph
     // Enough to do that there is a middle: the environment and all files of one machine.
     await output(
       "cht",
-      "rm -rf /opt/cht-backup/lab /etc/cht-backup/lab/borgmatic.yaml /etc/systemd/system/cht-backup-lab.timer",
+      "rm -rf /opt/cht-backup/lab /etc/cht-backup/lab/settings.json /etc/systemd/system/cht-backup-lab.timer",
     );
     const cli = await findCli();
     assert.ok(cli);
@@ -432,6 +431,9 @@ BORG_NEW_PASSPHRASE=an-attacker-chose-this borg --lock-wait 60 key change-passph
     await assert.rejects(assertNoDrift());
     await up();
     await assertNoDrift();
-    await output("cht", "/opt/cht-backup/lab/venv/bin/borgmatic --version && systemctl is-active cht-backup-lab.timer");
+    await output(
+      "cht",
+      "/opt/cht-backup/lab/venv/bin/python -c 'import xxhash' && systemctl is-active cht-backup-lab.timer",
+    );
   });
 });

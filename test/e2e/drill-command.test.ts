@@ -67,8 +67,9 @@ describe("npm run drill", function () {
     });
     const ended = new Promise<number | null>((resolve) => child.on("close", resolve));
     assert.ok(await waitFor(async () => (await state()) === "activating", 60_000), said);
-    // Suspended, so that it can't end before the signal has arrived.
-    await output("cht", `systemctl kill --signal=STOP --kill-whom=main ${service}`);
+    // Suspended, so that it can't end before the signal has arrived. Before the program itself the unit calls somebody.
+    const suspend = `until systemctl kill --signal=STOP --kill-whom=main ${service} 2>/dev/null; do sleep 0.1; done`;
+    await output("cht", suspend, { timeoutMs: 60_000 });
     try {
       child.kill("SIGINT");
       assert.equal(await ended, 130);

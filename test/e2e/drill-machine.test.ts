@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { parse, stringify } from "yaml";
-import { drillNames } from "../../components/names";
+import { drillNames, retentionNames, serverNames } from "../../components/names";
 import { bucketSecrets } from "../../lab/bucket";
 import { documentCounts, ensureDrillNetwork } from "../../lab/cht";
 import { type AnyMachine, containerOf, exec, output } from "../../lab/machines";
@@ -33,10 +33,17 @@ describe("the drill on a third machine", function () {
   let config: { "host:machines": Record<string, object>; "cht-backup:drill": object };
   let rest: Record<string, unknown>;
 
-  /** Deploys with the third machine among the stack's machines and the drill on `machine`. */
-  async function drillOn(machine: string, from = "server"): Promise<void> {
-    const drill = { ...config["cht-backup:drill"], machine, from };
-    writeFileSync(settingsFile, stringify({ ...rest, config: { ...config, "cht-backup:drill": drill } }));
+  /**
+   * Deploys with the third machine among the stack's machines and the drill on `machine`.
+   * @param retention whether that machine is trusted with retention, too
+   */
+  async function drillOn(machine: string, from = "server", retention = false): Promise<void> {
+    const wanted = {
+      ...config,
+      "cht-backup:drill": { ...config["cht-backup:drill"], machine, from },
+      ...(retention && { "cht-backup:retention": { machine } }),
+    };
+    writeFileSync(settingsFile, stringify({ ...rest, config: wanted }));
     await mustSucceed("up", "--yes", "--skip-preview", ...withSettings);
   }
 
@@ -51,7 +58,7 @@ describe("the drill on a third machine", function () {
     const [user, address] = third.destination.split("@");
     const hostKey = await output("drill", "cut -d' ' -f1,2 /etc/ssh/ssh_host_ed25519_key.pub");
     config["host:machines"].drill = { ...config["host:machines"].cht, address, user, hostKey };
-    await drillOn("drill");
+    await drillOn("drill", "server", true);
     own = await output("drill", `cut -d' ' -f2 ${settings}/ssh_key.pub`);
   });
 
@@ -78,7 +85,7 @@ describe("the drill on a third machine", function () {
     assert.equal(limits(ofDrill), limits(ofCht));
     assert.match(
       limits(ofDrill),
-      /^restrict,command="\/usr\/bin\/python3 -I \/opt\/cht-backup-server\/lab\/guard\.py /,
+      /^restrict,command="\/usr\/bin\/python3 -I \/opt\/cht-backup-server\/lab\/chtbackup guard /,
     );
     const other = await exec("drill", `ssh -F ${settings}/ssh_config offsite id`);
     assert.doesNotMatch(other.stdout, /uid=/);
@@ -96,6 +103,45 @@ describe("the drill on a third machine", function () {
     const report = await latest();
     assert.deepEqual([report.ok, report.host, report.from, report.archive], [true, "drill", "server", archive]);
     assert.deepEqual(report.counts, await documentCounts());
+  });
+
+  describe("where it is trusted with retention", () => {
+    const { service: retentionService, user } = retentionNames("lab");
+    const reportOn = async (machine: AnyMachine, folder: string) =>
+      JSON.parse(await output(machine, `cat ${folder}/last-retention.json`));
+
+    it("has the server look for what goes by its own policy, and remove nothing where it has doubts", async () => {
+      const began = Number(await output("server", "date +%s"));
+      const run = await exec("drill", `systemctl start ${retentionService}`);
+      const report = await reportOn("server", serverNames("lab", "").state);
+      assert.ok(report.finishedAt >= began, JSON.stringify(report));
+      // In a lab that many tests have used there are more archives of a day than any schedule makes.
+      assert.ok(
+        report.problems.every((text: string) => text.startsWith("doubt (")),
+        JSON.stringify(report),
+      );
+      assert.equal(run.code === 0, report.ok);
+      const here = await reportOn("drill", state);
+      assert.deepEqual([here.ok, here.problems], [report.ok, report.problems]);
+      await output("drill", `systemctl reset-failed 'cht-retention-lab*'`);
+    });
+
+    it("has a key for this which does nothing else, of an account that may do nothing else", async () => {
+      for (const words of ["id", "sudo -n id", "/bin/sh -c id"]) {
+        const { stdout, stderr } = await exec(
+          "drill",
+          `ssh -F ${settings}/retention_ssh_config offsite ${words} </dev/null`,
+        );
+        assert.equal(stdout, "");
+        assert.match(stderr, /what came in isn't a request/);
+      }
+      const asAccount = (words: string) =>
+        exec("server", `setpriv --reuid=${user} --regid=${user} --clear-groups sudo -n ${words}`);
+      for (const words of ["id", `/usr/bin/python3 -c 'print(1)'`]) {
+        const { code, stdout } = await asAccount(words);
+        assert.deepEqual([code, stdout], [1, ""]);
+      }
+    });
   });
 
   describe("and from the bucket alone", () => {
@@ -116,13 +162,13 @@ describe("the drill on a third machine", function () {
     async function remarks(): Promise<string[]> {
       const script = `set -e; cd ${programs}
 request=$(bucket-venv/bin/python -c 'import json, sys; print(json.dumps(json.load(open(sys.argv[1]))["bucket"]))' ${settings}/drill.json)
-echo "$request" | bucket-venv/bin/python -B bin/bucket_fetch.py newest`;
+echo "$request" | bucket-venv/bin/python -B chtbackup fetch newest`;
       return JSON.parse(await output("drill", script)).remarks;
     }
 
     /** Asserts that of a drill nothing is left but its reports. */
     async function assertTidy(): Promise<void> {
-      const left = `docker ps --all --quiet --filter label=cht-backup.drill=lab; ls -A ${state}/drill; ls ${reports}/running.json 2>/dev/null; pgrep -x borg; pgrep -f bucket_fetch.py`;
+      const left = `docker ps --all --quiet --filter label=cht-backup.drill=lab; ls -A ${state}/drill; ls ${reports}/running.json 2>/dev/null; pgrep -x borg; pgrep -f [c]htbackup.fetch`;
       assert.equal((await exec("drill", left)).stdout, "");
     }
 
@@ -168,7 +214,7 @@ echo "$request" | bucket-venv/bin/python -B bin/bucket_fetch.py newest`;
       );
       await assertTidy();
       const { programs: seen, found } = JSON.parse((await sampler).stdout);
-      assert.ok(seen.includes("bucket_fetch.py") && seen.includes("borg"), seen.join());
+      assert.ok(seen.includes("chtbackup fetch") && seen.includes("borg"), seen.join());
       assert.deepEqual(found, []);
       const journal = await python("drill", "search.py", ["journal"], JSON.stringify(secrets));
       assert.deepEqual(JSON.parse(journal.stdout).found, []);
@@ -219,16 +265,10 @@ journalctl --sync; journalctl --no-pager --output=cat --after-cursor='${cursor}'
     it("finds the next copy in order, once what someone changed is shown by a preview and repaired by up", async () => {
       await output(
         "drill",
-        `chmod 0644 ${credentials}; for script in bucket bucket_fetch bucket_source; do echo '# changed' >>${programs}/bin/$script.py; done`,
+        `chmod 0644 ${credentials}; for script in bucket/client bucket/fetch drill/bucket_source; do echo '# changed' >>${programs}/chtbackup/$script.py; done`,
       );
       const shown = changesOf(await mustSucceed("preview", "--json", ...withSettings)).map(({ name }) => name);
-      assert.deepEqual(shown.sort(), [
-        "drill-drill-bucket-credentials",
-        "drill-settings",
-        "script-bucket",
-        "script-bucket-fetch",
-        "script-bucket-source",
-      ]);
+      assert.deepEqual(shown.sort(), ["drill-drill-bucket-credentials", "drill-drill-programs", "drill-settings"]);
       await mustSucceed("up", "--yes", "--skip-preview", ...withSettings);
       assertComplete(await backUp());
       assert.equal((await copyNow()).ok, true);
@@ -247,8 +287,8 @@ journalctl --sync; journalctl --no-pager --output=cat --after-cursor='${cursor}'
       const search = "grep -rlFf /dev/stdin /etc /opt /var/lib/cht-backup || true";
       assert.equal(await output("drill", search, { stdin: secrets }), "");
       assert.equal(
-        await output("drill", `ls ${state}; ls -A ${state}/drill; ls -A ${state}/alerts`),
-        "alerts\nborg\ndrill\ndrills",
+        await output("drill", `ls ${state} | grep -v ^watch; ls -A ${state}/drill; ls -A ${state}/alerts`),
+        "alerts\nborg\ndrill\ndrills\nlast-retention.json",
       );
       assert.deepEqual(
         (await keys()).map((line) => line.includes(own)),

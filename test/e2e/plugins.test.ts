@@ -68,7 +68,7 @@ describe("resources of other plugins", function () {
   before(async () => {
     folder = mkdtempSync(join(tmpdir(), "cht-backup-plugins-"));
     for (const name of ["state", "home", "bin"]) mkdirSync(path(name));
-    for (const name of ["components", "hosts", "node_modules", "operations", "provider", "toolchain", "config.ts"])
+    for (const name of ["components", "hosts", "node_modules", "operations", "provider", "toolchain", "config"])
       symlinkSync(join(project, name), path(name));
     writeFileSync(path("program.ts"), program);
     // The engine that is built from Go modules reads the options a line each.

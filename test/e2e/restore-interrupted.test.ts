@@ -10,7 +10,7 @@ const cht = "/home/ubuntu/cht";
 const notes = "/var/lib/cht-restore/lab";
 const volume = "/var/lib/docker/volumes/cht_cht-ssl/_data";
 /** What of a restore runs there: borg, and the program itself. */
-const program = "(/usr/bin/)?python3 -B [^ ]*/bin/restore.py restore";
+const program = "(/usr/bin/)?python3 -B [^ ]*/chtbackup restore restore";
 const killAll = `pkill -KILL -f '^${program}'; pkill -KILL -x borg || true`;
 
 describe("a restore that is interrupted again and again", function () {
@@ -63,7 +63,7 @@ touch /run/held`);
     const lost = await run("pkill", [
       "-KILL",
       "-f",
-      `^ssh .*${machine.destination.split("@")[1]}.*restore[.]py' 'restore'`,
+      `^ssh .*${machine.destination.split("@")[1]}.*chtbackup' 'restore' 'restore'`,
     ]);
     assert.equal(lost.code, 0);
     const [result] = await held;

@@ -94,7 +94,7 @@ describe("a part of an archive", function () {
 until [ "$(find ${staging} -type f ! -newermt 2026-11-21T12:00Z 2>/dev/null | wc -l)" -gt 2 ]; do :; done
 pkill -STOP -x borg
 find ${staging} -type f ! -newermt 2026-11-21T12:00Z | wc -l
-kill -TERM $(pgrep -f bin/part.py)`;
+kill -TERM $(pgrep -f '[c]htbackup part')`;
       const extracted = Number((await output("cht", suspend, { timeoutMs: 240_000 })).split("\n")[0]);
       assert.ok(extracted > 2 && extracted < 24, `${extracted} files`);
       const { code, stderr } = await running;

@@ -39,7 +39,7 @@ async function backUpCluster(): Promise<string> {
 cp -p ${state}/last-backup.json ${state}/last-backup.prom ${cluster}/
 sed -e 's|"chtHome": *"[^"]*"|"chtHome": "${cluster}/cht"|' -e 's|"couchdbData": *\\[\\]|"couchdbData": ${JSON.stringify(nodes)}|' \
   ${settings}/settings.json >${cluster}/settings.json
-${programs}/venv/bin/python -B ${programs}/bin/backup.py --config ${settings}/borgmatic.yaml ${cluster}/settings.json >&2 || [ $? -eq 1 ]
+${programs}/venv/bin/python -B ${programs}/chtbackup backup ${cluster}/settings.json >&2 || [ $? -eq 1 ]
 cat ${state}/last-backup.json
 cp -p ${cluster}/last-backup.json ${cluster}/last-backup.prom ${state}/`;
   const report = JSON.parse(await output("cht", script));

@@ -108,7 +108,7 @@ find ${staging} -type f ! -newermt 2026-11-21T12:00Z | wc -l`;
     const added = (await output("server", authorizedKeys)).replace(keys, "").trim();
     assert.match(
       added,
-      /^restrict,expiry-time="\d{12}",command="\S*python3 -I \/opt\/cht-backup-server\/lab\/guard\.py /,
+      /^restrict,expiry-time="\d{12}",command="\S*python3 -I \/opt\/cht-backup-server\/lab\/chtbackup guard /,
     );
     // The word itself must not be in the search's own arguments.
     const search = `umask 077; cat > /tmp/word; cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n' | grep -cFf /tmp/word; rm /tmp/word`;

@@ -225,7 +225,7 @@ describe("secrets", function () {
   });
 
   const shouldBeSeen = {
-    cht: ["backup.py", "alert.py", "borgmatic", "borg", "ssh", "docker"],
+    cht: ["chtbackup backup", "chtbackup alert", "borg", "ssh", "docker"],
     server: ["borg", "sshd-session"],
     "this computer": ["pulumi", "ssh"],
   };

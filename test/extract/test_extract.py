@@ -6,7 +6,6 @@ Needs borg, and root.
 import contextlib
 import io
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -16,13 +15,17 @@ import tempfile
 import time
 import unittest
 from pathlib import Path
+from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "hosts"))
 
 import fixture  # noqa: E402, F401
 
-import confined  # noqa: E402
-import restore  # noqa: E402
+from chtbackup.base import errors, pack, programs  # noqa: E402
+from chtbackup.borg import client as borg_client  # noqa: E402
+from chtbackup.borg import errors as borg_errors  # noqa: E402
+from chtbackup.manifest.copy import Copy  # noqa: E402
+from chtbackup.restore import choose, confined, extract, marker  # noqa: E402
 
 # As root in most containers.
 WITHOUT_MOUNTING = ("setpriv", "--bounding-set=-sys_admin")
@@ -87,9 +90,7 @@ class Confinement(Machine):
         self.assertEqual((self.elsewhere / "file").read_text(), "as it was")
         self.assertEqual((self.elsewhere / "file").stat().st_uid, 0)
         self.assertEqual(self.elsewhere.stat().st_mode & 0o777, 0o755)
-        self.assertFalse(
-            os.path.lexists("/dev/shm/cht-backup-test") or os.path.lexists("/etc/cht-backup-test")
-        )
+        self.assertFalse(os.path.lexists("/dev/shm/cht-backup-test") or os.path.lexists("/etc/cht-backup-test"))
 
     def test_what_ssh_needs_is_there(self):
         script = "set -e; getent hosts localhost > /dev/null; [ $(head -c 8 /dev/urandom | wc -c) = 8 ]"
@@ -102,16 +103,30 @@ class Confinement(Machine):
             command = confined.command(["touch", str(self.elsewhere / "started")], str(into))
             done = subprocess.run([*starter, *command], capture_output=True, text=True)
             self.assertEqual(done.returncode, confined.IMPOSSIBLE)
-            self.assertRegex(
-                done.stderr, f"^nothing was extracted: this machine can't keep borg to .*{into.name}"
-            )
+            self.assertRegex(done.stderr, f"^nothing was extracted: this machine can't keep borg to .*{into.name}")
             self.assertEqual(len(done.stderr.splitlines()), 1)
         self.assertEqual(os.listdir(self.elsewhere), [])
 
+    def test_the_one_file_of_a_recovery_keeps_a_program_there_as_well(self):
+        file = self.folder / "recover.pyz"
+        file.write_bytes(pack.program().content)
+        (self.into / "link").symlink_to(self.elsewhere)
+        with mock.patch.object(programs, "PACKAGE", f"{file}/chtbackup"):
+            done = self.run_confined("set -e; pwd; echo x > file")
+            self.assertEqual((done.returncode, done.stdout, done.stderr), (0, f"{self.into}\n", ""))
+            for script in ("echo x > link/new", "echo x > ../elsewhere/file", f"echo x >> {file}"):
+                self.assertNotEqual(self.run_confined(script).returncode, 0, script)
+            command = confined.command(["touch", str(self.elsewhere / "started")], str(self.into))
+        done = subprocess.run([*WITHOUT_MOUNTING, *command], capture_output=True, text=True)
+        self.assertEqual(done.returncode, confined.IMPOSSIBLE)
+        self.assertRegex(done.stderr, "^nothing was extracted: this machine can't keep borg to ")
+        self.assertEqual(os.listdir(self.elsewhere), [])
+        self.assertEqual(file.read_bytes(), pack.program().content)
+
     def test_it_ends_with_the_program_that_started_it(self):
         script = (
-            "import subprocess, sys, time, fixture, backup\n"
-            "subprocess.Popen(sys.argv[1:], preexec_fn=backup._end_with_parent)\ntime.sleep(60)"
+            "import subprocess, sys, time, fixture\nfrom chtbackup.base.process import end_with_parent\n"
+            "subprocess.Popen(sys.argv[1:], preexec_fn=end_with_parent)\ntime.sleep(60)"
         )
         command = confined.command(["sh", "-c", "echo $$ > pid; exec sleep 60"], str(self.into))
         environment = {**os.environ, "PYTHONPATH": str(Path(fixture.__file__).parent)}
@@ -141,12 +156,9 @@ class Attacks(Machine):
         (self.folder / "from" / "home").mkdir(parents=True)
         (self.folder / "from" / "home" / "file").write_text("fine")
         request = {"repository": self.location, "passphrase": "x", "baseDirectory": f"{self.folder}/base"}
-        self.made = restore.Restore(request, str(self.folder / "work"))
-        self.borg = self.made.borg
+        self.borg = borg_client.Borg(request)
         self.borg.run("init", "--encryption", "repokey-blake2", self.location)
         self.borg.run("create", f"{self.location}::{NAME}", "home", directory=f"{self.folder}/from")
-        self.made.archive, self.made.before = NAME, {"time": "2026-11-28T02:00:00Z"}
-        self.made.copy = restore.verify.Copy({"": str(self.into)})
         os.mkdir(self.folder / "work")
         self.borg.names()
 
@@ -164,65 +176,19 @@ class Attacks(Machine):
         self.borg.run("import-tar", f"{self.location}::{NAME}", str(tar))
 
     def restore(self):
+        archive = choose.Archive(NAME, self.borg.ids[NAME], {"time": "2026-11-28T02:00:00Z"}, {})
+        into, note = str(self.into), marker.Marker(f"{self.folder}/work/extracting.json", archive)
         with contextlib.redirect_stdout(io.StringIO()):
-            self.made.extract({str(self.into): []}, 1)
-
-    def recover(self, meanwhile=""):
-        """As step 8 of the recovery kit does it. `meanwhile` is what borg's stand-in does first."""
-        page = (fixture.ROOT / "operations" / "recovery-kit" / "page.md").read_text()
-        frame = re.search(r"^## 8\. .*?^```new\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)[1]
-        kit = self.folder / "kit"
-        kit.mkdir(exist_ok=True)
-        (kit / "id").write_text(f"{self.borg.ids[NAME]}\n")
-        (kit / "borg").write_text(
-            f'#!/bin/sh\ncase $* in extract*) {meanwhile or ":"};; esac\nexec {shutil.which("borg")} "$@"\n'
-        )
-        (kit / "borg").chmod(0o755)
-        environment = {
-            **os.environ,
-            "PATH": f"{kit}:{os.environ['PATH']}",
-            "KIT": str(kit),
-            "STAGE": str(self.folder / "stage"),
-            "ARCHIVE": NAME,
-            "BORG_REPO": self.location,
-            "BORG_BASE_DIR": f"{self.folder}/base",
-            "BORG_PASSPHRASE": "x",
-        }
-        frame = frame.replace(". /root/cht-recovery/settings\n", "")
-        done = subprocess.run(
-            [*self.starter, "bash", "-c", frame], env=environment, capture_output=True, text=True
-        )
-        self.assertEqual((kit / "extracted").exists(), done.returncode == 0, done)
-        return done.stdout + done.stderr
-
-    def test_the_recovery_kit_extracts_what_is_not_attacked(self):
-        self.assertIn("DONE: step 8", self.recover())
-        self.assertEqual((self.folder / "stage" / NAME / "home" / "file").read_text(), "fine")
-        self.assertIn("DONE: step 8", self.recover())
-
-    def test_the_recovery_kit_stops_where_an_archive_became_another_and_writes_nothing_elsewhere(self):
-        other = f"ln -s {self.elsewhere} home; echo evil > home/x; echo evil > {self.elsewhere}/x; exit 1"
-        self.assertRegex(self.recover(other), "(?m)^STOP: no backup of ours made this archive.* 'home'")
-        self.assertIn("STOP: no backup of ours", self.recover("echo more > more; exit 1"))
-        self.borg.run("delete", f"{self.location}::{NAME}")
-        self.borg.run("create", f"{self.location}::{NAME}", "home", directory=f"{self.folder}/from")
-        self.assertIn("STOP: this name stands for another archive than in step 7", self.recover())
-        self.assertEqual(os.listdir(self.elsewhere), [])
-
-    def test_the_recovery_kit_extracts_nothing_where_it_cannot_keep_borg_to_its_directory(self):
-        self.starter = WITHOUT_MOUNTING
-        self.assertIn("STOP: this machine can't keep borg to one directory", self.recover())
-        self.assertEqual(os.listdir(self.folder / "stage" / NAME), [])
+            extract.extract(self.borg, archive, Copy({"": into}), note, False, {into: []}, 1)
 
     def test_what_is_not_attacked_is_extracted(self):
-        self.made._own_directories = lambda: None
         self.restore()
         self.assertEqual((self.into / "home" / "file").read_text(), "fine")
 
     def test_an_archive_that_became_another_since_it_was_looked_at_is_refused(self):
         self.assertEqual([of["path"] for of in self.borg.items(NAME)], ["/home", "/home/file"])
         self.exchange(str(self.elsewhere))
-        with self.assertRaisesRegex(restore.Hostile, "another one has got its name"):
+        with self.assertRaisesRegex(borg_errors.Hostile, "another one has got its name"):
             self.restore()
         self.assertFalse(self.into.exists())
 
@@ -232,7 +198,7 @@ class Attacks(Machine):
         self.exchange(str(self.elsewhere))
         self.borg.ids.clear()
         self.borg.names()
-        with self.assertRaises(restore.Refused):
+        with self.assertRaises(errors.Refused):
             self.restore()
         self.assertEqual(os.listdir(self.elsewhere), [])
 

@@ -20,6 +20,8 @@ import traceback
 
 
 def load(names):
+    from chtbackup.base.programs import PROGRAMS
+
     loaded = {}
     for name in names:
         if name == "borg":
@@ -27,7 +29,7 @@ def load(names):
 
             loaded[name] = archiver
         else:
-            loaded[name] = importlib.import_module(name)
+            loaded[name] = importlib.import_module(PROGRAMS.get(name, name))
     if "guard" in loaded:
         loaded["guard"].load_guard()  # loads borg
     return loaded

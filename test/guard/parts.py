@@ -31,11 +31,11 @@ from pathlib import Path
 import msgpack
 
 ROOT = Path(__file__).resolve().parents[2]
-HERE, SERVER = ROOT / "test" / "guard", ROOT / "hosts" / "server"
-sys.path[:0] = [str(SERVER)]
+HERE, HOSTS = ROOT / "test" / "guard", ROOT / "hosts"
+sys.path.insert(0, str(HOSTS))
 sys.dont_write_bytecode = True
 
-import segment_log  # noqa: E402
+from chtbackup.repository import segment_log  # noqa: E402
 
 ENVIRONMENTS = json.loads(os.environ["GUARD_ENVIRONMENTS"])
 """Folders of virtual environments by the version of borg in them."""
@@ -73,9 +73,7 @@ class Machine:
         self.uid, self.gid = account.pw_uid, account.pw_gid
         self.programs = self.folder / "programs"
         self.programs.mkdir()
-        for name in ("guard.py", "seal.py", "audit.py", "segment_log.py", "retention.py", "keeping.py"):
-            shutil.copy(SERVER / name, self.programs)
-        shutil.copy(ROOT / "hosts" / "cht" / "plain.py", self.programs)
+        shutil.copytree(HOSTS / "chtbackup", self.programs / "chtbackup", ignore=shutil.ignore_patterns("__pycache__"))
         for name in ("loaded.py", "read_all.py", "relay.py"):
             shutil.copy(HERE / name, self.programs)
         (self.home / ".ssh").mkdir(parents=True)
@@ -331,7 +329,7 @@ class Deployment:
         self.as_account = Loaded(self.python, f"account-{version}", ["guard", "borg"], of)
         self.as_root = Loaded(self.python, f"root-{version}", ["borg", "seal", "audit", "read_all"])
         self.set()
-        self.archives = {}
+        self.archives, self.kept = {}, {}
         self.location = f"ssh://offsite{self.repository}"
         threading.Thread(target=self._seal_what_comes, daemon=True).start()
         self.begin()
@@ -366,19 +364,20 @@ class Deployment:
 
     # ---- the state of everything, kept and put back -------------------------------------------------------
 
-    def save(self):
+    def save(self, name="three"):
         self.settle()
-        self.kept = (dict(self.archives), self.sealed)
-        subprocess.run(["rm", "-rf", f"{self.folder}/saved"], check=True)
-        subprocess.run(["cp", "-a", str(self.live), f"{self.folder}/saved"], check=True)
+        self.kept[name] = dict(self.archives)
+        subprocess.run(["rm", "-rf", f"{self.folder}/{name}"], check=True)
+        subprocess.run(["cp", "-a", str(self.live), f"{self.folder}/{name}"], check=True)
 
-    def reset(self, guarded=True, sealed=True):
-        """Back to the three archives. Without seals everything is the account's, as borg makes it."""
+    def reset(self, guarded=True, sealed=True, name="three"):
+        """Back to the three archives, or what else was saved. Without seals everything is the account's, as borg makes
+        it."""
         with self.sealing:
             self.guarded, self.sealed = guarded, sealed
             subprocess.run(["rm", "-rf", str(self.live)], check=True)
-            subprocess.run(["cp", "-a", f"{self.folder}/saved", str(self.live)], check=True)
-            self.archives = dict(self.kept[0])
+            subprocess.run(["cp", "-a", f"{self.folder}/{name}", str(self.live)], check=True)
+            self.archives = dict(self.kept[name])
             self.set()
             if not sealed:
                 self.program("seal", "open")
@@ -477,14 +476,24 @@ class Deployment:
             raise AssertionError(f"borg {' '.join(map(str, words))}: exit code {done.code}\n{done.errors}")
         return done
 
-    def backup(self, name, over_sshd=False, base=None, size=250_000):
-        """An honest backup, which must work: of files, some of which are new."""
+    def backup(self, name, over_sshd=False, base=None, size=250_000, more=()):
+        """An honest backup, which must work: of files, some of which are new. `more` options for borg."""
         for old in list(self.source.iterdir())[:-3]:
             old.unlink()
         for number in range(2):
             (self.source / f"{name}-{number}").write_bytes(os.urandom(size // 2))
-        self.borg("create", *CREATE, f"{self.location}::{name}", ".", over_sshd=over_sshd, base=base)
+        self.borg("create", *CREATE, *more, f"{self.location}::{name}", ".", over_sshd=over_sshd, base=base)
         self.archives[name] = contents(self.source)
+
+    def empty(self):
+        """Take all of it away, for a repository of the test's own, without seals."""
+        with self.sealing:
+            self.sealed = False
+            for folder in (self.repository, self.state, self.operator, self.source):
+                shutil.rmtree(folder)
+                folder.mkdir()
+        machine().own(self.repository)
+        machine().own(self.operator)
 
     def list(self, **options):
         return self.borg("list", "--short", self.location, **options).output.split()
@@ -536,7 +545,7 @@ class Deployment:
         if self.sshd is None:
             self.sshd = Sshd(self.folder, self.settings_file, self.python)
         self.sshd.serve(
-            f"{self.python} -I {machine().programs}/guard.py {self.settings_file}"
+            f"{self.python} -I {machine().programs}/chtbackup guard {self.settings_file}"
             if self.guarded
             else f"{self.python} -I -m borg {' '.join(self.bare_serve())}",
             more,
@@ -608,6 +617,14 @@ def bring(version):
     (here / "bin").mkdir()
     (here / "bin" / "python").symlink_to("/usr/bin/python3")
     shutil.copy(there / "pyvenv.cfg", here)
+    # As the server's own programs start it, which look for it beside their package, before the machine's.
+    program = here / "bin" / "borg"
+    program.write_text(f'#!/bin/sh\nexec {here}/bin/python -I -m borg "$@"\n')
+    program.chmod(0o755)
+    beside = machine().programs / "borg" / "bin"
+    beside.mkdir(parents=True, exist_ok=True)
+    (beside / "borg").unlink(missing_ok=True)
+    (beside / "borg").symlink_to(program)
     return here / "bin" / "python"
 
 
@@ -635,7 +652,7 @@ class Sshd:
             return
         self.stop()
         of = machine()
-        match = (SERVER / "sshd.conf").read_text()
+        match = (HOSTS / "server" / "sshd.conf").read_text()
         for name, value in {"DEPLOYMENT": "moh", "SERVER_USER": of.user, "SERVE_COMMAND": command}.items():
             match = match.replace(f"@{name}@", value)
         text = (
@@ -688,7 +705,7 @@ def with_each_borg(case, versions=None):
 
 def with_newest_borg(case):
     """For what takes long, and is borg's own work on the server."""
-    return with_each_borg(case, ("1.4.5",))
+    return with_each_borg(case, list(ENVIRONMENTS)[-1:])
 
 
 class Case:

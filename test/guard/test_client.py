@@ -1,11 +1,10 @@
 """The CHT host's side with a real borg: how a backup gives borg its list, what it makes of borg's answers, and how it
-gets over a cache that is lost or damaged. The repository is a directory here, and borgmatic a script of a few lines."""
+gets over a cache that is lost or damaged. The repository is a directory here."""
 
 import contextlib
 import errno
 import importlib
 import io
-import json
 import os
 import random
 import shutil
@@ -17,50 +16,28 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-HOSTS = Path(__file__).resolve().parents[2] / "hosts"
-sys.path[:0] = [str(HOSTS / "cht")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "hosts"))
 sys.dont_write_bytecode = True
 # Reads CouchDB's headers, which no test here does, and isn't in borg's environment.
 sys.modules.setdefault("xxhash", types.ModuleType("xxhash"))
 
-backup, plan = (importlib.import_module(name) for name in ("backup", "plan"))
+backup, store = (importlib.import_module(f"chtbackup.backup.{name}") for name in ("program", "store"))
+meaning, idle, start, writer = (
+    importlib.import_module(f"chtbackup.borg.{name}") for name in ("meaning", "idle", "start", "writer")
+)
 
 BORG = os.path.join(os.path.dirname(sys.executable), "borg")
-
-# What of borgmatic 2.1 is needed: it hands on the list, says borg's words, and how borg ended, in its own.
-BORGMATIC = r"""
-import json, os, subprocess, sys
-given = json.load(open(sys.argv[2]))
-archive, action = sys.argv[5], sys.argv[6]
-listed = ["--paths-from-stdin", "--paths-delimiter", r"\0"]
-words = {
-    "create": ["create", "--json", *listed, f"{given['repository']}::{archive}"],
-    "repo-list": ["list", "--json", given["repository"]],
-    "repo-info": ["info", "--json", given["repository"]],
-}[action]
-environment = {**os.environ, "BORG_BASE_DIR": given["base"], "BORG_EXIT_CODES": "modern", "TZ": "UTC"}
-environment.setdefault("BORG_PASSPHRASE", given["passphrase"])
-done = subprocess.run(
-    given["before"] + [given["borg"], "--lock-wait", "2", *words], env=environment, stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE, text=True,
-)
-for line in done.stderr.splitlines():
-    print("offsite: " + line if line == done.stderr.splitlines()[0] else line, file=sys.stderr)
-if done.returncode in (0, 100, 103, 107, 1):
-    if done.returncode:
-        print(f"offsite: Treating exit code {done.returncode} (x) as a warning", file=sys.stderr)
-    print(json.dumps([json.loads(done.stdout)]))
-else:
-    print(f"offsite: Command 'borg' returned non-zero exit status {done.returncode}.", file=sys.stderr)
-    sys.exit(1)
-"""
 
 SETTINGS = {
     "deployment": "lab",
     "chtHome": "/h",
     "composeProject": "cht",
     "couchdbData": [],
-    "repository": "ssh://x/y",
+    "compression": "auto,zstd,3",
+    "chunker": "fixed,4096",
+    "uploadRate": 0,
+    "lockWait": 2,
+    "checkpointInterval": 300,
 }
 
 
@@ -73,59 +50,57 @@ class WithBorg(unittest.TestCase):
         self.source.mkdir()
         for number in range(5):
             (self.source / f"file{number}").write_bytes(random.randbytes(30_000))
-        self.given = {
-            "borg": BORG, "before": [], "repository": str(self.folder / "repository"), "passphrase": "right",
-            "base": str(self.folder / "state/borg"),
-        }  # fmt: skip
-        self.configure()
-        program = self.folder / "borgmatic"
-        program.write_text(f"#!{sys.executable} -IB\n{BORGMATIC}")
-        program.chmod(0o755)
-        for name, value in (("borgmatic", lambda: str(program)), ("STOP_TIMEOUT", 2)):
-            patched = mock.patch.object(backup, name, value)
+        self.repository = str(self.folder / "repository")
+        self.base = str(self.folder / "state/borg")
+        (self.folder / "passphrase").write_text("right\n")
+        path = f"{os.path.dirname(BORG)}:{os.environ['PATH']}"
+        for patched in (
+            mock.patch.object(writer, "STOP_TIMEOUT", 2),
+            mock.patch.dict(os.environ, {"PATH": path}),
+        ):
             patched.start()
             self.addCleanup(patched.stop)
-        self.borg("init", "--encryption=repokey-blake2", self.given["repository"])
-
-    def configure(self, **changes):
-        (self.folder / "configuration").write_text(json.dumps({**self.given, **changes}))
+        self.borg("init", "--encryption=repokey-blake2", self.repository)
 
     def borg(self, *words):
         own = {"PATH": os.environ["PATH"], "HOME": "/root", "LANG": "C.UTF-8"}
         return subprocess.run(
             [BORG, *words], check=True, capture_output=True, text=True,
-            env={**own, "BORG_BASE_DIR": self.given["base"], "BORG_PASSPHRASE": self.given["passphrase"]},
+            env={**own, "BORG_BASE_DIR": self.base, "BORG_PASSPHRASE": "right"},
         ).stdout  # fmt: skip
 
     def run_(self, number, **options):
         """A run that has collected its files, about to give them to borg."""
-        run = backup.Backup(SETTINGS, str(self.folder / "configuration"), False)
-        run.state = str(self.folder / "state")
-        run.scratch = str(self.folder / "scratch")
-        os.makedirs(run.scratch, exist_ok=True)
-        run.archive = f"lab-{number}"
-        run.paths = [str(path) for path in sorted(self.source.iterdir())]
-        run.sizes = {path: os.stat(path).st_size for path in run.paths}
-        run.places = {
-            part: f"{run.scratch}/manifest-{part[8:].lower()}.json" for part in ("manifestBefore", "manifestAfter")
+        made = backup.Backup({**SETTINGS, "repository": self.repository}, False)
+        made.run.state = str(self.folder / "state")
+        made.store.borg.repository.base_directory = self.base
+        made.store.borg.repository.passphrase_file = str(self.folder / "passphrase")
+        made.run.scratch = str(self.folder / "scratch")
+        os.makedirs(made.run.scratch, exist_ok=True)
+        made.run.archive = f"lab-{number}"
+        contents = made.collection.contents
+        contents.paths = [str(path) for path in sorted(self.source.iterdir())]
+        contents.sizes = {path: os.stat(path).st_size for path in contents.paths}
+        made.collection.places = {
+            part: f"{made.run.scratch}/manifest-{part[8:].lower()}.json" for part in ("manifestBefore", "manifestAfter")
         }
-        run.collect = lambda: None
-        run.manifest_before = lambda: {"part": "before"}
-        run.manifest_after = options.get("manifest_after", lambda: {"part": "after"})
-        return run
+        made.collection.collect = lambda: None
+        made.description.before = lambda: {"part": "before"}
+        made.description.after = options.get("manifest_after", lambda: {"part": "after"})
+        return made
 
     def backup(self, number, **options):
         run = self.run_(number, **options)
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as said:
-            result = backup.attempt(run.run, run)
+            result = backup.attempt(run)
         self.said = said.getvalue()
         return result
 
     def archived(self, number):
-        return self.borg("list", "--format", "{path}{NL}", f"{self.given['repository']}::lab-{number}").splitlines()
+        return self.borg("list", "--format", "{path}{NL}", f"{self.repository}::lab-{number}").splitlines()
 
     def archives(self):
-        return self.borg("list", "--format", "{archive}{NL}", self.given["repository"]).split()
+        return self.borg("list", "--format", "{archive}{NL}", self.repository).split()
 
 
 class AList(WithBorg):
@@ -151,11 +126,11 @@ class AList(WithBorg):
         files = [f"file{number}" for number in range(5)]
         self.assertEqual(names, [*files, "zlarge", "manifest-before.json", "manifest-after.json"])
         self.assertGreater(seen[0] - empty, 20_000_000)  # borg had read it, and sent all but its last segment
-        self.assertFalse(hasattr(backup, "watch_opening"))
+        self.assertFalse(hasattr(store, "watch_opening"))
 
     def test_that_cant_be_given_ends_the_run_at_once_and_makes_no_archive(self):
         for error in (OSError(errno.EMFILE, "Too many open files"), ValueError("a fault")):
-            with mock.patch.object(backup, "unread", side_effect=error):
+            with mock.patch.object(store, "unread", side_effect=error):
                 result = self.backup(1)
             self.assertIn(result["exitCode"], (2, 70))
             self.assertIn(str(error.args[-1]), result["problems"][0])
@@ -180,8 +155,13 @@ class AList(WithBorg):
         self.assertEqual(names, [*(f"file{number}" for number in range(5)), "manifest-before.json"])
 
     def test_for_a_borg_that_does_nothing_isnt_kept_for_ever(self):
-        self.configure(before=["sh", "-c", "exec sleep 600", "sh"])
-        with mock.patch.object(backup, "IDLE_LIMIT", 2):
+        self.backup(0)
+        slow = self.folder / "bin/borg"
+        slow.parent.mkdir()
+        slow.write_text("#!/bin/sh\nexec sleep 600\n")
+        slow.chmod(0o755)
+        path = {"PATH": f"{slow.parent}:{os.environ['PATH']}"}
+        with mock.patch.object(idle, "IDLE_LIMIT", 2), mock.patch.dict(os.environ, path):
             result = self.backup(1)
         self.assertEqual(result["exitCode"], 2)
         self.assertIn("borg and its ssh did nothing", result["problems"][0])
@@ -191,17 +171,17 @@ class AList(WithBorg):
         with mock.patch.dict(os.environ, foreign):
             result = self.backup(1)
             self.assertEqual((result["exitCode"], result["problems"]), (0, []))
-            self.assertTrue(backup.borg_version())
+            self.assertTrue(start.borg_version())
 
 
 class ALostCache(WithBorg):
     def damaged(self, change):
-        cache = next(Path(self.given["base"], ".cache/borg").glob("[0-9a-f]*"))
+        cache = next(Path(self.base, ".cache/borg").glob("[0-9a-f]*"))
         change(cache)
 
     def test_is_made_anew_in_the_same_run_and_said(self):
         self.assertEqual(self.backup(1)["exitCode"], 0)
-        security = Path(self.given["base"], ".config/borg/security")
+        security = Path(self.base, ".config/borg/security")
         kept = {path.name: path.read_text() for path in security.rglob("location")}
         changes = {
             "chunks lost": lambda cache: (cache / "chunks").unlink(),
@@ -241,7 +221,7 @@ class ALostCache(WithBorg):
         self.backup(2)
         shutil.rmtree(self.folder / "repository")
         (self.folder / "older").rename(self.folder / "repository")
-        cache = Path(self.given["base"], ".cache/borg")
+        cache = Path(self.base, ".cache/borg")
         before = sorted(path.name for path in cache.rglob("*"))
         result = self.backup(3)
         self.assertEqual(result["exitCode"], 2)
@@ -250,9 +230,9 @@ class ALostCache(WithBorg):
 
     def test_that_holds_the_counter_no_more_counts_on_beyond_all_it_used(self):
         self.backup(1)
-        nonce = next(Path(self.given["base"], ".config/borg/security").rglob("nonce"))
+        nonce = next(Path(self.base, ".config/borg/security").rglob("nonce"))
         for content in (b"", b"xxx\n"):
-            used = plan.first_counter(0)
+            used = meaning.first_counter(0)
             nonce.write_bytes(content)
             result = self.backup(f"counter-{len(content)}")
             self.assertEqual(result["exitCode"], 0, result)
@@ -262,24 +242,24 @@ class ALostCache(WithBorg):
 class AnArchive(WithBorg):
     def test_that_only_cant_be_looked_up_afterwards_is_told_as_made(self):
         for how in ("raise SystemExit(81)", "print('x')"):
-            real = backup.Backup._borgmatic
+            real = writer.Writer.start
 
-            def once(run, action, *words, how=how, real=real, **options):
-                if action != "repo-list":
-                    return real(run, action, *words, **options)
-                return subprocess.Popen(
+            def once(client, action, *words, how=how, real=real, **options):
+                if action != "list":
+                    return real(client, action, *words, **options)
+                client.child = subprocess.Popen(
                     [sys.executable, "-c", how], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
                 )
 
             name = f"after-{len(how)}"
-            with mock.patch.object(backup, "LOOK_UP_PAUSE", 0), mock.patch.object(backup.Backup, "_borgmatic", once):
+            with mock.patch.object(store, "LOOK_UP_PAUSE", 0), mock.patch.object(writer.Writer, "start", once):
                 result = self.backup(name)
             self.assertEqual((result["ok"], result["archive"], result["exitCode"]), (True, f"lab-{name}", 0))
             self.assertRegex(result["archiveId"], "^[0-9a-f]{64}$")
             self.assertIn("couldn't be looked up afterwards", result["notes"][0])
 
     def test_that_was_made_is_told_when_the_program_fails_after_it(self):
-        with mock.patch.object(backup.Backup, "among", side_effect=TypeError("a fault")):
+        with mock.patch.object(store.Store, "among", side_effect=TypeError("a fault")):
             result = self.backup(1)
         self.assertEqual((result["archive"], result["ok"], result["exitCode"]), ("lab-1", False, 70))
         self.assertIn("a fault of the backup program itself: TypeError: a fault", result["problems"])

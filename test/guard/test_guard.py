@@ -11,7 +11,7 @@ import threading
 import time
 from unittest import mock
 
-from parts import MANIFEST, SERVER, Case, Ended, Refused, machine, wait_for, with_each_borg
+from parts import HOSTS, MANIFEST, Case, Ended, Refused, machine, wait_for, with_each_borg
 
 NEW = b"\x01" * 32
 RESERVED = 1 << 20
@@ -312,6 +312,29 @@ class AHostileClient(OnArchives):
         session.close()
         self.holds()
 
+    def test_a_deployment_fills_no_more_than_its_quota_whatever_it_takes_back(self):
+        made = self.made
+        size = sum(path.stat().st_size for path in (made.repository / "data").rglob("*") if path.is_file())
+        made.set(quotaGibibytes=(size + 300_000) / 2**30)
+        session = made.opened()
+        for number in range(2):
+            session.call("put", id=bytes([number + 1]) * 32, data=os.urandom(100_000))
+            session.call("delete", id=bytes([number + 1]) * 32)
+        said = self.refused(session.call, "put", id=NEW, data=os.urandom(100_000))
+        self.assertIn("the repository has its fill", said)
+        session.close()
+        # What broke off counts no more: a backup that fits in works.
+        made.backup("fits", size=100_000)
+        # Where it is full from the beginning not even a session begins; reading goes on.
+        made.set(quotaGibibytes=(size - 1) / 2**30)
+        session = made.session()
+        arguments = {"path": str(made.repository), "lock": True, "exclusive": True, "lock_wait": 10}
+        self.assertIn("npm run retention", self.refused(session.call, "open", **arguments))
+        session.close()
+        made.set()
+        made.backup("with-room-again")
+        self.holds()
+
     def test_a_session_that_says_nothing_ends_and_gives_its_lock_back(self):
         self.made.set(idleHours=1 / 3600)
         session = self.made.opened(LOOKS=0.5, GRACE=1)
@@ -503,7 +526,7 @@ class ABorgThatTheGuardDoesNotKnow(Case):
         (metadata,) = folder.glob("lib/python3*/site-packages/borgbackup-*.dist-info/METADATA")
         metadata.write_text(metadata.read_text().replace(f"\nVersion: {self.version}\n", "\nVersion: 1.4.99\n"))
         for words in ("--check", str(made.settings_file)):
-            command = [str(folder / "bin" / "python"), "-I", str(machine().programs / "guard.py"), words]
+            command = [str(folder / "bin" / "python"), "-I", str(machine().programs / "chtbackup"), "guard", words]
             done = subprocess.run(command, input=b"", capture_output=True)
             self.assertEqual((done.returncode, done.stdout), (1, b""))
             self.assertIn(b"borg 1.4.99 isn't known to this guard", done.stderr)
@@ -512,11 +535,11 @@ class ABorgThatTheGuardDoesNotKnow(Case):
         program = "from importlib.metadata import version; print(version('borgbackup'))"
         asked = subprocess.run(["/usr/bin/python3", "-I", "-c", program], capture_output=True, text=True)
         done = subprocess.run(
-            ["/usr/bin/python3", "-I", str(SERVER / "guard.py"), "--check"], capture_output=True, text=True
+            ["/usr/bin/python3", "-I", str(HOSTS / "chtbackup"), "guard", "--check"], capture_output=True, text=True
         )
         version = asked.stdout.strip()
         with mock.patch.dict(os.environ):  # which the guard empties
-            import guard
+            from chtbackup.repository import guard
         if version in guard.VERSIONS:
             self.assertEqual((done.returncode, done.stderr), (0, ""))
         else:
@@ -526,9 +549,9 @@ class ABorgThatTheGuardDoesNotKnow(Case):
     def test_counts_no_more_where_one_was_built_beside_the_guard(self):
         folder = machine().folder / f"built-{self.version}"
         folder.mkdir()
-        shutil.copy(SERVER / "guard.py", folder)
+        shutil.copytree(HOSTS / "chtbackup", folder / "chtbackup")
         subprocess.run(["cp", "-a", str(self.made.python.parents[1]), str(folder / "borg")], check=True)
-        command = ["/usr/bin/python3", "-I", str(folder / "guard.py"), "--check"]
+        command = ["/usr/bin/python3", "-I", str(folder / "chtbackup"), "guard", "--check"]
         done = subprocess.run(command, capture_output=True, text=True)
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         (metadata,) = folder.glob("borg/lib/python3*/site-packages/borgbackup-*.dist-info/METADATA")
@@ -537,7 +560,7 @@ class ABorgThatTheGuardDoesNotKnow(Case):
         self.assertIn("borg 1.4.99 isn't known", done.stderr)
 
     def test_is_none_of_those_that_are_tried_here(self):
-        command = [str(self.made.python), "-I", str(SERVER / "guard.py"), "--check"]
+        command = [str(self.made.python), "-I", str(HOSTS / "chtbackup"), "guard", "--check"]
         self.assertEqual(subprocess.run(command, capture_output=True).returncode, 0)
 
 

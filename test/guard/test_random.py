@@ -7,7 +7,7 @@ import time
 from fuzz import play
 from parts import MANIFEST, Case, with_each_borg
 
-import segment_log
+from chtbackup.repository import segment_log
 
 SESSIONS = int(os.environ.get("GUARD_SESSIONS", "40"))
 SEED = int(os.environ.get("GUARD_SEED", "0") or time.time())

@@ -3,98 +3,18 @@
 import contextlib
 import json
 import os
-import random
 import signal
-import sqlite3
 import subprocess
 import time
 from pathlib import Path
 
-from parts import PASSPHRASE, Case, contents, machine, wait_for, with_newest_borg
+from parts import PASSPHRASE, contents, machine, wait_for, with_newest_borg
 
-DAY = 86400
-POLICY = {"within": 7, "daily": 2, "weekly": 0, "monthly": 0, "yearly": 0}
-HONEST = {"succeeded": None, "failed": False, "overdueAfterDays": 9}
+from removing import DAY, HONEST, POLICY, Removing, end_with_children
 
 
 @with_newest_borg
-class Retention(Case):
-    def setUp(self):
-        super().setUp()
-        made = self.made
-        built = machine().programs / "borg" / "bin"
-        built.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError):
-            os.symlink(Path(made.python).parent / "borg", built / "borg")
-        made.backup("archive-3")
-        made.backup("archive-4")
-        made.audit()
-        # The three oldest are of days for which nothing is kept.
-        self.age({"archive-0": 40, "archive-1": 30, "archive-2": 20, "archive-3": 10, "archive-4": 0})
-
-    def age(self, days):
-        """Makes archives older than they are, in the server's own ledger, where no client can; borg's times stay."""
-        ids = self.ids()
-        with contextlib.closing(sqlite3.connect(self.made.state / "audit.sqlite")) as database, database:
-            for name, age in days.items():
-                values = (int(time.time() - age * DAY), bytes.fromhex(ids[name]))
-                database.execute("UPDATE archives SET at = ? WHERE id = ?", values)
-
-    def ids(self):
-        listed = json.loads(self.made.borg("list", "--consider-checkpoints", "--json", self.made.location).output)
-        return {of["name"]: of["id"] for of in listed["archives"]}
-
-    def start(self, action, **more):
-        made = self.made
-        config = (made.repository / "config").read_text()
-        request = {
-            "policy": POLICY,
-            "passphrase": PASSPHRASE,
-            "repository": config.partition("\nid = ")[2].split("\n")[0],
-            "seen": {},
-            # borg's own times can't be made older here.
-            "despite": ["clock"],
-            "drill": {**HONEST, "succeeded": time.time() - 3600},
-            "shown": list(self.ids().values()) if action == "apply" else [],
-            **more,
-        }
-        command = [str(made.python), "-B", f"{machine().programs}/retention.py", action, str(made.settings_file)]
-        process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        process.stdin.write(json.dumps(request) + "\n")
-        process.stdin.flush()
-        return process
-
-    def run_it(self, action="apply", **more):
-        process = self.start(action, **more)
-        # Its standard input stays open meanwhile, as ssh keeps it.
-        output, errors = process.stdout.read(), process.stderr.read()
-        code = process.wait()
-        process.stdin.close()
-        process.stdout.close()
-        process.stderr.close()
-        return code, json.loads(output.splitlines()[-1]) if output else None, errors
-
-    def removed(self, *names):
-        """The state of the whole deployment after these were removed."""
-        made = self.made
-        for name in names:
-            del made.archives[name]
-        self.assertEqual(made.list(), list(made.archives))
-        self.assertEqual(made.audit(), [])
-        self.assertEqual(set(made.ledger()), set(self.ids().values()))
-        self.assertIn("append_only = 1", (made.repository / "config").read_text())
-        self.assertFalse((made.state / "open").exists() or (made.state / "retention.json").exists())
-        made.mark()
-        self.holds()
-        # What the repository itself holds is checked in each run, and writes its configuration.
-        words = ("check", "--archives-only", "--verify-data", made.repository)
-        made.borg(*words, user="account", environment=self.own())
-
-    def own(self):
-        return {"BORG_BASE_DIR": str(self.made.operator), "BORG_PASSPHRASE": PASSPHRASE}
-
+class Retention(Removing):
     # ---- what it does -------------------------------------------------------------------------------------
 
     def test_shows_what_goes_and_why_the_rest_stays_and_changes_nothing(self):
@@ -106,10 +26,6 @@ class Retention(Case):
                                "archive-0": False})  # fmt: skip
         self.assertEqual(list(plan["doubts"]), ["clock"])
         self.assertEqual(self.snapshot(), before)
-
-    def snapshot(self):
-        ours = [path for path in self.made.repository.rglob("*") if path.is_file()]
-        return {str(path): (path.stat().st_mtime_ns, path.stat().st_size) for path in ours}
 
     def test_removes_what_the_policy_no_longer_keeps_and_frees_its_space(self):
         code, result, errors = self.run_it()
@@ -153,15 +69,59 @@ class Retention(Case):
             stream.close()
         self.removed("archive-0", "archive-1", "archive-2")
 
-    # ---- what it refuses ----------------------------------------------------------------------------------
+    # ---- on a schedule ------------------------------------------------------------------------------------
 
-    def refused(self, doubt, **more):
+    def scheduled(self, **more):
+        """As the machine that drills starts it, which sends what it knows, and perhaps what it has no say in."""
+        config = (self.made.repository / "config").read_text()
+        own = {
+            "repository": config.partition("\nid = ")[2].split("\n")[0],
+            "overdueAfterDays": 9,
+            "policy": POLICY,
+        }
+        Path(self.made.settings_file).with_name("retention.json").write_text(json.dumps(own))
+        return self.run_it("scheduled", **more)
+
+    def report(self):
+        return json.loads((self.made.state / "last-retention.json").read_text())
+
+    def test_on_a_schedule_a_doubt_that_is_sent_away_stays_one_and_is_in_the_report(self):
         before = self.snapshot()
-        code, result, errors = self.run_it(**more)
-        self.assertEqual(code, 1, errors)
-        self.assertIn(doubt, result["doubts"])
-        self.assertIsNone(result["done"])
+        code, result, errors = self.scheduled(despite=["clock"])
+        self.assertEqual((code, list(result["doubts"]), result["done"]), (1, ["clock"], None), errors)
         self.assertEqual(self.snapshot(), before)
+        report = self.report()
+        self.assertEqual((report["ok"], report["lastSuccessAt"], report["removed"]), (False, None, 0))
+        self.assertRegex(report["problems"][0], r"^doubt \(clock\): 4 archives bear another time")
+
+    def test_on_a_schedule_goes_by_the_policy_that_the_server_has_whatever_is_sent(self):
+        # Within the hour by which an archive may be older than it says.
+        self.age({name: (4 - number) / 200 for number, name in enumerate(self.ids())})
+        sent = {"policy": {"within": 1}, "shown": [], "repository": "0" * 64}
+        code, result, errors = self.scheduled(**sent)
+        self.assertEqual((code, result["doubts"], result["done"]), (0, {}, None), errors)
+        report = self.report()
+        self.assertEqual((report["ok"], report["problems"], report["removed"]), (True, [], 0))
+        self.assertEqual(report["lastSuccessAt"], report["finishedAt"])
+        # A week later only the last one of the day stays.
+        self.altered = {"ahead": 7.5 * DAY}
+        code, result, errors = self.scheduled(**sent, now=time.time() + 7.5 * DAY)
+        self.assertEqual((code, result["doubts"]), (0, {}), errors)
+        self.assertEqual(result["done"]["removed"], ["archive-0", "archive-1", "archive-2", "archive-3"])
+        report = self.report()
+        self.assertEqual((report["removed"], report["freed"]), (4, result["done"]["freed"]))
+        self.altered = {}
+        self.removed("archive-0", "archive-1", "archive-2", "archive-3")
+
+    def test_on_a_schedule_a_request_that_is_none_is_told_in_a_line_and_changes_nothing(self):
+        before = self.snapshot()
+        for more in ({"passphrase": 7}, {"passphrase": "wrong", "seen": [], "drill": "x"}):
+            code, result, errors = self.scheduled(**more)
+            self.assertEqual((code, result), (2, None))
+            self.assertNotIn("Traceback", errors)
+        self.assertEqual(self.snapshot(), before)
+
+    # ---- what it refuses ----------------------------------------------------------------------------------
 
     def test_refuses_where_somebody_has_deleted_archives(self):
         made = self.made
@@ -192,12 +152,27 @@ class Retention(Case):
         for name, documents in (("archive-5", 5000), ("archive-6", 3)):
             folder = made.source / "run" / "cht-backup" / "moh" / "collect"
             folder.mkdir(parents=True, exist_ok=True)
-            manifest = {"databases": {"medic": {"documents": documents}}}
+            manifest = {"counts": {"databases": {"medic": {"documents": documents}}}}
             (folder / "manifest-after.json").write_text(json.dumps(manifest))
             made.borg("create", f"{made.location}::{name}", ".")
         made.audit()
         self.age({"archive-5": 1.5})
         self.refused("shrunk")
+        subprocess.run(["rm", "-rf", str(made.source / "run")], check=True)
+
+    def test_refuses_where_the_newest_manifest_cannot_be_read(self):
+        made = self.made
+        for name, text in (
+            ("archive-5", '{"counts": {"databases": {"medic": {"documents": 5000}}}}'),
+            ("archive-6", "{"),
+        ):
+            folder = made.source / "run" / "cht-backup" / "moh" / "collect"
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "manifest-after.json").write_text(text)
+            made.borg("create", f"{made.location}::{name}", ".")
+        made.audit()
+        self.age({"archive-5": 1.5})
+        self.refused("manifest")
         subprocess.run(["rm", "-rf", str(made.source / "run")], check=True)
 
     def test_goes_on_despite_a_doubt_that_is_named(self):
@@ -224,29 +199,6 @@ class Retention(Case):
             stream.close()
 
     # ---- what breaks it off -------------------------------------------------------------------------------
-
-    def finished_by_the_next(self):
-        """Whatever was done of it, the next run does the rest, and all is as it should be."""
-        code, result, errors = self.run_it()
-        self.assertEqual(code, 0, errors)
-        gone = {*((result["done"] or {}).get("removed", [])), *result["removedBefore"].values()}
-        self.assertEqual(gone, {"archive-0", "archive-1", "archive-2"})
-        self.removed("archive-0", "archive-1", "archive-2")
-
-    def test_is_finished_by_the_next_one_wherever_it_was_killed(self):
-        begin = time.monotonic()
-        self.run_it()
-        whole = time.monotonic() - begin
-        seed = int(os.environ.get("SEED") or time.time())
-        chosen = random.Random(seed)
-        for _ in range(3):
-            self.setUp()
-            process = self.start("apply")
-            after = chosen.uniform(0, whole)
-            time.sleep(after)
-            with self.subTest(seed=seed, after=f"{after:.2f} of {whole:.2f} s"):
-                end_with_children(process)
-                self.finished_by_the_next()
 
     def test_is_finished_by_the_next_one_after_each_stage(self):
         for stage in ("begun", "deleting", "deleted"):
@@ -304,16 +256,3 @@ class Retention(Case):
         for name in ("archive-3", "archive-4"):
             self.assertEqual(self.made.extract(name)[0], self.made.archives[name])
         self.assertTrue(contents(self.made.source))
-
-
-def end_with_children(process):
-    """kill -9, of the program and of the borg that it runs, as a power cut does."""
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    pids = [int(pid) for pid in children.read_text().split()] if children.exists() else []
-    process.kill()
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    process.wait()
-    for stream in (process.stdin, process.stdout, process.stderr):
-        stream.close()

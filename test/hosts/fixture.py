@@ -1,4 +1,4 @@
-"""What the tests of the host scripts share: the scripts' folder on the path, and files of a real CouchDB."""
+"""What the tests of the host scripts share: the package on the path, and files of a real CouchDB."""
 
 import json
 import sys
@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "hosts" / folder) for folder in ("cht", "restore", "drill", "server")]
+sys.path.insert(0, str(ROOT / "hosts"))
 sys.path.insert(0, str(ROOT / "provider" / "scripts"))
 sys.dont_write_bytecode = True
 

@@ -5,6 +5,7 @@ import http.server
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,8 +18,10 @@ from unittest import mock
 
 import fixture
 
-import alert
-import alert_queue
+from chtbackup.alert import deliver as alert_deliver
+from chtbackup.alert import program as alert
+from chtbackup.alert import queue as alert_queue
+from chtbackup.alert import tell as alert_tell
 
 HOUR = 3600
 FIRST, SECOND = "mailtos://user:hunter2@example.org", "json://cht:hunter2@example.org/"
@@ -33,6 +36,7 @@ class World:
         self.pauses = []
         self.attempts = 0
         self.got = []
+        self.good = []
         self.wrong = set()
         self.happens = lambda: None
 
@@ -41,11 +45,12 @@ class World:
         self.now += seconds
         self.happens()
 
-    def deliver(self, address, title, text):
+    def deliver(self, address, title, text, good):
         self.attempts += 1
         if not self.up or address in self.wrong:
             return "was not delivered"
         self.got.append((address, title, text))
+        self.good.append(good)
         return ""
 
 
@@ -58,7 +63,7 @@ class Later(unittest.TestCase):
         self.world = World()
         self.addresses = [FIRST, SECOND]
         for patch in (
-            mock.patch.object(alert, "deliver", self.world.deliver),
+            mock.patch.object(alert_tell, "deliver", self.world.deliver),
             mock.patch("time.time", lambda: self.world.now),
         ):
             patch.start()
@@ -69,6 +74,15 @@ class Later(unittest.TestCase):
         for of in (out, err):
             of.__enter__()
             self.addCleanup(of.__exit__, None, None, None)
+
+    def test_one_that_a_full_disk_keeps_out_is_sent_and_leaves_nothing_there(self):
+        # Found by a campaign: each left an empty file with a name of its own.
+        with mock.patch("os.fsync", side_effect=OSError(28, "No space left on device")):
+            self.assertEqual(
+                alert.raise_alarm(self.queue, self.addresses, "failed", "the disk is full"), alert.DELIVERED
+            )
+        self.assertEqual(len(self.world.got), 2)
+        self.assertEqual(os.listdir(self.folder), [])
 
     def raise_alarm(self, text="no backup was made (2027-01-15T02:00:00Z): no network", title="failed"):
         return alert.raise_alarm(self.queue, self.addresses, title, text)
@@ -82,7 +96,7 @@ class Later(unittest.TestCase):
     def test_an_alarm_of_a_night_without_a_network_arrives_when_the_network_is_back(self):
         world, began = self.world, self.world.now
         world.up = False
-        self.assertEqual(self.raise_alarm(), alert.UNDELIVERED)
+        self.assertEqual(self.raise_alarm(), alert_tell.UNDELIVERED)
 
         def happens():
             world.up = world.now >= began + HOUR
@@ -91,9 +105,7 @@ class Later(unittest.TestCase):
         self.keep_trying()
         self.assertEqual([address for address, _, _ in world.got], [FIRST, SECOND])
         self.assertIn("no network", world.got[0][2])
-        self.assertIn(
-            "(This happened at 2027-01-15T08:00:00Z, and couldn't be sent until now.)", world.got[0][2]
-        )
+        self.assertIn("(This happened at 2027-01-15T08:00:00Z, and couldn't be sent until now.)", world.got[0][2])
         self.assertLessEqual(world.now, began + HOUR + 15 * 60, "it came too long after the network")
         self.assertLessEqual(world.attempts, 2 * 12, "it was tried too often")
         self.assertEqual(world.pauses, sorted(world.pauses), "it isn't tried more and more rarely")
@@ -106,9 +118,18 @@ class Later(unittest.TestCase):
         self.assertEqual(self.world.got[0][2], "no backup was made (2027-01-15T02:00:00Z): no network")
         self.assertTrue(self.queue.empty())
 
+    def test_an_all_clear_that_had_to_wait_is_still_good_news(self):
+        self.world.up = False
+        alert.raise_alarm(self.queue, [FIRST], "over", "the disk has room again", True)
+        self.raise_alarm()
+        self.world.up = True
+        self.keep_trying()
+        told = {(title, good) for (_, title, _), good in zip(self.world.got, self.world.good)}
+        self.assertEqual(told, {("over", True), ("failed", False)})
+
     def test_whoever_has_been_told_isnt_told_again(self):
         self.world.wrong = {SECOND}
-        self.assertEqual(self.raise_alarm(), alert.UNDELIVERED)
+        self.assertEqual(self.raise_alarm(), alert_tell.UNDELIVERED)
         self.world.happens = self.world.wrong.clear
         self.keep_trying()
         self.assertEqual([address for address, _, _ in self.world.got], [FIRST, SECOND])
@@ -163,7 +184,7 @@ class Later(unittest.TestCase):
         def cut_off(*_):
             raise KeyboardInterrupt
 
-        with mock.patch.object(alert, "deliver", cut_off), self.assertRaises(KeyboardInterrupt):
+        with mock.patch.object(alert_tell, "deliver", cut_off), self.assertRaises(KeyboardInterrupt):
             self.raise_alarm()
         self.keep_trying()
         self.assertEqual(len(self.world.got), 2)
@@ -243,10 +264,11 @@ class AnotherPython(unittest.TestCase):
         scratch = tempfile.TemporaryDirectory()
         self.addCleanup(scratch.cleanup)
         self.programs = Path(scratch.name, "opt/lab")
-        (self.programs / "bin").mkdir(parents=True)
-        for name in ("alert", "alert_queue", "plain"):
-            source = fixture.ROOT / "hosts/cht" / f"{name}.py"
-            (self.programs / "bin" / f"{name}.py").write_bytes(source.read_bytes())
+        shutil.copytree(
+            fixture.ROOT / "hosts" / "chtbackup",
+            self.programs / "chtbackup",
+            ignore=shutil.ignore_patterns("__pycache__"),
+        )
         self.settings = Path(scratch.name, "etc")
         self.settings.mkdir()
         (self.settings / "settings.json").write_text('{"deployment": "nowhere-lab"}')
@@ -269,7 +291,7 @@ class AnotherPython(unittest.TestCase):
         interpreter = line.removeprefix("ExecStart=").split(" /opt/")[0].split()
         self.assertTrue(interpreter[0].startswith("/usr/bin/"), "it runs in the environment that it watches")
         return subprocess.run(
-            [*interpreter, str(self.programs / "bin/alert.py"), str(self.settings / "settings.json")],
+            [*interpreter, str(self.programs / "chtbackup"), "alert", str(self.settings / "settings.json")],
             capture_output=True,
             text=True,
             timeout=60,
@@ -291,7 +313,7 @@ class AnotherPython(unittest.TestCase):
         path = list(sys.path)
         try:
             sys.modules.pop("apprise", None)
-            self.assertTrue(alert.load_apprise(found).__file__.startswith(found[1]))
+            self.assertTrue(alert_deliver.load_apprise(found).__file__.startswith(found[1]))
         finally:
             sys.path[:] = path
             for name in set(sys.modules) - set(known):
@@ -308,15 +330,54 @@ class AnotherPython(unittest.TestCase):
 
     def test_it_says_that_the_programs_were_made_for_another_python(self):
         self.environment("venv", version="python3.2")
-        self.assertIn(
-            "`npm run pulumi -- up` installs them anew", alert.outdated(str(self.programs / "venv"))
-        )
+        self.assertIn("`npm run pulumi -- up` installs them anew", alert_deliver.outdated(str(self.programs / "venv")))
         self.environment("venv", version=f"python3.{sys.version_info.minor}")
-        self.assertEqual(alert.outdated(str(self.programs / "venv")), "")
-        self.assertEqual(alert.outdated("/nowhere"), "")
+        self.assertEqual(alert_deliver.outdated(str(self.programs / "venv")), "")
+        self.assertEqual(alert_deliver.outdated("/nowhere"), "")
+
+
+class WatchItself(unittest.TestCase):
+    """The watch fails every hour: somebody hears of it once a day, also when the disk takes no note."""
+
+    def test_is_told_once_a_day(self):
+        with tempfile.TemporaryDirectory() as folder:
+            queue = os.path.join(folder, "alerts")
+            os.mkdir(queue)
+            hours = []
+            for hour in range(48):
+                with mock.patch("time.time", lambda of=hour: 1_800_000_000.0 + of * HOUR):
+                    if alert.is_news("watch", "moh", "", queue):
+                        hours.append(hour)
+            self.assertEqual(hours, [0, 20, 40])
+            self.assertTrue(alert.is_news("watch", "moh", "", os.path.join(folder, "nowhere", "alerts")))
+
+    def test_is_told_with_what_systemd_says_of_it(self):
+        with mock.patch.dict(os.environ, SERVICE_RESULT="exit-code", EXIT_STATUS="70"):
+            title, text = alert.what_happened("watch", "moh")
+        self.assertIn("nobody watches the backups", title)
+        self.assertIn("exit-code (exit status 70, a fault of the program itself); see: journalctl -u", text)
 
 
 class Tried(unittest.TestCase):
+    def test_settings_that_cannot_be_read_keep_no_alarm_back(self):
+        for content in (None, "", "{", "[]", "{}"):
+            with tempfile.TemporaryDirectory() as folder:
+                settings = os.path.join(folder, "moh", "watch.json")
+                os.mkdir(os.path.dirname(settings))
+                if content is not None:
+                    Path(settings).write_text(content, encoding="utf-8")
+                Path(folder, "moh", "alerts").write_text("json://127.0.0.1:9/\n", encoding="utf-8")
+                sent = mock.Mock(return_value=0)
+                said = io.StringIO()
+                with (
+                    mock.patch.object(alert, "raise_alarm", sent),
+                    mock.patch.dict(os.environ, SERVICE_RESULT="exit-code", STATE_DIRECTORY=f"{folder}/alerts"),
+                    contextlib.redirect_stdout(said),
+                    contextlib.redirect_stderr(said),
+                ):
+                    self.assertEqual(alert.main(["--about", "watch", settings]), 0)
+                self.assertIn("CHT backup moh: nobody watches the backups on", sent.call_args.args[2])
+
     def test_a_test_that_goes_to_nobody_says_so(self):
         with tempfile.TemporaryDirectory() as folder:
             settings = os.path.join(folder, "settings.json")
@@ -329,10 +390,28 @@ class Tried(unittest.TestCase):
         self.assertIn("cht-backup:alerts names no address", said.getvalue())
 
 
+class Types(unittest.TestCase):
+    def test_an_all_clear_is_good_news_to_the_services(self):
+        sent = []
+        apprise = types.SimpleNamespace(
+            NotifyType=types.SimpleNamespace(FAILURE="failure", SUCCESS="success"),
+            NotifyFormat=types.SimpleNamespace(TEXT="text"),
+            Apprise=lambda: mock.Mock(notify=lambda notify_type, **_: sent.append(notify_type) or True),
+        )
+        with (
+            mock.patch.dict(sys.modules, apprise=apprise),
+            mock.patch("logging.disable"),
+            mock.patch("socket.setdefaulttimeout"),
+        ):
+            self.assertEqual(alert_deliver.deliver("json://x", "title", "text"), "")
+            self.assertEqual(alert_deliver.deliver("json://x", "title", "text", good=True), "")
+        self.assertEqual(sent, ["failure", "success"])
+
+
 class Slow(unittest.TestCase):
     def test_a_service_that_never_answers_is_given_up(self):
         apprise = types.SimpleNamespace(
-            NotifyType=types.SimpleNamespace(FAILURE="failure"),
+            NotifyType=types.SimpleNamespace(FAILURE="failure", SUCCESS="success"),
             NotifyFormat=types.SimpleNamespace(TEXT="text"),
             Apprise=lambda: mock.Mock(notify=lambda **_: time.sleep(30)),
         )
@@ -341,9 +420,9 @@ class Slow(unittest.TestCase):
             mock.patch.dict(sys.modules, apprise=apprise),
             mock.patch("logging.disable"),
             mock.patch("socket.setdefaulttimeout"),
-            mock.patch.object(alert, "LIMIT", 1),
+            mock.patch.object(alert_deliver, "LIMIT", 1),
         ):
-            self.assertEqual(alert.deliver("json://x", "title", "text"), "was not delivered")
+            self.assertEqual(alert_deliver.deliver("json://x", "title", "text"), "was not delivered")
         self.assertLess(time.monotonic() - began, 10)
 
 

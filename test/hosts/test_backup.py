@@ -7,38 +7,23 @@ import subprocess
 import tempfile
 import time
 import unittest
+import urllib.error
 from pathlib import Path
 from unittest import mock
 
 import fixture
 
-import alert
-import backup
-import plain
-
-
-class BorgmaticsWords(unittest.TestCase):
-    def test_borgs_exit_code_is_read_from_what_borgmatic_says(self):
-        warned = (
-            "offsite: Treating exit code 107 (Backup file not found) as a warning, as per configuration\n"
-        )
-        self.assertEqual(backup.read_borgmatic(0, warned), (107, []))
-        failed = (
-            "Remote: ssh: connect to host h port 22: Connection refused\n"
-            "offsite: Error running actions for repository\n"
-            "offsite: Command 'borg create …' returned non-zero exit status 81.\n"
-            "summary:\nAn error occurred\n"
-        )
-        self.assertEqual(
-            backup.read_borgmatic(1, failed),
-            (81, ["Remote: ssh: connect to host h port 22: Connection refused"]),
-        )
-        self.assertEqual(backup.read_borgmatic(1, "died with <Signals.SIGKILL: 9>.")[0], 9)
-
-    def test_nothing_said_is_fine_only_when_borgmatic_is(self):
-        self.assertEqual(backup.read_borgmatic(0, ""), (0, []))
-        self.assertEqual(backup.read_borgmatic(1, "Traceback"), (None, ["Traceback"]))
-        self.assertEqual(backup.read_borgmatic(-9, ""), (None, []))
+from chtbackup.alert import deliver as alert_deliver
+from chtbackup.alert import describe as alert_describe
+from chtbackup.alert import program as alert
+from chtbackup.backup import collect, data, store
+from chtbackup.backup import program as backup
+from chtbackup.backup.run import Run
+from chtbackup.base import errors, process, programs
+from chtbackup.base import text as plain
+from chtbackup.borg import deployment, json_log, writer
+from chtbackup.borg import idle as borg_idle
+from chtbackup.couchdb import http
 
 
 class Settings(unittest.TestCase):
@@ -48,6 +33,11 @@ class Settings(unittest.TestCase):
         "composeProject": "cht",
         "couchdbData": [],
         "repository": "ssh://x/y",
+        "compression": "auto,zstd,3",
+        "chunker": "fixed,262144",
+        "uploadRate": 0,
+        "lockWait": 600,
+        "checkpointInterval": 300,
     }
 
     def refusal(self, text):
@@ -64,12 +54,17 @@ class Settings(unittest.TestCase):
             ({"chtHome": ""}, "chtHome must be text"),
             ({"couchdbData": "/x"}, "couchdbData must be a list of directories"),
             ({"repository": None}, "repository must be text"),
+            ({"compression": None}, "compression must be a compression of borg's, such as auto,zstd,3"),
+            ({"chunker": "fixed,1 --repair"}, "chunker must be borg's chunker parameters"),
+            ({"uploadRate": -1}, "uploadRate must be a whole number: KiB a second, 0 for no limit"),
+            ({"lockWait": True}, "lockWait must be a whole number: seconds"),
+            ({"checkpointInterval": "300"}, "checkpointInterval must be a whole number: seconds"),
         ):
             line = self.refusal(json.dumps({**self.good, **change}))
             self.assertTrue(line.startswith(words), line)
             self.assertNotIn("\n", line)
         self.assertIn("can't be read as settings", self.refusal("{"))
-        self.assertIn("deployment must be", self.refusal("[]"))
+        self.assertIn("must be an object", self.refusal("[]"))
 
 
 class Counter(unittest.TestCase):
@@ -78,15 +73,18 @@ class Counter(unittest.TestCase):
     def setUp(self):
         scratch = tempfile.TemporaryDirectory()
         self.addCleanup(scratch.cleanup)
-        self.run_ = backup.Backup(Settings.good, "/nowhere/borgmatic.yaml", False)
-        self.run_.state = scratch.name
+        run = Run(Settings.good, False)
+        run.state = scratch.name
+        self.state = scratch.name
+        self.client = writer.Writer(deployment.repository_of(Settings.good), run.notes.append)
+        self.store = store.Store(run, self.client)
         self.security = Path(scratch.name, "borg/.config/borg/security")
         self.asked = []
 
     def begin(self, printed, code=0, words=""):
-        def borgmatic(*arguments, **_options):
+        def start(*arguments, **_options):
             self.asked.append(arguments)
-            return subprocess.Popen(
+            self.client.child = subprocess.Popen(
                 [
                     "sh",
                     "-c",
@@ -101,12 +99,12 @@ class Counter(unittest.TestCase):
                 text=True,
             )
 
-        with mock.patch.object(self.run_, "_borgmatic", borgmatic):
-            self.run_.begin_counter()
+        with mock.patch.object(self.client, "start", start):
+            self.store.begin_counter()
 
     def test_begins_with_the_time_before_anything_is_written(self):
         before = int(time.time())
-        self.begin(json.dumps([{"repository": {"id": "5a" * 32}}]))
+        self.begin(json.dumps({"repository": {"id": "5a" * 32}}))
         file = self.security / ("5a" * 32) / "nonce"
         text = file.read_text()
         self.assertRegex(text, "^[0-9a-f]{16}$")
@@ -121,21 +119,37 @@ class Counter(unittest.TestCase):
         self.assertEqual((file.read_text(), self.asked), ("0000000010000123", []))
 
     def test_ssh_is_asked_where_borg_knows_only_that_the_connection_ended(self):
-        configuration = Path(self.run_.state, "ssh_config")
+        configuration = Path(self.state, "ssh_config")
         configuration.write_text("Host offsite\n HostName 127.0.0.1\n Port 1\n BatchMode yes\n")
-        self.run_.configuration = f"{self.run_.state}/borgmatic.yaml"
-        words = "offsite: Connection closed by remote host\nreturned non-zero exit status 81.\n"
+        self.client.repository.ssh_config = str(configuration)
+        words = json.dumps(
+            {
+                "type": "log_message",
+                "levelname": "ERROR",
+                "name": "borg.archiver",
+                "msgid": "ConnectionClosedWithHint",
+                "message": "Connection closed by remote host. Is borg working on the server?",
+            }
+        )
         with self.assertRaisesRegex(
-            backup.NoBackup, r"the backup server can't be reached \(ssh: connect to .* refused\)"
+            errors.NoBackup, r"the backup server can't be reached \(ssh: connect to .* refused\)"
         ):
-            self.begin("", 1, words)
+            self.begin("", 81, words)
 
     def test_that_cant_be_begun_is_no_backup_and_the_reason_is_named(self):
-        words = "offsite: Connection closed by remote host\nreturned non-zero exit status 81.\n"
-        with self.assertRaisesRegex(backup.NoBackup, "the backup server ended the connection"):
-            self.begin("", 1, words)
-        for printed in ("[]", '[{"repository": {"id": "../x"}}]', "{"):
-            with self.assertRaises(backup.NoBackup):
+        words = json.dumps(
+            {
+                "type": "log_message",
+                "levelname": "ERROR",
+                "name": "borg.archiver",
+                "msgid": "ConnectionClosedWithHint",
+                "message": "Connection closed by remote host. Is borg working on the server?",
+            }
+        )
+        with self.assertRaisesRegex(errors.NoBackup, "the backup server ended the connection"):
+            self.begin("", 81, words)
+        for printed in ("[]", '{"repository": {"id": "../x"}}', "{"):
+            with self.assertRaises(errors.NoBackup):
                 self.begin(printed)
         self.assertFalse(self.security.exists())
 
@@ -147,17 +161,18 @@ class Swapped(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, name)
             path.touch()
-            run = backup.Backup(Settings.good, "/nowhere/borgmatic.yaml", False)
-            run.places["manifestBefore"] = f"{folder}/manifest"
-            warning = f"{path}: stat: [Errno 2] No such file or directory: '{name}'"
+            run = Run(Settings.good, False)
+            client = mock.Mock(run=lambda *_words, **_options: writer.Ended(107, [warning], ""))
+            stored = store.Store(run, client)
+            words = f"{path}: stat: [Errno 2] No such file or directory: '{name}'"
+            warning = json_log.Message(words, "BackupFileNotFoundError")
             archives = [{"name": run.archive, "id": "1", "time": "now"}]
             with (
-                mock.patch.multiple(run, collect=mock.DEFAULT, begin_counter=mock.DEFAULT),
-                mock.patch.multiple(run, manifest_before=lambda: {}, look_up=lambda: archives),
-                mock.patch.object(run, "borg", lambda *_words: (107, [warning], "")),
+                mock.patch.multiple(stored, begin_counter=mock.DEFAULT, look_up=lambda: archives),
                 contextlib.redirect_stdout(io.StringIO()),
             ):
-                return run.run()["problems"]
+                stored.store([path], {}, ("", dict))
+                return run.problems
 
     def test_a_shard_that_is_missing_for_that_is_a_problem_and_a_view_which_couchdb_rebuilds_is_none(self):
         self.assertIn("was being replaced when borg came", "\n".join(self.problems_with("medic.1.couch")))
@@ -176,11 +191,14 @@ class AskingCouchDB(unittest.TestCase):
             path = request.full_url.partition(":5984")[2]
             answer = answers[path].pop(0) if len(answers[path]) > 1 else answers[path][0]
             if isinstance(answer, int):
-                raise backup.urllib.error.HTTPError(request.full_url, answer, "", {}, None)
+                raise urllib.error.HTTPError(request.full_url, answer, "", {}, None)
             return contextlib.closing(io.BytesIO(json.dumps(answer).encode()))
 
-        with mock.patch("urllib.request.OpenerDirector.open", opened), mock.patch("backup.time.sleep"):
-            return sorted(backup.ask_couchdb("couchdb", "medic", "secret"))
+        with (
+            mock.patch("urllib.request.OpenerDirector.open", opened),
+            mock.patch("time.sleep"),
+        ):
+            return sorted(http.ask_couchdb("couchdb", "medic", "secret"))
 
     def test_a_database_that_is_being_deleted_is_asked_for_once_more(self):
         names = ["gone", "made", "medic", "unlisted"]
@@ -194,7 +212,7 @@ class AskingCouchDB(unittest.TestCase):
         self.assertEqual(self.ask(asked), ["made", "medic"])
 
     def test_one_that_cant_be_opened_is_a_fault(self):
-        with self.assertRaises(backup.urllib.error.HTTPError) as raised:
+        with self.assertRaises(urllib.error.HTTPError) as raised:
             self.ask({"/_all_dbs": [["medic"]], "/medic": [500]})
         self.assertEqual(raised.exception.code, 500)
 
@@ -202,45 +220,45 @@ class AskingCouchDB(unittest.TestCase):
 class DataDirectory(unittest.TestCase):
     def test_an_empty_mount_point_is_refused(self):
         with tempfile.TemporaryDirectory() as folder:
-            with self.assertRaisesRegex(backup.NoBackup, "is its disk mounted"):
-                backup.check_data_directory(folder, {})
-            with self.assertRaisesRegex(backup.NoBackup, "can't be read"):
-                backup.check_data_directory(f"{folder}/nowhere", {})
+            with self.assertRaisesRegex(errors.NoBackup, "is its disk mounted"):
+                data.check_data_directory(folder, {})
+            with self.assertRaisesRegex(errors.NoBackup, "can't be read"):
+                data.check_data_directory(f"{folder}/nowhere", {})
 
 
 class Idle(unittest.TestCase):
-    """Of the processes of a run: borgmatic, borg, ssh."""
+    """Of the processes of a run: borg, ssh."""
 
     def look(self, *moments):
         """What is said at the last of the moments: seconds, then the work of borg and of ssh by then."""
-        idle = backup.Idle()
+        idle = borg_idle.Idle()
         for now, borg, ssh in moments:
             work = {1: borg, 2: ssh}
             with (
-                mock.patch.object(backup, "work_done", work.get),
-                mock.patch.object(backup, "name_of", {1: "borg", 2: "ssh"}.get),
-                mock.patch.object(backup, "open_files", lambda _process: ["/srv/couchdb/pipe"]),
+                mock.patch.object(borg_idle, "work_done", work.get),
+                mock.patch.object(borg_idle, "name_of", {1: "borg", 2: "ssh"}.get),
+                mock.patch.object(borg_idle, "open_files", lambda _process: ["/srv/couchdb/pipe"]),
             ):
                 said = idle.look([1, 2], now)
         return said
 
     def test_a_run_in_which_nothing_happens_is_ended_and_the_file_it_stands_at_named(self):
-        self.assertIsNone(self.look((0, 5, 5), (backup.IDLE_LIMIT, 5, 5)))
-        said = self.look((0, 5, 5), (backup.IDLE_LIMIT + 1, 5, 5))
+        self.assertIsNone(self.look((0, 5, 5), (borg_idle.IDLE_LIMIT, 5, 5)))
+        said = self.look((0, 5, 5), (borg_idle.IDLE_LIMIT + 1, 5, 5))
         self.assertIn("borg and its ssh did nothing for 15 minutes", said)
         self.assertIn("/srv/couchdb/pipe", said)
 
     def test_a_living_connection_doesnt_keep_a_run_for_ever_in_which_borg_does_nothing(self):
-        ticks = [(second, 5, second) for second in range(0, backup.STUCK_LIMIT + 600, 600)]
+        ticks = [(second, 5, second) for second in range(0, borg_idle.STUCK_LIMIT + 600, 600)]
         self.assertIsNone(self.look(*ticks))
-        self.assertIn("borg did nothing for 360 minutes", self.look(*ticks, (backup.STUCK_LIMIT + 601, 5, 0)))
+        self.assertIn("borg did nothing for 360 minutes", self.look(*ticks, (borg_idle.STUCK_LIMIT + 601, 5, 0)))
 
     def test_where_the_kernel_doesnt_tell_nothing_is_said(self):
         self.assertIsNone(self.look((0, None, 5), (1e9, None, 5)))
         self.assertIn("borg did nothing", self.look((0, 5, None), (1e9, 5, None)))
 
     def test_where_the_kernel_doesnt_name_the_processes_nothing_is_said(self):
-        idle = backup.Idle()
+        idle = borg_idle.Idle()
         self.assertIsNone(idle.look([], 0))
         self.assertIsNone(idle.look([], 1e6))
 
@@ -253,15 +271,15 @@ class AFaultOfTheProgram(unittest.TestCase):
             stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
             stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
             for name, value in patched.items():
-                stack.enter_context(mock.patch.object(backup.Backup, name, value))
-            made = backup.Backup.__init__
+                stack.enter_context(mock.patch.object(collect.Collection, name, value))
+            made = Run.__init__
 
             def inside(run, *arguments):
                 made(run, *arguments)
                 run.state, run.scratch = f"{folder}/state", f"{folder}/run/collect"
 
-            stack.enter_context(mock.patch.object(backup.Backup, "__init__", inside))
-            for number in backup.SIGNALS:
+            stack.enter_context(mock.patch.object(Run, "__init__", inside))
+            for number in process.SIGNALS:
                 stack.callback(signal.signal, number, signal.getsignal(number))
             return backup.main([path])
 
@@ -272,28 +290,33 @@ class AFaultOfTheProgram(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             os.mkdir(f"{folder}/state")
             report = Path(folder, "state/last-backup.json")
-            report.write_text(
-                json.dumps({"problems": ["of last night"], "lastSuccessAt": 7, "finishedAt": 8})
-            )
+            report.write_text(json.dumps({"problems": ["of last night"], "lastSuccessAt": 7, "finishedAt": 8}))
             began = time.time()
             self.assertEqual(self.run_main(folder, collect=fails), plain.BUG)
             said = json.loads(report.read_text())
         self.assertEqual(said["problems"], ["a fault of the backup program itself: TypeError: a fault"])
         self.assertGreaterEqual(said["finishedAt"], int(began))
-        self.assertEqual(
-            (said["ok"], said["archive"], said["exitCode"], said["lastSuccessAt"]), (False, None, 70, 7)
-        )
+        self.assertEqual((said["ok"], said["archive"], said["exitCode"], said["lastSuccessAt"]), (False, None, 70, 7))
 
     def test_is_no_exit_code_of_any_programs_own(self):
         """Python's own would be 1: "a backup was made", "the copy is wrong", "something was found"."""
-        programs = [
-            path for path in Path(fixture.ROOT, "hosts").glob("*/*.py") if "def main(" in path.read_text()
-        ]
-        # The guard is a session, snapshot.py's words are read by its caller, confined.py becomes another.
-        programs = [path for path in programs if path.name not in ("guard.py", "snapshot.py", "confined.py")]
-        self.assertGreater(len(programs), 8)
-        for path in programs:
-            self.assertIn("exit_with(main)", path.read_text().splitlines()[-1], path.name)
+        package = Path(fixture.ROOT, "hosts", "chtbackup")
+        modules = {
+            ".".join(path.relative_to(package.parent).with_suffix("").parts)
+            for path in package.rglob("*.py")
+            if "def main(" in path.read_text()
+        }
+        self.assertEqual(set(programs.PROGRAMS.values()), modules)
+        failing = mock.Mock(main=mock.Mock(side_effect=KeyError("missing")))
+        for name in programs.PROGRAMS:
+            with (
+                mock.patch("importlib.import_module", return_value=failing),
+                contextlib.redirect_stderr(io.StringIO()),
+                mock.patch("sys.argv", []),
+                self.assertRaises(SystemExit) as ended,
+            ):
+                programs.run([name])
+            self.assertEqual(ended.exception.code, 70, name)
 
     def test_is_said_and_not_hidden(self):
         def fails():
@@ -310,7 +333,7 @@ class Alerts(unittest.TestCase):
     failed = {"ok": False, "archive": None, "finished": "T", "problems": ["disk full"], "lastSuccessAt": 1}
 
     def test_the_message_names_the_reason(self):
-        title, text = alert.describe(
+        title, text = alert_describe.describe(
             "lab", "host", self.failed, {"Result": "exit-code", "ExecMainStatus": "2"}
         )
         self.assertEqual(title, "CHT backup lab failed on host")
@@ -324,22 +347,22 @@ class Alerts(unittest.TestCase):
             "ExecMainStartTimestampMonotonic": "100000000",
         }
         last = {**self.failed, "finishedAt": 1000.0}
-        self.assertIn("disk full", alert.describe("lab", "host", last, tonight, 900.0)[1])
-        text = alert.describe("lab", "host", last, tonight, 90_000.0)[1]
+        self.assertIn("disk full", alert_describe.describe("lab", "host", last, tonight, 900.0)[1])
+        text = alert_describe.describe("lab", "host", last, tonight, 90_000.0)[1]
         self.assertNotIn("disk full", text)
         self.assertIn("a fault of the program itself", text)
 
     def test_an_older_result_is_not_taken_for_that_of_a_killed_run(self):
         for last in ({"ok": True, "lastSuccessAt": 1, "problems": []}, self.failed, None):
-            self.assertIn("timeout", alert.describe("lab", "host", last, {"Result": "timeout"})[1])
+            self.assertIn("timeout", alert_describe.describe("lab", "host", last, {"Result": "timeout"})[1])
 
     def test_it_says_when_there_has_never_been_a_backup(self):
         last = {**self.failed, "lastSuccessAt": None}
-        self.assertIn("No backup has succeeded so far", alert.describe("lab", "host", last, {})[1])
+        self.assertIn("No backup has succeeded so far", alert_describe.describe("lab", "host", last, {})[1])
 
     def test_of_an_address_only_its_kind_is_said(self):
-        self.assertEqual(alert.kind("mailtos://user:secret@example.org"), "mailtos")
-        self.assertEqual(alert.kind("secret words"), "unknown kind")
+        self.assertEqual(alert_deliver.kind("mailtos://user:secret@example.org"), "mailtos")
+        self.assertEqual(alert_deliver.kind("secret words"), "unknown kind")
 
     def test_empty_lines_and_comments_are_no_addresses(self):
         with tempfile.NamedTemporaryFile("w") as file:

@@ -11,9 +11,8 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-import fixture  # noqa: F401  (puts the scripts on the path)
-
 import borg_repository_config as program
+import fixture  # noqa: F401  (puts the scripts on the path)
 
 ID = "5a" * 32
 KEY = base64.b64encode(bytes(range(150))).decode()
@@ -169,9 +168,7 @@ class Damaged(Repository):
                 self.built(text)
 
     def test_with_settings_that_borg_doesnt_read_gets_borgs_own(self):
-        self.built(
-            BEFORE.replace("= 1000", "= many").replace("524288000", "-1").replace("quota = 0", "quota = full")
-        )
+        self.built(BEFORE.replace("= 1000", "= many").replace("524288000", "-1").replace("quota = 0", "quota = full"))
 
     def test_by_saying_things_twice_keeps_the_first(self):
         self.built(BEFORE.replace("append_only = 0", "append_only = 0\nsegments_per_dir = 7"))

@@ -1,4 +1,4 @@
-"""A drill from the bucket: its decisions, and how it runs bucket_fetch.py (which test/bucket tests)."""
+"""A drill from the bucket: its decisions, and how it runs `fetch` (which test/bucket tests)."""
 
 import contextlib
 import io
@@ -8,17 +8,17 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 import unittest
 from pathlib import Path
 from unittest import mock
 
 import fixture  # noqa: F401  # it puts the scripts on the path
 
-import alert
-import bucket_source
-import drill
-import reports
-import restore
+from chtbackup.alert import describe as alert_describe
+from chtbackup.base import errors, programs
+from chtbackup.drill import bucket_source, findings, overdue, reports, room
+from chtbackup.drill import settings as drill_settings
 
 NOW = 1_795_000_000
 HOUR = 3600
@@ -45,7 +45,7 @@ class WhereFrom(unittest.TestCase):
             ("alternating", {"from": "bucket"}, "server"),
             ("alternating", {"outcome": "right"}, "bucket"),  # of a time when there was only the server
         ):
-            self.assertEqual(drill.source_of(wanted, latest), source, (wanted, latest))
+            self.assertEqual(drill_settings.source_of(wanted, latest), source, (wanted, latest))
 
     def refusal(self, **changes):
         settings = {
@@ -57,17 +57,20 @@ class WhereFrom(unittest.TestCase):
             path = os.path.join(folder, "drill.json")
             Path(path).write_text(json.dumps({**settings, **changes}))
             try:
-                drill.read_settings(path)
-            except restore.Refused as error:
+                drill_settings.read_settings(path)
+            except errors.Refused as error:
                 return str(error).removeprefix(f"{path}: ")
 
     def test_a_bucket_that_is_half_described_is_refused(self):
-        place = {"bucket": "b", "region": "r", "credentials": "/c", "python": "/p", "repositories": ["id"]}
+        place = {
+            "bucket": "b", "prefix": "", "region": "r", "endpoint": None, "pathStyle": True, "credentials": "/c",
+            "python": "/p", "repositories": ["id"],
+        }  # fmt: skip
         self.assertIsNone(self.refusal(**{"from": "bucket", "bucket": {**place, "maxAgeHours": 72}}))
         self.assertIsNone(self.refusal(**{"from": "server"}))
         self.assertRegex(self.refusal(**{"from": "tape"}), "^from must be server, bucket or alternating$")
         for bucket in (None, place, {**place, "maxAgeHours": 72, "credentials": ""}):
-            self.assertRegex(self.refusal(**{"from": "bucket", "bucket": bucket}), "^bucket must be ")
+            self.assertRegex(self.refusal(**{"from": "bucket", "bucket": bucket}), r"^bucket(\.\w+)? must be ")
 
     def test_the_page_says_where_from_and_how_old_the_copy_was(self):
         made = {**reports.new_report("t"), "seconds": 1, "lastSuccessAt": None}
@@ -90,9 +93,7 @@ class Doubts(unittest.TestCase):
 
     def test_a_copy_that_is_too_old_is_named_with_its_time_and_what_it_may_mean(self):
         (found,) = bucket_source.doubts(COPY, NOW + 72 * HOUR, 72)
-        self.assertRegex(
-            found, r"^the newest copy in the bucket \(2026-11-22T02:00:00Z\) is .* old, and 72 h are"
-        )
+        self.assertRegex(found, r"^the newest copy in the bucket \(2026-11-22T02:00:00Z\) is .* old, and 72 h are")
         self.assertIn("somebody has stopped them", found)
 
     def test_copies_that_are_forged_or_damaged_are_doubts_though_a_restore_passes_over_them(self):
@@ -101,29 +102,27 @@ class Doubts(unittest.TestCase):
             "WARNING: the copy index/y says that it was made at",
         ]
         found = bucket_source.doubts({**COPY, "remarks": remarks}, NOW, 72)
-        self.assertEqual(
-            found, ["index/x is passed over, it is no index", "the copy index/y says that it was made at"]
-        )
+        self.assertEqual(found, ["index/x is passed over, it is no index", "the copy index/y says that it was made at"])
 
     def test_an_archive_too_old_in_a_young_copy_is_told_of(self):
         self.assertIn("nothing new", bucket_source.archive_too_old(72 * HOUR + 1, 72))
 
 
 class Program(unittest.TestCase):
-    """bucket_fetch.py, in whose place another program stands."""
+    """The program that fetches, in whose place another program stands."""
 
     def setUp(self):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.folder = Path(folder.name)
-        beside = mock.patch.object(bucket_source, "__file__", f"{self.folder}/bucket_source.py")
+        beside = mock.patch.object(programs, "PACKAGE", str(self.folder))
         beside.start()
         self.addCleanup(beside.stop)
         self.place = {"bucket": "b", "credentials": "/c", "python": sys.executable}
 
     def program(self, text):
-        (self.folder / "bucket_fetch.py").write_text(
-            f"import json, sys, time\nrequest = json.loads(input())\n{text}\n"
+        (self.folder / "__main__.py").write_text(
+            f"import json, sys, time\ndel sys.argv[1]\nrequest = json.loads(input())\n{text}\n"
         )
 
     def test_is_told_what_is_asked_for_on_its_standard_input_and_not_in_arguments(self):
@@ -142,23 +141,21 @@ class Program(unittest.TestCase):
                 "print('a\\nthe bucket b: it can\\'t be reached', file=sys.stderr); sys.exit(2)",
                 "^the bucket b: it can't be",
             ),
-            ("sys.exit(3)", "^bucket_fetch.py ended with exit code 3$"),
+            ("sys.exit(3)", "^the program that fetches ended with exit code 3$"),
             ("print('junk')", "says nothing of the newest copy"),
         ):
             self.program(text)
-            with self.assertRaisesRegex(restore.Refused, words):
+            with self.assertRaisesRegex(errors.Refused, words):
                 bucket_source.newest(self.place)
-        with self.assertRaisesRegex(restore.Refused, "/no/python can't be run .*: `pulumi up` makes it"):
+        with self.assertRaisesRegex(errors.Refused, "/no/python can't be run .*: `pulumi up` makes it"):
             bucket_source.newest({**self.place, "python": "/no/python"})
 
     def test_ends_when_the_drill_is_stopped_meanwhile(self):
         started = self.folder / "started"
-        self.program(
-            f"import os; print(os.getpid(), file=open({str(started)!r}, 'w'), flush=True); time.sleep(60)"
-        )
+        self.program(f"import os; print(os.getpid(), file=open({str(started)!r}, 'w'), flush=True); time.sleep(60)")
 
         def stop(_number, _frame):
-            raise drill.TooLittle
+            raise room.TooLittle
 
         before = signal.signal(signal.SIGUSR1, stop)
         self.addCleanup(signal.signal, signal.SIGUSR1, before)
@@ -169,7 +166,7 @@ class Program(unittest.TestCase):
             os.kill(os.getpid(), signal.SIGUSR1)
 
         threading.Thread(target=when_started, daemon=True).start()
-        with self.assertRaises(drill.TooLittle):
+        with self.assertRaises(room.TooLittle):
             bucket_source.newest(self.place)
         with self.assertRaises(ProcessLookupError):
             os.kill(int(started.read_text()), 0)
@@ -177,38 +174,30 @@ class Program(unittest.TestCase):
 
 class Room(unittest.TestCase):
     def drill(self, held, free, limit=0):
-        made = object.__new__(drill.Drill)
-        made.scratch, made.held = mock.Mock(path="/s"), held
-        made.settings = {"scratchGibibytes": limit / 1024**3}
         disk = mock.Mock(f_bavail=free, f_frsize=1, f_blocks=int(50e9))
         with (
-            mock.patch.object(drill.os, "statvfs", return_value=disk),
+            mock.patch.object(room.os, "statvfs", return_value=disk),
             contextlib.redirect_stdout(io.StringIO()),
         ):
-            made.check_room(4e9)
+            room.require_room("/s", 4e9, held, limit / 1024**3)
 
     def test_there_is_enough_for_the_repository_and_the_copy_together(self):
         self.drill(3e9, 6e9)
         self.drill(3e9, 6e9, limit=7.5e9)
         # What it holds already isn't free, so it counts once.
-        with self.assertRaisesRegex(restore.Refused, r"it takes 7,000.0 MB .*, and 7,500.0 MB are free"):
+        with self.assertRaisesRegex(errors.Refused, r"it takes 7,000.0 MB .*, and 7,500.0 MB are free"):
             self.drill(3e9, 4.5e9)
-        with self.assertRaisesRegex(
-            restore.Refused, "it takes 7,000.0 MB .*scratchGibibytes allows 6,500.0 MB"
-        ):
+        with self.assertRaisesRegex(errors.Refused, "it takes 7,000.0 MB .*scratchGibibytes allows 6,500.0 MB"):
             self.drill(3e9, 60e9, limit=6.5e9)
 
 
 class Choosing(unittest.TestCase):
     def drill(self, copy):
-        made = object.__new__(drill.Drill)
-        made.scratch, made.held, made.secrets = mock.Mock(path="/s"), 0, []
-        made.settings = {"bucket": {"bucket": "b", "maxAgeHours": 72}}
-        made.report = {**reports.new_report("t"), "from": "bucket", "beganAt": NOW}
-        made.reports, made.check_room = mock.Mock(), mock.Mock()
+        settings = {"bucket": {"bucket": "b", "maxAgeHours": 72}, "scratchGibibytes": 0}
+        report = {**reports.new_report("t"), "from": "bucket", "beganAt": NOW}
         asked = [
             mock.patch.object(bucket_source, name, of)
-            for name, of in (("newest", lambda _: copy), ("fetch", mock.Mock()))
+            for name, of in (("newest", lambda _: copy), ("fetch", mock.Mock()), ("require_room", mock.Mock()))
         ]
         with contextlib.ExitStack() as stack:
             for each in (
@@ -217,27 +206,27 @@ class Choosing(unittest.TestCase):
                 contextlib.redirect_stderr(io.StringIO()),
             ):
                 stack.enter_context(each)
-            made.fetch_repository()
-        return made
+            held = bucket_source.take_newest(settings, "/s", findings.Findings(report, mock.Mock(), []))
+            bucket_source.require_room.assert_called_once_with("/s", COPY["size"], 0, 0)
+        return report, held
 
     def test_the_copy_is_in_the_report_and_the_repository_counts_for_the_room(self):
-        made = self.drill(COPY)
-        self.assertEqual((made.report["problems"], made.held), ([], COPY["size"]))
+        report, held = self.drill(COPY)
+        self.assertEqual((report["problems"], held), ([], COPY["size"]))
         wanted = {"bucket": "b", "number": 7, "ageSeconds": HOUR, "bytes": 3_000_000}
-        self.assertEqual({name: made.report["copy"][name] for name in wanted}, wanted)
-        made.check_room.assert_called_once_with(COPY["size"])
+        self.assertEqual({name: report["copy"][name] for name in wanted}, wanted)
 
     def test_a_copy_that_is_too_old_is_drilled_all_the_same_and_makes_the_drill_wrong(self):
-        made = self.drill({**COPY, "finishedAt": NOW - 73 * HOUR})
-        self.assertRegex(made.report["problems"][0], "^the newest copy in the bucket .* is .* old")
-        self.assertEqual(len(made.report["checked"]), 1)
+        report, _ = self.drill({**COPY, "finishedAt": NOW - 73 * HOUR})
+        self.assertRegex(report["problems"][0], "^the newest copy in the bucket .* is .* old")
+        self.assertEqual(len(report["checked"]), 1)
 
 
 class LookingBack(unittest.TestCase):
     def setUp(self):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
-        self.reports = drill.Reports(folder.name)
+        self.reports = reports.Reports(folder.name)
         self.reports.since()
 
     def look(self, source, newest):
@@ -247,12 +236,12 @@ class LookingBack(unittest.TestCase):
             mock.patch.object(bucket_source, "newest", newest),
             contextlib.redirect_stderr(io.StringIO()) as said,
         ):
-            code = drill.look_back(settings, self.reports)
+            code = overdue.look_back(settings, self.reports)
         with open(f"{self.reports.directory}/overdue.json", encoding="utf-8") as file:
             return code, said.getvalue(), json.load(file)
 
     def young(self, _place):
-        return {**COPY, "finishedAt": drill.time.time() - HOUR}
+        return {**COPY, "finishedAt": time.time() - HOUR}
 
     def test_the_bucket_is_asked_only_where_drills_read_it(self):
         asked = mock.Mock(side_effect=AssertionError)
@@ -267,7 +256,7 @@ class LookingBack(unittest.TestCase):
         self.assertIn("the newest copy in the bucket", said)
 
         def refused(_place):
-            raise restore.Refused("the bucket b: it can't be reached")
+            raise errors.Refused("the bucket b: it can't be reached")
 
         code, _, seen = self.look("bucket", refused)
         self.assertEqual(code, 1)
@@ -281,7 +270,7 @@ class LookingBack(unittest.TestCase):
             "ActiveState": "failed",
             "ExecMainStartTimestampMonotonic": str((began - NOW + 1000) * 1_000_000),
         }
-        return alert.describe_drill("t", "d", None, {"cht-drill-t-overdue.service": failed}, NOW - 1000, seen)
+        return alert_describe.describe_drill("t", "d", None, {"cht-drill-t-overdue.service": failed}, NOW - 1000, seen)
 
     def test_the_alarm_says_what_was_seen(self):
         seen = {

@@ -14,14 +14,21 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-import compose
 from fixture import couchdb
 
-import backup
-import couch_files
-import plan
-import restore
-import verify
+from chtbackup import docker as docker_client
+from chtbackup.backup import collect, data
+from chtbackup.backup import counts as backup_counts
+from chtbackup.backup import program as backup
+from chtbackup.borg import client as borg_client
+from chtbackup.compose import files as compose
+from chtbackup.couchdb import containers as couchdb_containers
+from chtbackup.couchdb import files as couch_files
+from chtbackup.manifest import copy as manifest_copy
+from chtbackup.manifest import places, verify
+from chtbackup.manifest import shape as manifest_shape
+from chtbackup.manifest import write as manifest
+from chtbackup.restore import choose, extract, listing, output, prove, switch, targets
 
 
 class Deployment(unittest.TestCase):
@@ -44,17 +51,16 @@ class Deployment(unittest.TestCase):
             (self.ssl / name).write_text("-----BEGIN THING-----\n")
         self.containers = {
             "nginx1": self.container("nginx"),
-            "couch1": self.container("couchdb", self.mount(self.data, plan.DATA_IN_CONTAINER)),
+            "couch1": self.container("couchdb", self.mount(self.data, couchdb_containers.DATA_IN_CONTAINER)),
         }
         self.hiccups, self.pipe = 0, False
         for patch in (
-            mock.patch.object(backup.Docker, "_run", self.docker),
+            mock.patch.object(docker_client.Docker, "run", self.docker),
             # Without Compose, as on a machine where it isn't installed.
             mock.patch.object(compose, "COMMANDS", ()),
-            mock.patch.object(backup.compose, "version", lambda: None),
-            mock.patch.object(backup, "borg_version", lambda: "1.4.0"),
-            mock.patch.object(backup, "borgmatic_version", lambda: "2.1.10"),
-            mock.patch.object(backup, "DOCKER_PAUSE", 0),
+            mock.patch.object(compose, "version", lambda: None),
+            mock.patch.object(collect, "borg_version", lambda: "1.4.0"),
+            mock.patch.object(docker_client, "DOCKER_PAUSE", 0),
             mock.patch.object(time, "sleep", lambda seconds: None),
         ):
             patch.start()
@@ -104,33 +110,36 @@ class Deployment(unittest.TestCase):
         """A run up to what borg would get. Returns it; its manifest's parts are `before` and `after`."""
         settings = {
             "deployment": "t", "chtHome": str(self.home), "composeProject": "cht", "couchdbData": [],
-            "repository": "r",
+            "repository": "r", "compression": "zstd", "chunker": "fixed,262144", "uploadRate": 0, "lockWait": 600,
+            "checkpointInterval": 300,
         }  # fmt: skip
-        made = backup.Backup(settings, "", dry_run)
-        made.state, made.scratch = str(self.top / "state"), str(self.top / "scratch")
+        made = backup.Backup(settings, dry_run)
+        made.run.state, made.run.scratch = str(self.top / "state"), str(self.top / "scratch")
         if dry_run:
             return made
-        shutil.rmtree(made.scratch, ignore_errors=True)
-        os.makedirs(made.state, exist_ok=True)
-        os.makedirs(made.scratch)
-        made.collect()
-        self.assertEqual(len(made.paths), len(set(made.paths)), "each path once")
-        self.before = json.loads(json.dumps(made.manifest_before()))
-        self.after = json.loads(json.dumps(made.manifest_after()))
+        shutil.rmtree(made.run.scratch, ignore_errors=True)
+        os.makedirs(made.run.state, exist_ok=True)
+        os.makedirs(made.run.scratch)
+        made.collection.collect()
+        self.assertEqual(
+            len(made.collection.contents.paths), len(set(made.collection.contents.paths)), "each path once"
+        )
+        self.before = json.loads(json.dumps(made.description.before()))
+        self.after = json.loads(json.dumps(made.description.after()))
         return made
 
     def good(self, made):
-        self.assertEqual(made.problems, [])
+        self.assertEqual(made.run.problems, [])
         return made
 
     def relative(self, made):
-        return [path.removeprefix(f"{self.top}/") for path in made.paths]
+        return [path.removeprefix(f"{self.top}/") for path in made.collection.contents.paths]
 
     def copy(self, made):
         """A copy of what is in the list for borg, and of nothing else."""
         target = tempfile.TemporaryDirectory()
         self.addCleanup(target.cleanup)
-        for path in made.paths:
+        for path in made.collection.contents.paths:
             to = Path(target.name + path)
             to.parent.mkdir(parents=True, exist_ok=True)
             if os.path.islink(path):
@@ -140,8 +149,8 @@ class Deployment(unittest.TestCase):
                 shutil.copystat(path, to)
             else:
                 shutil.copy2(path, to)
-        self.assertIsNone(restore.unreadable(self.before, self.after, {}))
-        return verify.Copy({"": target.name})
+        self.assertIsNone(manifest_shape.unreadable(self.before, self.after, {}))
+        return manifest_copy.Copy({"": target.name})
 
     def verdict(self, made):
         copy = self.copy(made)
@@ -177,13 +186,13 @@ class CompleteMeansComplete(Deployment):
         self.assertLess(max(views), min(shards), "views before shards")
         self.right(made)
         self.assertEqual(
-            restore.targets_of(self.before["places"]), [str(self.home), str(self.data), str(self.top / "big")]
+            places.targets_of(self.before["places"]), [str(self.home), str(self.data), str(self.top / "big")]
         )
         # The containers are gone the next night, and then Docker is down.
         containers, self.containers = self.containers, {"nginx1": self.containers["nginx1"]}
         self.assertTrue(any(path.startswith("big/") for path in self.relative(self.collect())))
         self.containers = containers
-        with mock.patch.object(backup.Docker, "_run", side_effect=subprocess.TimeoutExpired("docker", 120)):
+        with mock.patch.object(docker_client.Docker, "run", side_effect=subprocess.TimeoutExpired("docker", 120)):
             made = self.collect()
         self.assertTrue(any(path.startswith("big/") and "/medic." in path for path in self.relative(made)))
 
@@ -217,24 +226,24 @@ class CompleteMeansComplete(Deployment):
 
     def test_a_link_in_the_data_that_cant_be_followed_fails_the_run(self):
         (self.data / "shards" / "more").symlink_to("/nowhere/at/all")
-        self.assertIn("is a link to /nowhere/at/all, which is not backed up", self.collect().problems[0])
+        self.assertIn("is a link to /nowhere/at/all, which is not backed up", self.collect().run.problems[0])
 
     def test_a_database_that_couchdb_lists_and_the_files_lack_is_a_problem_of_the_backup(self):
         for path in self.data.rglob("medic-logs.*"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         for path in [*self.data.rglob("medic-logs.*")]:
             path.unlink()
-        self.assertIn("CouchDB lists the database medic-logs", " ".join(self.collect().problems))
+        self.assertIn("CouchDB lists the database medic-logs", " ".join(self.collect().run.problems))
 
     def test_a_database_that_the_server_lists_and_the_files_lack_is_a_problem_of_the_backup(self):
         counts = {"documents": 1, "deleted": 0, "updateSequence": 1}
         names = [*couch_files.listed_databases(str(self.data / "_dbs.couch")), "elsewhere"]
         server = {"source": "server", "databases": dict.fromkeys(names, counts)}
-        with mock.patch.object(backup.Backup, "count", lambda self: json.loads(json.dumps(server))):
+        with mock.patch.object(backup_counts.Counter, "count", lambda self: json.loads(json.dumps(server))):
             made = self.collect()
-        self.assertEqual([text for text in made.problems if "lists the database" in text][0].split(",")[0],
+        self.assertEqual([text for text in made.run.problems if "lists the database" in text][0].split(",")[0],
                          "CouchDB lists the database elsewhere")  # fmt: skip
-        self.assertEqual(len(made.problems), 1, "each problem once")
+        self.assertEqual(len(made.run.problems), 1, "each problem once")
 
     def test_every_document_name_is_read_from_a_database_file(self):
         for path in self.data.rglob("*.couch"):
@@ -245,31 +254,29 @@ class CompleteMeansComplete(Deployment):
         self.env.write_text(self.env.read_text().replace(f"COUCHDB_DATA={self.data}", "COUCHDB_DATA=./srv"))
         self.write(
             "compose/cht-couchdb.yml",
-            f"services: {{couchdb: {{volumes: ['${{COUCHDB_DATA}}:{plan.DATA_IN_CONTAINER}']}}}}\n",
+            f"services: {{couchdb: {{volumes: ['${{COUCHDB_DATA}}:{couchdb_containers.DATA_IN_CONTAINER}']}}}}\n",
         )
         made = self.collect()
-        self.assertEqual(made.data, [str(self.data)])
-        self.assertEqual(len(made.problems), 1)
-        self.assertIn(
-            f"CouchDB's data is in {self.home}/compose/srv, but the container has", made.problems[0]
-        )
+        self.assertEqual(made.collection.data.directories, [str(self.data)])
+        self.assertEqual(len(made.run.problems), 1)
+        self.assertIn(f"CouchDB's data is in {self.home}/compose/srv, but the container has", made.run.problems[0])
 
     def test_a_path_that_depends_on_an_environment_is_asked_of_the_container_and_said_to_be_unknown(self):
         self.env.write_text(self.env.read_text().replace(f"={self.data}", "=${HOME}/cht/couchdb"))
         made = self.good(self.collect())
-        self.assertEqual(made.data, [str(self.data)])
-        self.assertIn("COUCHDB_DATA depends on the variable HOME of whoever", " ".join(made.notes))
+        self.assertEqual(made.collection.data.directories, [str(self.data)])
+        self.assertIn("COUCHDB_DATA depends on the variable HOME of whoever", " ".join(made.run.notes))
         # Without a container it is where it was.
         del self.containers["couch1"]
-        self.assertEqual(self.collect().data, [str(self.data)])
+        self.assertEqual(self.collect().collection.data.directories, [str(self.data)])
 
     def test_a_relative_path_that_agrees_with_the_container_is_right(self):
         shutil.move(self.data, self.home / "compose" / "srv")
         self.env.write_text(self.env.read_text().replace(f"COUCHDB_DATA={self.data}", "COUCHDB_DATA=./srv"))
         source = self.home / "compose" / "srv"
-        self.containers["couch1"]["Mounts"] = [self.mount(source, plan.DATA_IN_CONTAINER)]
+        self.containers["couch1"]["Mounts"] = [self.mount(source, couchdb_containers.DATA_IN_CONTAINER)]
         made = self.good(self.collect())
-        self.assertEqual(made.data, [str(source)])
+        self.assertEqual(made.collection.data.directories, [str(source)])
 
     def test_an_env_that_is_a_link_is_saved_with_what_it_leads_to(self):
         real = self.top / "etc" / "env"
@@ -277,10 +284,10 @@ class CompleteMeansComplete(Deployment):
         shutil.move(self.env, real)
         self.env.symlink_to(real)
         made = self.good(self.collect())
-        self.assertTrue({str(self.env), str(real)} <= set(made.paths))
+        self.assertTrue({str(self.env), str(real)} <= set(made.collection.contents.paths))
         self.assertEqual(self.before["places"]["outside"], [str(real)])
-        self.assertEqual(self.before["files"][str(real)]["sha256"], backup.manifest.checksum(str(real)))
-        self.assertEqual(verify.real_path(str(self.env), self.before), str(real))
+        self.assertEqual(self.before["files"][str(real)]["sha256"], manifest.checksum(str(real)))
+        self.assertEqual(places.real_path(str(self.env), self.before), str(real))
         self.right(made)
 
     def test_a_compose_file_that_is_a_link_is_saved_with_what_it_leads_to_or_is_a_problem(self):
@@ -289,7 +296,7 @@ class CompleteMeansComplete(Deployment):
         made = self.good(self.collect())
         self.assertTrue({"cht/compose/extra.yml", "cht/shared/extra.yml"} <= set(self.relative(made)))
         (self.home / "compose" / "gone.yml").symlink_to("/nowhere")
-        self.assertIn("gone.yml (a link to /nowhere) can't be read", self.collect().problems[0])
+        self.assertIn("gone.yml (a link to /nowhere) can't be read", self.collect().run.problems[0])
 
     def test_files_that_compose_files_name_are_in_the_archive_when_they_are_below_the_home(self):
         self.write("nginx-extra/limits.conf", "x")
@@ -322,9 +329,7 @@ class CompleteMeansComplete(Deployment):
 
     def test_what_a_container_has_mounted_is_saved_though_no_compose_file_names_it(self):
         self.write("by-hand/x.conf", "x")
-        self.containers["nginx1"]["Mounts"].append(
-            self.mount(self.home / "by-hand" / "x.conf", "/etc/x.conf")
-        )
+        self.containers["nginx1"]["Mounts"].append(self.mount(self.home / "by-hand" / "x.conf", "/etc/x.conf"))
         self.assertIn("cht/by-hand/x.conf", self.relative(self.good(self.collect())))
 
     def test_what_is_named_outside_the_home_is_saved_or_named_in_a_problem(self):
@@ -338,19 +343,19 @@ class CompleteMeansComplete(Deployment):
         )
         made = self.collect()
         self.assertEqual(self.before["places"]["outside"], [f"{self.top}/extra.env"])
-        self.assertEqual(len(made.problems), 1)
+        self.assertEqual(len(made.run.problems), 1)
         self.assertIn(
             f"{self.top}/folder, a mount of a ({self.home}/compose/more.yml), is not backed up",
-            made.problems[0],
+            made.run.problems[0],
         )
 
     def test_a_file_that_isnt_there_is_told(self):
         self.write("compose/more.yml", "services: {a: {env_file: gone.env}}\n")
-        self.assertIn("gone.env, env_file of a", " ".join(self.good(self.collect()).notes))
+        self.assertIn("gone.env, env_file of a", " ".join(self.good(self.collect()).run.notes))
 
     def test_the_password_is_the_one_that_the_container_was_started_with(self):
         self.containers["couch1"]["Config"]["Env"] = ["COUCHDB_USER=medic", "COUCHDB_PASSWORD=#Mwananchi2026"]
-        self.assertEqual(self.collect().logins, [("medic", "#Mwananchi2026"), ("medic", "x")])
+        self.assertEqual(self.collect().collection.counter.logins, [("medic", "#Mwananchi2026"), ("medic", "x")])
 
 
 class NothingHangsAndNoArchiveIsRefused(Deployment):
@@ -371,15 +376,15 @@ class NothingHangsAndNoArchiveIsRefused(Deployment):
             os.mkfifo(path)
         made = self.good(self.collect())
         for path in [*pipes, self.ssl / "socket"]:
-            self.assertNotIn(str(path), made.paths)
-            self.assertTrue([text for text in made.notes if text.startswith(f"{path} is a ")], path)
+            self.assertNotIn(str(path), made.collection.contents.paths)
+            self.assertTrue([text for text in made.run.notes if text.startswith(f"{path} is a ")], path)
         self.right(made)
 
     def test_an_env_or_a_certificate_that_is_a_pipe_is_a_problem_and_not_waited_for(self):
         self.env.unlink()
         os.mkfifo(self.env)
         self.pipe = True
-        problems = "\n".join(self.collect().problems)
+        problems = "\n".join(self.collect().run.problems)
         self.assertIn(".env can't be read: it is no regular file", problems)
         self.assertIn("certificate /etc/nginx/private/cert.pem can't be copied", problems)
 
@@ -388,15 +393,13 @@ class NothingHangsAndNoArchiveIsRefused(Deployment):
             Path(os.fsdecode(os.fsencode(self.ssl) + b"/" + name)).write_text("x")
         (self.ssl / "link").symlink_to(os.fsdecode(b"a\xff"))
         made = self.collect()
-        self.assertEqual(len(made.problems), 3)
-        self.assertTrue(all("the name isn't UTF-8; rename it" in text for text in made.problems))
+        self.assertEqual(len(made.run.problems), 3)
+        self.assertTrue(all("the name isn't UTF-8; rename it" in text for text in made.run.problems))
         self.right(made)
 
     @unittest.skipUnless(shutil.which("borg"), "borg isn't on this computer")
     def test_the_restore_takes_what_borg_makes_of_the_oddest_deployment(self):
-        self.write(
-            "compose/odd.yml", "services: {a: {volumes: [../shared:/x, .:/docker-compose, ../compose:/y]}}\n"
-        )
+        self.write("compose/odd.yml", "services: {a: {volumes: [../shared:/x, .:/docker-compose, ../compose:/y]}}\n")
         self.write("shared/a?", "x")
         self.write("shared/line\nbreak", "x")
         self.write("shared/é", "x")
@@ -412,9 +415,9 @@ class NothingHangsAndNoArchiveIsRefused(Deployment):
         (self.data / "shards").symlink_to(self.top / "big")
         made = self.collect()
         with tempfile.TemporaryDirectory() as top:
-            borg = restore.Borg({"repository": f"{top}/r", "passphrase": "x", "baseDirectory": f"{top}/b"})
+            borg = borg_client.Borg({"repository": f"{top}/r", "passphrase": "x", "baseDirectory": f"{top}/b"})
             borg.run("init", "--encryption", "repokey", f"{top}/r")
-            paths = "".join(f"{path}\0" for path in made.paths)
+            paths = "".join(f"{path}\0" for path in made.collection.contents.paths)
             options = ["--paths-from-stdin", "--paths-delimiter", "\\0"]
             environment = {**os.environ, "BORG_BASE_DIR": f"{top}/b", "BORG_PASSPHRASE": "x"}
             for words, given in (
@@ -426,13 +429,11 @@ class NothingHangsAndNoArchiveIsRefused(Deployment):
                     ["borg", *words], input=os.fsencode(given), cwd=f"{top}/copy", env=environment, check=True
                 )
             items = borg.items("t")
-            self.assertIsNone(restore.unlisted(f"{top}/copy", items))
+            self.assertIsNone(listing.unlisted(f"{top}/copy", items))
             self.assertIsNone(
-                restore.unreadable(self.before, self.after, {of["path"]: of["type"] for of in items})
+                manifest_shape.unreadable(self.before, self.after, {of["path"]: of["type"] for of in items})
             )
-            verdict = verify.verify(
-                self.before, self.after, verify.Copy({"": f"{top}/copy"}), [], owners=False
-            )
+            verdict = verify.verify(self.before, self.after, manifest_copy.Copy({"": f"{top}/copy"}), [], owners=False)
             self.assertEqual([text for text in verdict.problems if not text.startswith("TLS: ")], [])
 
     def test_a_directory_that_cant_be_read_is_a_problem_and_the_rest_is_saved(self):
@@ -445,34 +446,34 @@ class NothingHangsAndNoArchiveIsRefused(Deployment):
 
         with mock.patch.object(os, "scandir", scandir):
             made = self.collect()
-        self.assertTrue([text for text in made.problems if text.endswith("can't be read: Permission denied")])
-        self.assertTrue([path for path in made.paths if "/15555555-2aaaaaa9/medic." in path])
+        self.assertTrue([text for text in made.run.problems if text.endswith("can't be read: Permission denied")])
+        self.assertTrue([path for path in made.collection.contents.paths if "/15555555-2aaaaaa9/medic." in path])
 
     def test_a_file_that_cant_be_read_is_a_problem_and_the_manifest_stays_readable(self):
         def checksum(path):
             raise PermissionError(13, "Permission denied", path)
 
-        with mock.patch.object(backup.manifest, "checksum", checksum):
+        with mock.patch.object(manifest, "checksum", checksum):
             made = self.collect()
-        self.assertIn(f"{self.env} can't be read: Permission denied", made.problems)
-        self.assertIsNone(restore.unreadable(self.before, self.after, {}))
+        self.assertIn(f"{self.env} can't be read: Permission denied", made.run.problems)
+        self.assertIsNone(manifest_shape.unreadable(self.before, self.after, {}))
 
     def test_a_file_that_changes_or_goes_meanwhile_is_no_false_alarm_later(self):
         self.write("logs/access.log", "1")
         self.write("logs/old.log", "1")
         self.write("compose/more.yml", "services: {a: {volumes: [../logs:/logs]}}\n")
-        real = backup.Backup.scan
+        real = data.Data.scan
 
         def scan(made):
-            if os.path.exists(self.home / "logs" / "old.log") and made.seen:
+            if os.path.exists(self.home / "logs" / "old.log") and hasattr(self, "before"):
                 self.write("logs/access.log", "12")
                 (self.home / "logs" / "old.log").unlink()
             return real(made)
 
-        with mock.patch.object(backup.Backup, "scan", scan):
+        with mock.patch.object(data.Data, "scan", scan):
             made = self.collect()
         self.assertEqual(self.after["changed"], [f"{self.home}/logs/access.log", f"{self.home}/logs/old.log"])
-        made.paths.remove(f"{self.home}/logs/old.log")
+        made.collection.contents.paths.remove(f"{self.home}/logs/old.log")
         self.right(self.good(made))
 
 
@@ -484,10 +485,10 @@ class DockerHiccups(Deployment):
     def test_a_docker_that_stops_answering_is_a_problem_and_the_files_are_saved(self):
         self.hiccups = 99
         made = self.collect()
-        self.assertIn("Docker doesn't answer", made.problems[0])
+        self.assertIn("Docker doesn't answer", made.run.problems[0])
         self.assertTrue({str(self.env), str(self.data / "_dbs.couch"), str(self.ssl)} >= set())
-        self.assertIn(str(self.data / "_dbs.couch"), made.paths)
-        self.assertIn(str(self.env), made.paths)
+        self.assertIn(str(self.data / "_dbs.couch"), made.collection.contents.paths)
+        self.assertIn(str(self.env), made.collection.contents.paths)
 
 
 class ModesOfParents(Deployment):
@@ -501,9 +502,8 @@ class ModesOfParents(Deployment):
         copy = self.copy(made)
         for path in modes:
             os.chmod(copy.at(str(path)), 0o755)
-        put = restore.Restore.__new__(restore.Restore)
-        put.before, put.copy, put.places = self.before, copy, [restore.Place(str(self.home))]
-        put._own_directories()
+        archive = choose.Archive("t-1", "1", self.before, self.after)
+        extract.own_directories(archive, copy, [targets.Place(str(self.home))])
         for path, mode in modes.items():
             self.assertEqual(os.stat(copy.at(str(path))).st_mode & 0o7777, mode, path)
 
@@ -512,7 +512,7 @@ class ModesOfParents(Deployment):
         with tempfile.TemporaryDirectory() as top:
             own = {"uid": os.getuid(), "gid": os.getgid()}
             parents = {top + path: {**own, "mode": f"{mode:04o}"} for path, mode in known.items()}
-            restore.make_parents(f"{top}/a/b/c/home", parents)
+            targets.make_parents(f"{top}/a/b/c/home", parents)
             for path, mode in {**known, "/a/b/c": 0o755}.items():
                 self.assertEqual(os.stat(top + path).st_mode & 0o7777, mode)
 
@@ -524,12 +524,11 @@ class OutsideTheHome(Deployment):
         shutil.move(self.env, real)
         self.env.symlink_to(real)
         copy = self.copy(self.good(self.collect()))
-        put = restore.Restore.__new__(restore.Restore)
-        put.before, put.copy, put.work = self.before, copy, str(self.top / "work")
+        archive = choose.Archive("t-1", "1", self.before, self.after)
         text = real.read_text()
         real.unlink()
         with contextlib.redirect_stdout(io.StringIO()) as said:
-            put._keep_outside()
+            switch.keep_outside(archive, copy, f"{self.top}/work/outside", output.Output())
         self.assertFalse(real.exists())
         self.assertEqual(Path(f"{self.top}/work/outside{real}").read_text(), text)
         self.assertIn(f"cp --archive {self.top}/work/outside{real} {real}", said.getvalue())
@@ -542,15 +541,11 @@ class OutsideTheHome(Deployment):
         self.good(self.collect())
         self.assertEqual(self.before["places"]["outside"], [str(real)])
         # What is here is what was backed up, so it is as after a restore.
-        put = restore.Restore.__new__(restore.Restore)
-        put.before, put.after, put.by_hand, put.request = self.before, self.after, False, {}
-        put.places = [restore.Place(str(self.home)), restore.Place(str(self.data))]
-        said = []
-        put.right, put.remark, put.wrong = lambda text: None, lambda text: None, said.append
-        put._conclude = lambda problems, databases: problems
+        archive = choose.Archive("t-1", "1", self.before, self.after)
+        places = [targets.Place(str(self.home)), targets.Place(str(self.data))]
         with contextlib.redirect_stdout(io.StringIO()):
-            self.assertEqual(put._check_in_place(), [])
-        self.assertEqual(said, [])
+            verdict = prove.prove_in_place(archive, [], places, output.Output())
+        self.assertEqual(verdict.problems, [])
 
 
 if __name__ == "__main__":

@@ -4,10 +4,10 @@ import subprocess
 import tempfile
 import unittest
 
-import compose
 from fixture import ROOT
 
-import compose_env
+from chtbackup.compose import environment as compose_env
+from chtbackup.compose import files as compose
 
 TABLE = json.loads((ROOT / "test" / "fixtures" / "env-forms.json").read_text())["forms"]
 
@@ -32,9 +32,7 @@ class WithoutCompose(unittest.TestCase):
         for form in TABLE:
             if not form.get("refused") and "$" not in form["text"]:
                 unsure = compose_env.parse(form["text"]).unsure
-                self.assertEqual(
-                    [name for name in unsure if form["values"].get(name) is not None], [], form["text"]
-                )
+                self.assertEqual([name for name in unsure if form["values"].get(name) is not None], [], form["text"])
 
     def test_what_depends_on_the_environment_is_said_with_the_variables_name(self):
         for text, variable in (
@@ -55,9 +53,7 @@ class WithoutCompose(unittest.TestCase):
 def real_compose():
     for command in compose.COMMANDS:
         with contextlib.suppress(OSError, subprocess.SubprocessError):
-            done = subprocess.run(
-                [*command, "version", "--short"], capture_output=True, text=True, timeout=60
-            )
+            done = subprocess.run([*command, "version", "--short"], capture_output=True, text=True, timeout=60)
             if done.returncode == 0:
                 return done.stdout.strip()
     return ""

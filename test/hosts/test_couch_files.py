@@ -9,7 +9,9 @@ import unittest
 import xxhash
 from fixture import SERVER, couchdb
 
-import couch_files
+from chtbackup.couchdb import files as couch_files
+from chtbackup.couchdb import scan as couch_scan
+from chtbackup.couchdb import term as couch_term
 
 RANGE = "55555554-6aaaaaa8"
 SHARD = f"shards/{RANGE}/medic.1795302615.couch"
@@ -21,7 +23,7 @@ class Counting(unittest.TestCase):
         self.addCleanup(self.scratch.cleanup)
 
     def scan(self):
-        return couch_files.scan(str(self.data))
+        return couch_scan.scan(str(self.data))
 
     def test_counts_are_the_servers_own(self):
         found = self.scan()
@@ -82,21 +84,21 @@ class Counting(unittest.TestCase):
         shutil.copy(self.data / "_dbs.couch", other)
         shutil.move(self.data / "shards" / RANGE, other / "shards" / RANGE)
         self.assertIn("medic: no shard", "\n".join(self.scan()["problems"]))
-        both = couch_files.scan(str(self.data), str(other))
+        both = couch_scan.scan(str(self.data), str(other))
         self.assertEqual(both["databases"]["medic"]["documents"], SERVER["databases"]["medic"]["doc_count"])
         # The views stayed on the first node: worth a note.
         self.assertEqual(both["problems"], [])
 
     def test_the_command_answers_with_a_table_and_an_exit_code(self):
         with contextlib.redirect_stdout(io.StringIO()) as out:
-            self.assertEqual(couch_files.main([str(self.data)]), 0)
+            self.assertEqual(couch_scan.main([str(self.data)]), 0)
         self.assertRegex(out.getvalue(), r"medic +419 +2 +440 +12")
         with contextlib.redirect_stdout(io.StringIO()) as out:
             (self.data / SHARD).unlink()
-            self.assertEqual(couch_files.main([str(self.data), "--json"]), 1)
+            self.assertEqual(couch_scan.main([str(self.data), "--json"]), 1)
         self.assertEqual(len(json.loads(out.getvalue())["problems"]), 1)
         with contextlib.redirect_stderr(io.StringIO()) as err:
-            self.assertEqual(couch_files.main([str(self.data / "nowhere")]), 2)
+            self.assertEqual(couch_scan.main([str(self.data / "nowhere")]), 2)
         self.assertIn("not a directory", err.getvalue())
 
 
@@ -110,7 +112,7 @@ class OfALiveCouchDB(unittest.TestCase):
         self.shards = self.data / "shards" / RANGE
 
     def scan(self, problems=()):
-        found = couch_files.scan(str(self.data))
+        found = couch_scan.scan(str(self.data))
         self.assertEqual(found["problems"], list(problems))
         return found
 
@@ -123,9 +125,7 @@ class OfALiveCouchDB(unittest.TestCase):
         self.assertEqual((found["views"][name]["updateSequence"], found["unreadableViews"]), (0, []))
 
     def test_a_view_that_cannot_be_read_is_a_note_as_couchdb_builds_it_anew(self):
-        index_of_couchdb_1 = (
-            b"h\2" + binary(b"s" * 16) + b"h\5" + atom("index_header") + b"a\7a\0" + atom("nil") + b"j"
-        )
+        index_of_couchdb_1 = b"h\2" + binary(b"s" * 16) + b"h\5" + atom("index_header") + b"a\7a\0" + atom("nil") + b"j"
         for content in (b"garbage" * 999, b"\1" * 9000, header(index_of_couchdb_1), header(atom("nil"))):
             self.view.write_bytes(content)
             found = self.scan()
@@ -139,18 +139,14 @@ class OfALiveCouchDB(unittest.TestCase):
         self.assertEqual((new["documents"], new["updateSequence"], new["shards"]), (0, 0, 12))
         # Some of its shards have their first header by then.
         uuid, nil = binary(b"u" * 32), atom("nil")
-        first = (
-            b"h\x10" + atom("db_header") + b"a\x08a\0a\0" + nil * 6 + b"b\0\0\3\xe8" + uuid + b"ja\0a\1" + nil
-        )
+        first = b"h\x10" + atom("db_header") + b"a\x08a\0a\0" + nil * 6 + b"b\0\0\3\xe8" + uuid + b"ja\0a\1" + nil
         (self.shards / "new.1800000000.couch").write_bytes(header(first))
         self.assertEqual(self.scan()["databases"]["new"], {**new, "size": couch_files.BLOCK})
 
     def test_a_file_that_has_lost_everything_is_not_taken_for_a_new_one(self):
         file = self.data / SHARD
         file.write_bytes(b"")
-        self.assertIn(
-            f"{file}: empty file, but its database has changes", couch_files.scan(str(self.data))["problems"]
-        )
+        self.assertIn(f"{file}: empty file, but its database has changes", couch_scan.scan(str(self.data))["problems"])
 
     def test_an_empty_file_of_an_older_database_of_that_name_is_no_loss(self):
         (self.shards / "medic.1600000000.couch").write_bytes(b"")
@@ -179,12 +175,10 @@ class OfALiveCouchDB(unittest.TestCase):
             (self.shards / "gone.1800000000.couch").write_bytes(content)
             found = self.scan()
             self.assertEqual((found["databases"], found["leftOver"]), (before, ["gone"]))
-            self.assertIn(
-                "gone: CouchDB has deleted this database, and 1 of its files", " ".join(found["notes"])
-            )
+            self.assertIn("gone: CouchDB has deleted this database, and 1 of its files", " ".join(found["notes"]))
         # Of one that isn't known to be deleted, shards are missing.
         (self.shards / "gone.1800000000.couch").rename(self.shards / "other.1800000000.couch")
-        self.assertIn("other: no shard for", " ".join(couch_files.scan(str(self.data))["problems"]))
+        self.assertIn("other: no shard for", " ".join(couch_scan.scan(str(self.data))["problems"]))
 
     def test_a_database_that_was_made_and_deleted_often_is_read_as_any_other(self):
         names = couch_files.listed_databases(str(self.data / "_dbs.couch"))
@@ -201,7 +195,7 @@ class OfALiveCouchDB(unittest.TestCase):
         content = bytearray(database([("medic", False)]))
         content[10] ^= 1
         file.write_bytes(content)
-        problem = couch_files.scan(str(self.data))["problems"]
+        problem = couch_scan.scan(str(self.data))["problems"]
         self.assertEqual(len(problem), 1)
         self.assertIn(f"{file}: its tree of documents can't be read", problem[0])
 
@@ -241,9 +235,7 @@ def binary(content):
 def header(term):
     """A file of one block with a term as its header."""
     checksum = xxhash.xxh3_128_digest(b"\x83" + term)
-    return (b"\1" + struct.pack(">I", len(term) + 17) + checksum + b"\x83" + term).ljust(
-        couch_files.BLOCK, b"\0"
-    )
+    return (b"\1" + struct.pack(">I", len(term) + 17) + checksum + b"\x83" + term).ljust(couch_files.BLOCK, b"\0")
 
 
 def database(documents, revisions=b"j"):
@@ -325,7 +317,7 @@ class Damage(unittest.TestCase):
 
 class Terms(unittest.TestCase):
     def test_every_kind_that_headers_hold(self):
-        atom = couch_files.Atom
+        atom = couch_term.Atom
         for data, value in (
             (b"\x83\x61\x05", 5),
             (b"\x83\x62\xff\xff\xff\xfe", -2),
@@ -342,7 +334,7 @@ class Terms(unittest.TestCase):
             (b"\x83\x74\x00\x00\x00\x01\x61\x01\x61\x02", {1: 2}),
         ):
             with self.subTest(data=data):
-                self.assertEqual(couch_files.decode_term(data), value)
+                self.assertEqual(couch_term.decode_term(data), value)
 
     def test_what_is_no_term_is_refused_and_costs_no_memory(self):
         for data in (
@@ -359,19 +351,19 @@ class Terms(unittest.TestCase):
             b"\x83" + b"\x68\x01" * 5000 + b"\x6a",
             b"\x83\x77\x01\xff",
         ):
-            with self.subTest(data=data[:12]), self.assertRaises(couch_files.BadTerm):
-                couch_files.decode_term(data)
+            with self.subTest(data=data[:12]), self.assertRaises(couch_term.BadTerm):
+                couch_term.decode_term(data)
 
 
 class Ranges(unittest.TestCase):
     def test_any_number_of_shards_is_complete_when_nothing_is_left_out(self):
-        self.assertEqual(couch_files.missing_ranges(["00000000-ffffffff"]), [])
-        self.assertEqual(couch_files.missing_ranges(["80000000-ffffffff", "00000000-7fffffff"]), [])
+        self.assertEqual(couch_scan.missing_ranges(["00000000-ffffffff"]), [])
+        self.assertEqual(couch_scan.missing_ranges(["80000000-ffffffff", "00000000-7fffffff"]), [])
 
     def test_gaps_at_either_end_and_between_are_named(self):
-        self.assertEqual(couch_files.missing_ranges([]), ["00000000-ffffffff"])
+        self.assertEqual(couch_scan.missing_ranges([]), ["00000000-ffffffff"])
         self.assertEqual(
-            couch_files.missing_ranges(["10000000-1fffffff", "30000000-efffffff"]),
+            couch_scan.missing_ranges(["10000000-1fffffff", "30000000-efffffff"]),
             ["00000000-0fffffff", "20000000-2fffffff", "f0000000-ffffffff"],
         )
 

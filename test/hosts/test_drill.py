@@ -2,7 +2,9 @@ import contextlib
 import io
 import json
 import os
+import subprocess
 import tempfile
+import time
 import unittest
 from pathlib import Path
 from unittest import mock
@@ -11,14 +13,20 @@ import yaml
 from fixture import SERVER
 from test_restore import SHARD, CopyOfADeployment
 
-import alert
-import compose_text
-import couch_files
-import drill
-import manifest
-import reports
-import restore
-import verify
+from chtbackup.alert import describe as alert_describe
+from chtbackup.base import errors
+from chtbackup.compose import anew as compose_text
+from chtbackup.couchdb import scan as couch_scan
+from chtbackup.drill import archive as drill_archive
+from chtbackup.drill import configuration, container, database, findings, images, overdue, reports, room, tidy
+from chtbackup.drill import fetch as drill_fetch
+from chtbackup.drill import network as drill_network
+from chtbackup.drill import program as drill
+from chtbackup.drill import scratch as drill_scratch
+from chtbackup.drill import settings as drill_settings
+from chtbackup.manifest import copy as manifest_copy
+from chtbackup.manifest import write as manifest
+from chtbackup.restore import choose, secrets
 
 SETTINGS = {
     "deployment": "t",
@@ -60,12 +68,11 @@ class TheData(CopyOfADeployment):
         self.assertEqual(verdict.databases, wanted)
 
     def drill_verify(self):
-        made = object.__new__(drill.Drill)
-        made.before, made.after, made.copy, made.secrets = self.before, self.after, self.copy, []
-        made.report = report()
+        archive = choose.Archive("t-1", "1", self.before, self.after)
+        kept = findings.Findings(report(), mock.Mock(), [])
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            made.verify()
-        return made.report
+            drill.verify_copy(archive, self.copy, kept)
+        return kept.report
 
     def test_what_is_right_and_what_is_wrong_is_kept_for_the_report(self):
         self.assertEqual(self.drill_verify()["problems"], [])
@@ -74,12 +81,10 @@ class TheData(CopyOfADeployment):
         self.assertIn("CouchDB would silently recreate it empty", self.drill_verify()["problems"][0])
 
     def test_a_view_ahead_of_its_shard_is_wrong_though_a_restore_could_do_without_it(self):
-        view = next(path for path in couch_files.scan(str(self.data))["views"] if SHARD.split("/")[1] in path)
+        view = next(path for path in couch_scan.scan(str(self.data))["views"] if SHARD.split("/")[1] in path)
         empty = self.at(next(self.data.glob(f"{os.path.dirname(SHARD)}/_replicator.*.couch")))
         self.at(self.data / SHARD).write_bytes(empty.read_bytes())
-        self.assertTrue(
-            [line for line in self.drill_verify()["problems"] if f"{view}: ahead of its shard" in line]
-        )
+        self.assertTrue([line for line in self.drill_verify()["problems"] if f"{view}: ahead of its shard" in line])
 
 
 class Portions(unittest.TestCase):
@@ -87,46 +92,46 @@ class Portions(unittest.TestCase):
         return [{"type": "-", "path": f"/d/{number}", "size": size} for number, size in enumerate(sizes)]
 
     def test_what_fits_into_one_is_fetched_at_once(self):
-        self.assertEqual(drill.portions(self.items(3, 3, 4), 10), [])
-        self.assertEqual(drill.patterns([], 0), "")
+        self.assertEqual(drill_fetch.portions(self.items(3, 3, 4), 10), [])
+        self.assertEqual(drill_fetch.patterns([], 0), "")
 
     def test_none_is_larger_than_allowed_but_for_a_single_file(self):
         items = self.items(6, 5, 30, 2, 2, 9)
-        self.assertEqual(drill.portions(items, 10), [["/d/0"], ["/d/1"], ["/d/2"], ["/d/3", "/d/4"]])
+        self.assertEqual(drill_fetch.portions(items, 10), [["/d/0"], ["/d/1"], ["/d/2"], ["/d/3", "/d/4"]])
 
     def test_every_file_is_fetched_once_whatever_it_is_called(self):
         items = [*self.items(9, 9, 9), {"type": "d", "path": "/d", "size": 0}]
         odd = [{"type": "-", "path": path, "size": 9} for path in ("/d/a\nb", "/d/a  b", "/d/b ")]
-        portions = drill.portions([*odd, *items], 10)
+        portions = drill_fetch.portions([*odd, *items], 10)
         self.assertEqual(portions, [["/d/0"], ["/d/1"]])
-        self.assertEqual(drill.patterns(portions, 0), "+ pf:d/0\n- re:.\n")
-        self.assertEqual(drill.patterns(portions, 2), "- pf:d/0\n- pf:d/1\n")
+        self.assertEqual(drill_fetch.patterns(portions, 0), "+ pf:d/0\n- re:.\n")
+        self.assertEqual(drill_fetch.patterns(portions, 2), "- pf:d/0\n- pf:d/1\n")
 
 
 class Room(unittest.TestCase):
     def test_enough_is_left_for_others(self):
-        self.assertIsNone(drill.too_little(10e9, 12e9, 50e9, 0))
-        self.assertIn("make room", drill.too_little(10e9, 10.5e9, 50e9, 0))
-        self.assertIn("make room", drill.too_little(10e9, 20e9, 1000e9, 0))
+        self.assertIsNone(room.too_little(10e9, 12e9, 50e9, 0))
+        self.assertIn("make room", room.too_little(10e9, 10.5e9, 50e9, 0))
+        self.assertIn("make room", room.too_little(10e9, 20e9, 1000e9, 0))
 
     def test_the_limit_of_the_settings_holds(self):
-        self.assertIn("scratchGibibytes allows 1,000.0 MB", drill.too_little(2e9, 90e9, 99e9, 1e9))
-        self.assertIsNone(drill.too_little(2e9, 90e9, 99e9, 3e9))
+        self.assertIn("scratchGibibytes allows 1,000.0 MB", room.too_little(2e9, 90e9, 99e9, 1e9))
+        self.assertIsNone(room.too_little(2e9, 90e9, 99e9, 3e9))
 
     def statvfs(self, **changes):
         of = {"f_bavail": 50e9, "f_blocks": 100e9, "f_frsize": 1, "f_files": 1_000_000, "f_favail": 100_000}
         return mock.Mock(**{**of, **changes})
 
     def test_files_need_inodes_too(self):
-        self.assertIsNone(drill.too_many(80_000, self.statvfs()))
-        self.assertIn("80,001 files", drill.too_many(80_001, self.statvfs()))
-        self.assertIsNone(drill.too_many(10**9, self.statvfs(f_files=0, f_favail=0)))
+        self.assertIsNone(room.too_many(80_000, self.statvfs()))
+        self.assertIn("80,001 files", room.too_many(80_001, self.statvfs()))
+        self.assertIsNone(room.too_many(10**9, self.statvfs(f_files=0, f_favail=0)))
 
     def test_it_ends_before_the_disk_is_full_for_others(self):
-        self.assertIsNone(drill.filling_up(self.statvfs(), "/s"))
-        self.assertIsNone(drill.filling_up(self.statvfs(f_files=0, f_favail=0), "/s"))
-        self.assertIn("1,900.0 MB are free", drill.filling_up(self.statvfs(f_bavail=1.9e9), "/s"))
-        self.assertIn("19,999 inodes are free", drill.filling_up(self.statvfs(f_favail=19_999), "/s"))
+        self.assertIsNone(room.filling_up(self.statvfs(), "/s"))
+        self.assertIsNone(room.filling_up(self.statvfs(f_files=0, f_favail=0), "/s"))
+        self.assertIn("1,900.0 MB are free", room.filling_up(self.statvfs(f_bavail=1.9e9), "/s"))
+        self.assertIn("19,999 inodes are free", room.filling_up(self.statvfs(f_favail=19_999), "/s"))
 
 
 class ComposeFile(unittest.TestCase):
@@ -136,7 +141,7 @@ class ComposeFile(unittest.TestCase):
         "environment": "/home/ubuntu/cht/upgrade-service/.env",
         "volumes": {"cht_cht-credentials": "/var/lib/docker/volumes/cht_cht-credentials/_data"},
     }
-    copy = verify.Copy({"": "/s/copy"})
+    copy = manifest_copy.Copy({"": "/s/copy"})
 
     def config(self, **changes):
         service = {
@@ -159,7 +164,7 @@ class ComposeFile(unittest.TestCase):
         }
 
     def render(self, config, places=None, engine=ALL_LIMITS, **settings):
-        return drill.compose_file(config, places or self.places, self.copy, {**SETTINGS, **settings}, engine)
+        return container.compose_file(config, places or self.places, self.copy, {**SETTINGS, **settings}, engine)
 
     def test_only_the_database_on_the_copy_alone(self):
         made, notes = self.render(self.config())
@@ -204,9 +209,7 @@ class ComposeFile(unittest.TestCase):
         made = self.render({"services": nodes}, places)[0]["services"]
         self.assertEqual(made["couchdb-2.local"]["volumes"][0]["source"], "/s/copy/db2")
         self.assertEqual(made["couchdb-2.local"]["networks"]["drill"]["aliases"], ["couchdb-2.local"])
-        self.assertEqual(
-            (made["couchdb-1.local"]["mem_limit"], made["couchdb-1.local"]["cpus"]), ("1024m", 0.5)
-        )
+        self.assertEqual((made["couchdb-1.local"]["mem_limit"], made["couchdb-1.local"]["cpus"]), ("1024m", 0.5))
 
     def test_a_relative_path_is_the_only_data_directory(self):
         mounts = [{"type": "bind", "source": "/somewhere/srv", "target": "/opt/couchdb/data"}]
@@ -220,11 +223,11 @@ class ComposeFile(unittest.TestCase):
         self.assertEqual(list(self.render(config)[0]["services"]), ["couchdb"])
 
     def test_an_archive_without_a_database_or_its_credentials_is_refused_in_words(self):
-        with self.assertRaisesRegex(restore.Refused, "no service couchdb"):
+        with self.assertRaisesRegex(errors.Refused, "no service couchdb"):
             self.render({"services": {"nginx": {}}})
-        with self.assertRaisesRegex(restore.Refused, "cht_cht-credentials, not in the archive"):
+        with self.assertRaisesRegex(errors.Refused, "cht_cht-credentials, not in the archive"):
             self.render(self.config(), {**self.places, "volumes": {}})
-        with self.assertRaisesRegex(restore.Refused, "data in /elsewhere, which is not in the archive"):
+        with self.assertRaisesRegex(errors.Refused, "data in /elsewhere, which is not in the archive"):
             mounts = [{"type": "bind", "source": "/elsewhere", "target": "/opt/couchdb/data"}]
             self.render(self.config(volumes=mounts), {**self.places, "couchdb": ["/a", "/b"]})
 
@@ -232,8 +235,8 @@ class ComposeFile(unittest.TestCase):
         service = self.render(self.config(), engine={"MemoryLimit": True})[0]["services"]["couchdb"]
         self.assertEqual(service["mem_limit"], "2048m")
         self.assertNotIn("cpus", service)
-        self.assertIn("can't limit CPU", drill.unlimited({"MemoryLimit": True}))
-        self.assertIsNone(drill.unlimited(ALL_LIMITS))
+        self.assertIn("can't limit CPU", container.unlimited({"MemoryLimit": True}))
+        self.assertIsNone(container.unlimited(ALL_LIMITS))
 
     def test_the_image_of_the_settings_takes_the_place_of_the_archives(self):
         self.assertEqual(self.render(self.config())[0]["services"]["couchdb"]["image"], "cht-couchdb:4")
@@ -327,9 +330,7 @@ services:
             },
         )
         for names in ("/root/x", "[a.env, ../x]", "{path: a.env, other: x}", "{path: [a.env], path: y}"):
-            self.assertEqual(
-                compose_text.anew(f"a: {{env_file: {names}}}", there.get)[1], ["env_file"], names
-            )
+            self.assertEqual(compose_text.anew(f"a: {{env_file: {names}}}", there.get)[1], ["env_file"], names)
         self.assertEqual(
             compose_text.anew("extends: {file: a.env}\ninclude: a.env", there.get)[1], ["extends", "include"]
         )
@@ -355,11 +356,11 @@ services:
         os.link(self.folder / "secret", self.folder / "copy" / "second-name")
         for name in ("link", "folder/secret", "second-name", "."):
             with self.assertRaisesRegex(ValueError, "^it is a link or no file$"):
-                drill.own_text(str(self.folder / "copy" / name))
+                configuration.own_text(str(self.folder / "copy" / name))
         with self.assertRaisesRegex(ValueError, "^it can't be read: No such file"):
-            drill.own_text(str(self.folder / "copy" / "missing"))
+            configuration.own_text(str(self.folder / "copy" / "missing"))
         (self.folder / "copy" / ".env").write_text("A=1\n")
-        self.assertEqual(drill.own_text(str(self.folder / "copy" / ".env")), "A=1\n")
+        self.assertEqual(configuration.own_text(str(self.folder / "copy" / ".env")), "A=1\n")
 
     def resolve(self, compose, environment="COUCHDB_PASSWORD=the-password\n", done=None, files=None):
         """What a drill says of an archive with such files; Compose itself is the real thing's stand-in."""
@@ -372,19 +373,15 @@ services:
                 place.symlink_to(text)
             else:
                 place.write_text(text)
-        made = object.__new__(drill.Drill)
-        made.copy, made.secrets = verify.Copy({"": str(self.folder)}), []
-        made.before = {"files": files or {}}
-        made.scratch, made.work = mock.Mock(copy=str(self.folder)), f"{self.folder}/work"
+        copy = manifest_copy.Copy({"": str(self.folder)})
         places = {
             **ComposeFile.places,
             "composeFiles": [f"{home}/compose/a.yml"],
             "volumes": {"cht_cht-credentials": "/v"},
         }
-        with mock.patch.object(
-            drill.subprocess, "run", side_effect=[done] if done else AssertionError
-        ) as run:
-            resolved = made.resolve(places)
+        with mock.patch.object(subprocess, "run", side_effect=[done] if done else AssertionError) as run:
+            archive = choose.Archive("t-1", "1", {"files": files or {}, "places": places}, {})
+            resolved = configuration.resolve(archive, copy, str(self.folder), f"{self.folder}/work")
         return resolved, run.call_args.args[0]
 
     def test_compose_gets_what_was_looked_at_written_anew_and_no_file_of_the_archive(self):
@@ -396,19 +393,15 @@ services:
         self.assertEqual(yaml.safe_load(Path(file).read_text()), {"x": [1], "services": {"b": [1]}})
         self.assertNotIn("*", Path(file).read_text())
         # What is relative in it is so to where it was.
-        self.assertEqual(
-            command[command.index("--project-directory") + 1], f"{self.folder}/home/ubuntu/cht/compose"
-        )
+        self.assertEqual(command[command.index("--project-directory") + 1], f"{self.folder}/home/ubuntu/cht/compose")
 
     def test_compose_is_not_started_on_a_link_or_on_what_reads_other_files(self):
         (self.folder / "secret").write_text("PASSWORD=of-another")
-        with self.assertRaisesRegex(
-            restore.Refused, r"compose/a.yml in the archive reads other files \(env_file\)"
-        ):
+        with self.assertRaisesRegex(errors.Refused, r"compose/a.yml in the archive reads other files \(env_file\)"):
             self.resolve("services: {couchdb: {env_file: /root/x}}")
-        with self.assertRaisesRegex(restore.Refused, r"compose/a.yml in the archive: it has a tag"):
+        with self.assertRaisesRegex(errors.Refused, r"compose/a.yml in the archive: it has a tag"):
             self.resolve("services: {couchdb: {!!binary ZW52X2ZpbGU=: /root/x}}")
-        with self.assertRaisesRegex(restore.Refused, r"upgrade-service/\.env in the archive: it is a link"):
+        with self.assertRaisesRegex(errors.Refused, r"upgrade-service/\.env in the archive: it is a link"):
             self.resolve("services: {}", self.folder / "secret")
 
     def test_a_deployment_whose_env_is_a_link_and_whose_services_have_env_files_can_be_drilled(self):
@@ -432,78 +425,75 @@ services:
     def test_the_words_of_compose_are_not_shown(self):
         said = "time=x level=warning\nyaml: line 7: interpolation of the-password failed"
         done = mock.Mock(returncode=15, stderr=said)
-        with self.assertRaisesRegex(restore.Refused, "exit code 15; its words aren't shown") as caught:
+        with self.assertRaisesRegex(errors.Refused, "exit code 15; its words aren't shown") as caught:
             self.resolve("services: {}", done=done)
         self.assertNotIn("the-password", str(caught.exception))
 
 
 class Images(unittest.TestCase):
     def test_one_that_is_not_here_is_not_fetched_where_only_the_archive_names_it(self):
-        made = object.__new__(drill.Drill)
-        made.settings, made.docker = {**SETTINGS, "pull": False}, mock.Mock()
-        made.docker._run.side_effect = drill.subprocess.CalledProcessError(1, "docker")
-        with mock.patch.object(drill.subprocess, "run", side_effect=AssertionError):
+        docker = mock.Mock()
+        docker.run.side_effect = subprocess.CalledProcessError(1, "docker")
+        with mock.patch.object(subprocess, "run", side_effect=AssertionError):
             with self.assertRaisesRegex(
-                restore.Refused, "^CouchDB's image evil/image:1 isn't on this machine, and what"
+                errors.Refused, "^CouchDB's image evil/image:1 isn't on this machine, and what"
             ):
-                made.have_image("evil/image:1")
+                images.have_image(docker, "evil/image:1", False, mock.Mock())
 
 
 class NoWayOut(unittest.TestCase):
     def test_the_network_is_there_internal_and_its_own(self):
-        self.assertIsNone(drill.network_problem({"Internal": True, "Containers": {}}, "n"))
+        self.assertIsNone(drill_network.network_problem({"Internal": True, "Containers": {}}, "n"))
         # `pulumi up` doesn't make it where the stack doesn't look after Docker.
         by_hand = r"`docker network create --internal n` on this machine, .* with .*manageDocker `pulumi up`"
-        self.assertRegex(drill.network_problem(None, "n"), f"n is missing: {by_hand}")
+        self.assertRegex(drill_network.network_problem(None, "n"), f"n is missing: {by_hand}")
         self.assertRegex(
-            drill.network_problem({"Internal": False}, "n"), f"isn't internal.*network rm n.*{by_hand}"
+            drill_network.network_problem({"Internal": False}, "n"), f"isn't internal.*network rm n.*{by_hand}"
         )
         others = {"Internal": True, "Containers": {"1": {"Name": "cht-nginx-1"}}}
-        self.assertIn("these use it: cht-nginx-1", drill.network_problem(others, "n"))
+        self.assertIn("these use it: cht-nginx-1", drill_network.network_problem(others, "n"))
 
     def test_a_default_route_is_a_way_out(self):
         head = "Iface\tDestination\tGateway \tFlags\n"
         own = "eth0\t000014AC\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0\n"
         lo6 = f"{'0' * 32} 00 {'0' * 32} 00 {'0' * 32} ffffffff 00000001 00000000 00200200       lo\n"
-        self.assertFalse(drill.way_out(head + own, lo6))
-        self.assertTrue(drill.way_out(f"{head}eth0\t00000000\t010014AC\t0003\t0\t0\t0\t00000000\n", ""))
-        self.assertTrue(drill.way_out(head + own, lo6.replace("      lo", "    eth0")))
+        self.assertFalse(drill_network.way_out(head + own, lo6))
+        self.assertTrue(drill_network.way_out(f"{head}eth0\t00000000\t010014AC\t0003\t0\t0\t0\t00000000\n", ""))
+        self.assertTrue(drill_network.way_out(head + own, lo6.replace("      lo", "    eth0")))
 
     def test_a_docker_that_gives_every_network_a_way_out_is_named_with_the_version_it_takes(self):
         for version in ("20.10.24+dfsg1", "24.0.7"):
-            told = drill.open_network("n", version)
+            told = drill_network.open_network("n", version)
             self.assertIn(f"this machine's Docker, {version}, ", told)
             self.assertIn("Drills take 25 or newer", told)
         for version in ("26.1.5", ""):
-            self.assertNotIn("Docker", drill.open_network("n", version))
+            self.assertNotIn("Docker", drill_network.open_network("n", version))
 
     def container(self, **state):
         labels = {"com.docker.compose.service": "couchdb"}
         return {"State": {"Status": "running", **state}, "Config": {"Labels": labels}}
 
     def test_a_dead_container_is_named_with_its_cause(self):
-        self.assertIsNone(drill.death([self.container()], 99, 1))
-        self.assertIsNone(drill.death([self.container(Health={"Status": "starting"})], 99, 1))
+        self.assertIsNone(database.death([self.container()], 99, 1))
+        self.assertIsNone(database.death([self.container(Health={"Status": "starting"})], 99, 1))
         for state, words in (
             ({"Status": "exited", "ExitCode": 3}, r"ended at once \(exit code 3\)"),
             ({"Status": "exited", "OOMKilled": True}, "more memory than the limit of 99 MiB"),
             ({"Health": {"Status": "unhealthy"}}, "health check fails"),
         ):
-            self.assertRegex(drill.death([self.container(**state)], 99, 1), words)
-        self.assertIn("is gone", drill.death([], 99, 1))
+            self.assertRegex(database.death([self.container(**state)], 99, 1), words)
+        self.assertIn("is gone", database.death([], 99, 1))
 
     def test_no_value_of_the_environment_is_in_a_text(self):
-        secrets = drill.secrets_of(
-            {"COUCHDB_PASSWORD": "pass$$word", "LONGER": "pass$$word-2", "X": None, "N": 7}
-        )
-        self.assertEqual(drill.scrub("a pass$word-2, pass$word; 7", secrets), "a ***, ***; 7")
+        values = container.secrets_of({"COUCHDB_PASSWORD": "pass$$word", "LONGER": "pass$$word-2", "X": None, "N": 7})
+        self.assertEqual(secrets.scrub("a pass$word-2, pass$word; 7", values), "a ***, ***; 7")
 
 
 class Overdue(unittest.TestCase):
     day = 86400
 
     def overdue(self, latest, since):
-        return drill.overdue(latest, NOW - since * self.day, NOW, 9, "t")
+        return overdue.overdue(latest, NOW - since * self.day, NOW, 9, "t")
 
     def test_no_sentence_while_the_last_success_is_young(self):
         self.assertIsNone(self.overdue(report(lastSuccessAt=NOW - 8.9 * self.day), 100))
@@ -524,12 +514,12 @@ class Reports(unittest.TestCase):
         scratch = tempfile.TemporaryDirectory()
         self.addCleanup(scratch.cleanup)
         self.folder = scratch.name
-        self.reports = drill.Reports(f"{self.folder}/drills", 2)
+        self.reports = reports.Reports(f"{self.folder}/drills", 2)
         self.settings = {**SETTINGS, "scratch": f"{self.folder}/scratch"}
 
     def write(self, number, **changes):
         began = f"2026-11-22T03:00:0{number}Z"
-        self.reports.write(report(began=began, beganAt=drill.time.time() - 1, **changes))
+        self.reports.write(report(began=began, beganAt=time.time() - 1, **changes))
         return self.reports.latest()
 
     def test_the_newest_are_kept_and_the_last_success_is_remembered(self):
@@ -567,30 +557,24 @@ class Reports(unittest.TestCase):
     def test_the_page_of_a_failure_begins_with_what_it_means(self):
         text = reports.page(report(outcome="wrong", problems=["\x1b[2Jx\nWhat was checked and is right"]))
         self.assertIn("  - \\x1b[2Jx\\nWhat was checked and is right\n", text)
-        text = reports.page(
-            report(outcome="wrong", stage="verifying the files", problems=["x.couch: missing"])
-        )
-        self.assertRegex(
-            text, r"^Restore drill .*: WRONG\n.*\n\nA restore .* NOT .*\n\nWhat is wrong\n  - x.couch"
-        )
+        text = reports.page(report(outcome="wrong", stage="verifying the files", problems=["x.couch: missing"]))
+        self.assertRegex(text, r"^Restore drill .*: WRONG\n.*\n\nA restore .* NOT .*\n\nWhat is wrong\n  - x.couch")
         text = reports.page(report(stage="getting ready", problems=["no disk"], log=["dying"]))
-        self.assertRegex(
-            text, r"(?s)FAILED \(impossible\).*NOT known whether.*How far it came\n  getting ready"
-        )
+        self.assertRegex(text, r"(?s)FAILED \(impossible\).*NOT known whether.*How far it came\n  getting ready")
         self.assertIn("  | dying\n", text)
         self.assertIn("No drill has succeeded yet", text)
 
     def settle(self):
-        docker = mock.Mock(stopped=None, _run=lambda *words: "")
-        with mock.patch.object(drill.backup, "Docker", lambda: docker):
+        docker = mock.Mock(stopped=None, run=lambda *words: "")
+        with mock.patch.object(tidy, "Docker", lambda: docker):
             with contextlib.redirect_stderr(io.StringIO()) as said:
-                return drill.settle(self.settings, self.reports), said.getvalue()
+                return tidy.settle(self.settings, self.reports), said.getvalue()
 
     def test_a_drill_that_was_killed_is_reported_and_its_files_are_removed(self):
-        scratch = drill.Scratch(self.settings)
+        scratch = drill_scratch.Scratch(self.settings)
         scratch.make()
         Path(f"{scratch.path}/copy").mkdir()
-        self.reports.mark(report(stage="fetching the archive", beganAt=drill.time.time()))
+        self.reports.mark(report(stage="fetching the archive", beganAt=time.time()))
         interrupted, said = self.settle()
         self.assertTrue(interrupted)
         self.assertIn("fetching the archive", said)
@@ -614,7 +598,7 @@ class ScratchDirectory(unittest.TestCase):
         self.addCleanup(scratch.cleanup)
         self.top = Path(scratch.name)
         (self.top / "precious").write_text("mine")
-        self.scratch = drill.Scratch({**SETTINGS, "scratch": scratch.name})
+        self.scratch = drill_scratch.Scratch({**SETTINGS, "scratch": scratch.name})
 
     def test_only_what_a_drill_made_is_removed(self):
         self.scratch.make()
@@ -628,26 +612,26 @@ class ScratchDirectory(unittest.TestCase):
         place.mkdir()
         (place / "mine").touch()
         for action in (self.scratch.remove, self.scratch.make):
-            with self.assertRaisesRegex(restore.Refused, "no mark of a drill"):
+            with self.assertRaisesRegex(errors.Refused, "no mark of a drill"):
                 action()
         self.assertTrue((place / "mine").exists())
 
     def test_a_link_is_refused_and_not_followed(self):
         (self.top / "other").mkdir()
-        (self.top / "other" / drill.MARKER).touch()
+        (self.top / "other" / drill_scratch.MARKER).touch()
         os.symlink(self.top / "other", self.scratch.path)
-        with self.assertRaisesRegex(restore.Refused, "isn't a directory that a drill made"):
+        with self.assertRaisesRegex(errors.Refused, "isn't a directory that a drill made"):
             self.scratch.remove()
-        self.assertTrue((self.top / "other" / drill.MARKER).exists())
+        self.assertTrue((self.top / "other" / drill_scratch.MARKER).exists())
 
     def test_killed_before_it_left_its_mark(self):
         Path(self.scratch.path).mkdir()
         self.scratch.make()
-        self.assertTrue(Path(self.scratch.path, drill.MARKER).exists())
+        self.assertTrue(Path(self.scratch.path, drill_scratch.MARKER).exists())
 
     def test_a_disk_that_is_not_mounted(self):
-        scratch = drill.Scratch({**SETTINGS, "scratch": f"{self.top}/disk/drill"})
-        with self.assertRaisesRegex(restore.Refused, "is its disk mounted"):
+        scratch = drill_scratch.Scratch({**SETTINGS, "scratch": f"{self.top}/disk/drill"})
+        with self.assertRaisesRegex(errors.Refused, "is its disk mounted"):
             scratch.make()
 
 
@@ -657,8 +641,8 @@ class Settings(unittest.TestCase):
             path = os.path.join(folder, "drill.json")
             Path(path).write_text(json.dumps({**SETTINGS, **changes}))
             try:
-                drill.read_settings(path)
-            except restore.Refused as error:
+                drill_settings.read_settings(path)
+            except errors.Refused as error:
                 return str(error).removeprefix(f"{path}: ")
 
     def test_a_wrong_setting_is_one_line_with_its_name(self):
@@ -673,14 +657,14 @@ class Settings(unittest.TestCase):
         self.assertIn("must not be below /tmp", self.refusal(scratch="/var/tmp/x"))
 
     def test_the_archive_is_the_newest_that_was_finished(self):
-        made = object.__new__(drill.Drill)
-        made.report, made.settings, made.borg = report(beganAt=1_795_312_800), SETTINGS, mock.Mock()
-        made.scratch, made.work, made.request, made.secrets = drill.Scratch(SETTINGS), "/w", {}, []
-        made.by_hand = False
-        made.reports = mock.Mock()
-        made.reports.ledger.return_value.compare.return_value = None
+        kept = findings.Findings(report(beganAt=1_795_312_800), mock.Mock(), [])
+        ledger = kept.reports.ledger.return_value
+        ledger.compare.return_value = None
+        borg = mock.Mock()
         names = [f"t-2026-11-{day}T02:00:00Z" for day in (20, 21, 22)]
-        made.borg.names.return_value = [*names, "t-2999-01-01T00:00:00Z"]
+        borg.names.return_value = [*names, "t-2999-01-01T00:00:00Z"]
+
+        borg.ids = {name: name for name in names}
 
         def manifests(name):
             places = {"couchdb": [], "composeFiles": [], "environment": None, "volumes": {}}
@@ -688,28 +672,32 @@ class Settings(unittest.TestCase):
             of["format"] = manifest.FORMAT
             return of, (None if "22T" in name else {})
 
-        made.borg.manifests = manifests
-        clock = mock.patch.object(restore.time, "time", return_value=1_795_312_800)
+        borg.manifests = manifests
+        clock = mock.patch.object(choose.time, "time", return_value=1_795_312_800)
+
+        def chosen():
+            drill_archive.check_archive(choose.choose(borg, {}, kept), borg, SETTINGS, kept)
+
         with clock, contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            made.choose()
-            self.assertEqual(made.report["archive"], names[1])
-            self.assertIn(f"{names[2]} is unfinished", made.report["notes"][0])
-            self.assertEqual(len(made.report["problems"]), 1)
-            self.assertIn("t-2999-01-01T00:00:00Z is dated in the future", made.report["problems"].pop())
-            made.report["beganAt"] += 9 * 86400
-            made.choose()
-        self.assertIn("9 days are allowed: backups have stopped", made.report["problems"][1])
-        made.reports.ledger.return_value.compare.return_value = "an archive is gone"
+            chosen()
+            self.assertEqual(kept.report["archive"], names[1])
+            self.assertIn(f"{names[2]} is unfinished", kept.report["notes"][0])
+            self.assertEqual(len(kept.report["problems"]), 1)
+            self.assertIn("t-2999-01-01T00:00:00Z is dated in the future", kept.report["problems"].pop())
+            kept.report["beganAt"] += 9 * 86400
+            chosen()
+        self.assertIn("9 days are allowed: backups have stopped", kept.report["problems"][1])
+        ledger.compare.return_value = "an archive is gone"
         with clock, contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            made.choose()
-        self.assertIn("an archive is gone", made.report["problems"])
+            chosen()
+        self.assertIn("an archive is gone", kept.report["problems"])
 
 
 class Alerts(unittest.TestCase):
     def describe(self, latest, units):
         names = {f"cht-drill-t{part}.service": of for part, of in units.items()}
         seen = {"finishedAt": NOW, "late": True, "doubts": []}
-        return alert.describe_drill("t", "cht", latest, names, NOW - 1000, seen)
+        return alert_describe.describe_drill("t", "cht", latest, names, NOW - 1000, seen)
 
     def failed(self, at, result="exit-code"):
         began = str(at * 1_000_000)
@@ -728,9 +716,7 @@ class Alerts(unittest.TestCase):
         text = self.describe(latest, {"": self.failed(940)})[1]
         self.assertIn("see: journalctl -u cht-drill-t", text)
         self.assertNotIn("old", text)
-        self.assertIn(
-            "No drill has succeeded so far", self.describe(None, {"": self.failed(940, "timeout")})[1]
-        )
+        self.assertIn("No drill has succeeded so far", self.describe(None, {"": self.failed(940, "timeout")})[1])
 
     def test_after_a_restart_it_says_interrupted(self):
         latest = report(problems=["interrupted at the stage"], finishedAt=NOW)

@@ -2,6 +2,7 @@
 an attacker wants."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -14,9 +15,12 @@ from unittest import mock
 
 import fixture  # noqa: F401
 
-import confined
-import part
-import restore
+from chtbackup.base import errors
+from chtbackup.borg import bounded as borg_bounded
+from chtbackup.borg import client as borg_client
+from chtbackup.borg import errors as borg_errors
+from chtbackup.manifest.copy import Copy
+from chtbackup.restore import archives, choose, confined, extract, marker, part, targets
 
 NAME = "t-2026-11-28T02:00:00Z"
 FILES = [
@@ -57,16 +61,16 @@ class Repository(unittest.TestCase):
         path.start()
         self.addCleanup(path.stop)
         request = {"repository": str(self.folder / "repository"), "passphrase": "x"}
-        self.made = restore.Restore({**request, "baseDirectory": str(self.folder / "base")}, str(self.folder))
-        self.made.archive, self.made.before = NAME, {"time": "2026-11-28T02:00:00Z"}
-        self.made.copy = restore.verify.Copy({"": str(self.folder / "into")})
-        self.borg = self.made.borg
+        self.request = {**request, "baseDirectory": str(self.folder / "base")}
+        self.borg = borg_client.Borg(self.request)
         # That the kernel keeps borg to its directory takes root, and is tested with a real one.
         self.confined = mock.patch.object(
             confined, "command", side_effect=lambda program, directory, *others: program
         ).start()
         self.addCleanup(mock.patch.stopall)
         self.borg.names()
+        self.archive = choose.Archive(NAME, self.borg.ids[NAME], {"time": "2026-11-28T02:00:00Z"}, {})
+        self.marker = marker.Marker(f"{self.folder}/extracting.json", self.archive)
 
     def does(self, what, script):
         (self.folder / "repository" / what).write_text(script)
@@ -75,17 +79,13 @@ class Repository(unittest.TestCase):
         self.does("archives", json.dumps({"name": NAME, "id": name}))
 
     def asked(self, word):
-        return [
-            line for line in (self.folder / "repository" / "asked").read_text().splitlines() if word in line
-        ]
+        return [line for line in (self.folder / "repository" / "asked").read_text().splitlines() if word in line]
 
     def extract(self):
         """As a restore does it."""
-        with (
-            contextlib.redirect_stdout(io.StringIO()),
-            mock.patch.object(self.made, "_own_directories"),
-        ):
-            self.made.extract({str(self.folder / "into"): []}, 1)
+        into, resumed = str(self.folder / "into"), self.marker.holds(False)
+        with contextlib.redirect_stdout(io.StringIO()):
+            extract.extract(self.borg, self.archive, Copy({"": into}), self.marker, resumed, {into: []}, 1)
 
 
 class ExchangedArchives(Repository):
@@ -107,20 +107,18 @@ class ExchangedArchives(Repository):
 
     def test_one_that_became_another_before_is_not_extracted(self):
         self.becomes("second")
-        with self.assertRaisesRegex(
-            restore.Hostile, "isn't the archive any more .* another one has got its name"
-        ):
+        with self.assertRaisesRegex(borg_errors.Hostile, "isn't the archive any more .* another one has got its name"):
             self.extract()
         self.assertEqual(self.asked("extract"), [])
 
     def test_one_that_becomes_another_meanwhile_is_refused(self):
         self.does("extract", f"{EXTRACTED}; sed -i s/first/second/ {self.folder}/repository/archives")
-        with self.assertRaisesRegex(restore.Hostile, "another one has got its name"):
+        with self.assertRaisesRegex(borg_errors.Hostile, "another one has got its name"):
             self.extract()
 
     def test_one_that_is_deleted_meanwhile_is_refused(self):
         self.does("extract", f"{EXTRACTED}; : > {self.folder}/repository/archives")
-        with self.assertRaisesRegex(restore.Hostile, "it was deleted"):
+        with self.assertRaisesRegex(borg_errors.Hostile, "it was deleted"):
             self.extract()
 
     def test_one_that_was_another_for_the_time_of_the_extraction_alone_is_refused(self):
@@ -132,24 +130,21 @@ class ExchangedArchives(Repository):
             (f"{EXTRACTED}; rm srv/a; mkfifo srv/a", "/srv/a"),
         ):
             self.does("extract", other)
-            with self.assertRaisesRegex(
-                restore.Hostile, f": {named} was extracted, and isn't as it was listed"
-            ):
+            with self.assertRaisesRegex(borg_errors.Hostile, f": {named} was extracted, and isn't as it was listed"):
                 self.extract()
 
     def test_what_another_one_of_the_same_name_left_is_not_built_on(self):
         self.extract()
-        self.assertTrue(self.made._resumed())
-        self.borg.ids[NAME] = "second"
-        self.assertFalse(self.made._resumed())
+        self.assertTrue(self.marker.holds(False))
+        self.marker.archive = dataclasses.replace(self.archive, id="second")
+        self.assertFalse(self.marker.holds(False))
 
     def test_a_part_of_one_is_guarded_alike(self):
-        made = part.Part({**self.made.request, "databases": [], "paths": ["/srv"]}, str(self.folder))
-        made.archive, made.before, made.borg = NAME, self.made.before, self.borg
-        made.place = restore.Place(str(self.folder / "out"))
-        made.copy = restore.verify.Copy({"": f"{made.place.base}/files"})
+        made = part.Part({**self.request, "databases": [], "paths": ["/srv"]}, str(self.folder))
+        made.archive, made.borg = self.archive, self.borg
+        made.place = targets.Place(str(self.folder / "out"))
         made.items = self.borg.items(NAME)
-        sizes = mock.patch.object(restore, "require_space")
+        sizes = mock.patch.object(part, "require_space")
         for item in made.items:
             item["size"], item["isomtime"] = 0, "2026-11-28T02:00:00"
         for script, named in (
@@ -160,29 +155,31 @@ class ExchangedArchives(Repository):
             with (
                 sizes,
                 contextlib.redirect_stdout(io.StringIO()),
-                self.assertRaisesRegex(restore.Hostile, named),
+                self.assertRaisesRegex(borg_errors.Hostile, named),
             ):
-                made.fetch()
+                made.fetch(
+                    marker.Marker(f"{made.place.base}/extracting.json", self.archive), f"{made.place.base}/files"
+                )
 
     def test_in_the_list_one_that_changed_while_it_was_read_is_not_offered(self):
         archive = {"name": NAME, "finished": True}
         with (
-            mock.patch.object(restore, "Borg", return_value=self.borg),
-            mock.patch.object(restore, "summary", return_value=archive),
+            mock.patch.object(archives, "Borg", return_value=self.borg),
+            mock.patch.object(archives, "summary", return_value=archive),
             mock.patch.object(self.borg, "check_version"),
             mock.patch.object(
                 self.borg, "manifests", side_effect=lambda name: self.becomes("second") or ({"x": 1}, {})
             ),
             contextlib.redirect_stdout(io.StringIO()) as said,
         ):
-            restore.list_archives({}, "")
+            archives.list_archives({}, "")
         [found] = json.loads(said.getvalue())["archives"]
         self.assertFalse(found["finished"])
         self.assertIn("changed while it was read", found["unreadable"])
 
     def test_where_borg_cannot_be_kept_to_its_directory_nothing_is_extracted(self):
         self.does("extract", f"echo nothing was extracted: why >&2; exit {confined.IMPOSSIBLE}")
-        with self.assertRaisesRegex(restore.Refused, "^nothing was extracted: why$"):
+        with self.assertRaisesRegex(errors.Refused, "^nothing was extracted: why$"):
             self.extract()
 
 
@@ -191,16 +188,16 @@ class ArchivesWithoutEnd(Repository):
 
     def refused(self, text, look):
         began = time.monotonic()
-        with self.assertRaisesRegex(restore.Hostile, text):
+        with self.assertRaisesRegex(borg_errors.Hostile, text):
             look(NAME)
         self.assertLess(time.monotonic() - began, 15)
 
     def test_a_list_of_files_that_does_not_end_is_refused(self):
         line = json.dumps({"type": "-", "path": "a" * 100, "linktarget": ""})
         self.does("items", f"yes '{line}'")
-        with mock.patch.object(restore, "MOST_ITEMS", 1000):
+        with mock.patch.object(borg_bounded, "MOST_ITEMS", 1000):
             self.refused("may be hostile: it holds more than 1,000 files", self.borg.items)
-        with mock.patch.object(restore, "LONGEST_LIST", 100_000):
+        with mock.patch.object(borg_bounded, "LONGEST_LIST", 100_000):
             self.refused("may be hostile: it holds more than [0-9]+ files", self.borg.items)
 
     def test_a_path_that_does_not_end_is_refused(self):
@@ -211,20 +208,18 @@ class ArchivesWithoutEnd(Repository):
         path = "run/cht-backup/t/collect/manifest-before.json"
         self.does("items", "echo '" + json.dumps({"type": "-", "path": path, "linktarget": ""}) + "'")
         self.does("manifest", "yes '[1,'")
-        with mock.patch.object(restore, "LONGEST_MANIFEST", 1_000_000):
+        with mock.patch.object(borg_client, "LONGEST_MANIFEST", 1_000_000):
             self.refused("its manifest holds more than 1.0 MB", self.borg.manifests)
         self.does("manifest", """printf '{"part": "before", "x": ['; yes '{},' | head -n 3000; echo '1]}'""")
-        with mock.patch.object(restore, "MOST_OBJECTS", 2000):
+        with mock.patch.object(borg_bounded, "MOST_OBJECTS", 2000):
             self.refused("its manifest holds more than 2,000 objects", self.borg.manifests)
         paths = [path.replace("/t/", f"/t{number}/") for number in range(3)]
         items = [json.dumps({"type": "-", "path": each, "linktarget": ""}) for each in paths]
         self.does("items", "".join(f"echo '{item}'\n" for item in items))
-        self.refused("it holds more than one manifest", restore.Borg(self.made.request).manifests)
+        self.refused("it holds more than one manifest", borg_client.Borg(self.request).manifests)
 
     def test_one_of_a_large_cht_is_far_from_it(self):
-        path = (
-            "home/ubuntu/cht/couchdb/shards/00000000-1fffffff/medic-user-some-chw-name-meta.1795302615.couch"
-        )
+        path = "home/ubuntu/cht/couchdb/shards/00000000-1fffffff/medic-user-some-chw-name-meta.1795302615.couch"
         item = {
             "type": "-",
             "path": path,
@@ -232,24 +227,21 @@ class ArchivesWithoutEnd(Repository):
             "isomtime": "2026-11-28T02:00:00.123456",
             "linktarget": "",
         }
-        line = (
-            json.dumps({**item, "mode": "-rw-r--r--", "user": "", "group": "", "uid": 5984, "gid": 5984})
-            + "\n"
-        )
-        self.assertGreater(restore.LONGEST_LIST, 4 * 100_000 * len(line))
-        self.assertGreaterEqual(restore.MOST_ITEMS, 4 * 100_000)
+        line = json.dumps({**item, "mode": "-rw-r--r--", "user": "", "group": "", "uid": 5984, "gid": 5984}) + "\n"
+        self.assertGreater(borg_bounded.LONGEST_LIST, 4 * 100_000 * len(line))
+        self.assertGreaterEqual(borg_bounded.MOST_ITEMS, 4 * 100_000)
         file = {"kind": "file", "mode": "0644", "uid": 5984, "gid": 5984, "size": 10**9}
         shard = {"documents": 10**6, "updateSequence": 10**7}
         both = json.dumps({"files": {f"/{path}": file}, "shards": {f"/{path}": shard}}, indent=1)
-        self.assertGreater(restore.LONGEST_MANIFEST, 3 * 100_000 * len(both))
-        self.assertGreater(restore.MOST_OBJECTS, 3 * 100_000 * both.count("{"))
+        self.assertGreater(borg_client.LONGEST_MANIFEST, 3 * 100_000 * len(both))
+        self.assertGreater(borg_bounded.MOST_OBJECTS, 3 * 100_000 * both.count("{"))
 
     def test_of_warnings_without_end_the_first_and_the_last_are_kept(self):
         said = io.StringIO("".join(f"warning {number}\n" for number in range(5000)))
         lines = []
-        restore.Borg._read(said, lines, None)
+        borg_client.Borg._read(said, lines, None)
         self.assertLess(len(lines), 1100)
-        self.assertEqual((lines[0], lines[-1]), ("warning 0", "warning 4999"))
+        self.assertEqual((lines[0].text, lines[-1].text), ("warning 0", "warning 4999"))
 
 
 if __name__ == "__main__":

@@ -2,12 +2,15 @@
 
 import calendar
 import dataclasses
+import json
 import time
 import unittest
 
 import fixture  # noqa: F401
-import keeping
-from keeping import DAY, HOUR, Archive, Facts, Policy, Taken
+
+from chtbackup.retention import keeping
+from chtbackup.retention.borg import documents_of
+from chtbackup.retention.keeping import DAY, HOUR, Archive, Facts, Policy, Taken
 
 NOW = float(calendar.timegm((2026, 11, 28, 12, 0, 0)))
 POLICY = Policy(within=7, daily=14, weekly=8, monthly=12, yearly=3)
@@ -50,7 +53,7 @@ class WhatStays(unittest.TestCase):
         self.assertIn((2024, 12, 31), years)
 
     def test_is_of_five_months_at_most_after_a_year_with_the_default_policy(self):
-        """A compaction a month makes a full copy of each; the test of config.ts has the same numbers."""
+        """A compaction a month makes a full copy of each; the test of the settings has the same numbers."""
         default = Policy(within=7, daily=14, weekly=6, monthly=4, yearly=2)
         for day in range(0, 400, 23):
             now = NOW + day * DAY
@@ -62,9 +65,7 @@ class WhatStays(unittest.TestCase):
             self.assertLess(len(stay), 70)
 
     def test_says_why(self):
-        why = keeping.reasons(
-            [newest := archive(0.1), old := archive(400), older := archive(401)], POLICY, NOW
-        )
+        why = keeping.reasons([newest := archive(0.1), old := archive(400), older := archive(401)], POLICY, NOW)
         self.assertEqual(
             why[newest.id], ["last 7 days", "day 2026-11-28", "week 2026-W48", "month 2026-11", "year 2026"]
         )
@@ -100,6 +101,15 @@ class WhatStays(unittest.TestCase):
         for month in range(1, 11):
             of_month = [of for of in honest if time.gmtime(of.at)[:2] == (2026, month)]
             self.assertTrue(any(of.id in stay for of in of_month), month)
+
+    def test_is_an_archive_whose_name_borg_would_take_for_another_ones_and_it_displaces_none(self):
+        names = ("{now:moh-1}", "--force", "a::b", "a/b", "")
+        odd = [archive(40 + number / 10, name) for number, name in enumerate(names)]
+        of_the_day = archive(40.6, "moh-genuine")
+        only = Policy(within=1, daily=9, weekly=0, monthly=0, yearly=0)
+        self.assertEqual(
+            kept([archive(0.1), of_the_day, archive(40.7, "moh-earlier"), *odd], only)[1:], [of_the_day, *odd]
+        )
 
     def test_is_not_decided_by_the_times_that_a_client_gives(self):
         dated = [dataclasses.replace(archive(days), began=NOW + 900 * DAY) for days in range(1, 20)]
@@ -151,6 +161,11 @@ class RetentionDoubts(unittest.TestCase):
         of.ledger.reverse()
         self.assertRegex(keeping.doubts(of)["clock"], "the one after it at")
 
+    def test_a_clock_of_the_computer_that_asks_which_differs_from_the_servers(self):
+        for hours in (-2, 2):
+            self.assertEqual(list(self.doubts(self.honest(), asked=NOW + hours * HOUR)), ["clock"])
+        self.assertEqual(self.doubts(self.honest(), asked=NOW + 60), {})
+
     def test_a_flood_of_archives(self):
         flood = [archive(2 + hour / 40, f"f{hour}") for hour in range(32)]
         self.assertEqual(list(self.doubts([*self.honest(), *flood])), ["flood"])
@@ -167,6 +182,20 @@ class RetentionDoubts(unittest.TestCase):
         self.assertIn("shrunk", self.doubts([archive(0.5, documents={"users": 9}), *self.honest()]))
         self.assertEqual(self.doubts([archive(0.5, documents={"medic": 999}), *self.honest()]), {})
 
+    def test_an_archive_whose_manifest_cannot_be_read_where_others_have_one(self):
+        """It would hide that documents have gone, were it passed over."""
+        silent = archive(0.5, "moh-silent")
+        found = self.doubts([silent, *self.honest()])
+        self.assertEqual(list(found), ["manifest"])
+        self.assertRegex(
+            found["manifest"], "^1 archives have no manifest that can be read, and others have: moh-silent"
+        )
+        before = [dataclasses.replace(of, documents=None) for of in self.honest()]
+        self.assertIn("manifest", self.doubts([archive(0.5, documents={"medic": 20}), *before]))
+
+    def test_nothing_where_no_archive_has_a_manifest(self):
+        self.assertEqual(self.doubts([archive(days) for days in range(1, 60)]), {})
+
     def test_backups_that_have_stopped(self):
         self.assertRegex(self.doubts(self.honest()[9:])["stale"], "^the newest archive is 10 days old")
         self.assertIn("stale", self.doubts([]))
@@ -174,9 +203,21 @@ class RetentionDoubts(unittest.TestCase):
     def test_without_a_drill_that_succeeded_of_late(self):
         of = self.honest()
         self.assertRegex(self.doubts(of, drilled=NOW - 12 * DAY)["drill"], "12 days old")
+        self.assertRegex(self.doubts(of, drilled=NOW + 12 * DAY)["drill"], "yet to come")
         self.assertRegex(self.doubts(of, drilled=None)["drill"], "no drill has succeeded")
         self.assertRegex(self.doubts(of, drill_failed=True)["drill"], "failed")
         self.assertRegex(self.doubts(of, drill_days=None)["drill"], "has proven")
+
+
+class Manifests(unittest.TestCase):
+    def test_say_how_many_documents_there_were_after_the_backup(self):
+        counts = {"medic": {"documents": 944, "deleted": 1, "updateSequence": 2000}}
+        after = {"part": "after", "counts": {"source": "server", "databases": counts}}
+        self.assertEqual(documents_of(json.dumps(after)), {"medic": 944})
+
+    def test_of_somebody_who_means_harm_say_nothing(self):
+        for text in ("", "{", "[]", "null", '{"counts": []}', '{"counts": {"databases": {"m": {}}}}', "[" * 10**5):
+            self.assertIsNone(documents_of(text), text[:40])
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ import tempfile
 import unittest
 
 import fixture  # noqa: F401
-from ledger import Ledger, vanished
+
+from chtbackup.drill.ledger import Ledger, vanished
 
 MONDAY, TUESDAY, WEDNESDAY = (f"moh-2026-11-{day}T02:00:00Z" for day in (23, 24, 25))
 
@@ -18,9 +19,7 @@ class Vanished(unittest.TestCase):
         self.assertEqual(vanished({"1": MONDAY}, {MONDAY: "9"}), [MONDAY])
 
     def test_an_earlier_copy_from_a_bucket_may_lack_what_is_newer(self):
-        self.assertEqual(
-            vanished({"1": MONDAY, "2": TUESDAY, "3": WEDNESDAY}, {MONDAY: "1", TUESDAY: "2"}), []
-        )
+        self.assertEqual(vanished({"1": MONDAY, "2": TUESDAY, "3": WEDNESDAY}, {MONDAY: "1", TUESDAY: "2"}), [])
 
 
 class Kept(unittest.TestCase):

@@ -2,7 +2,7 @@ import unittest
 
 import fixture  # noqa: F401  (puts the scripts on the path)
 
-import manifest
+from chtbackup.manifest import write as manifest
 
 
 def db(documents, sequence, deleted=0):

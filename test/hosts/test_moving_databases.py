@@ -10,10 +10,12 @@ from unittest import mock
 
 import fixture
 
-import backup
-import couch_files
-import manifest
-import verify
+from chtbackup.backup import collect, data, describe
+from chtbackup.backup.run import Run
+from chtbackup.couchdb import scan as couch_scan
+from chtbackup.manifest import copy as manifest_copy
+from chtbackup.manifest import verify
+from chtbackup.manifest import write as manifest
 
 SETTINGS = {
     "deployment": "t",
@@ -59,22 +61,21 @@ class ABackup(unittest.TestCase):
     def setUp(self):
         scratch, self.data = fixture.couchdb()
         self.addCleanup(scratch.cleanup)
-        for slept in ("backup.time.sleep",):
-            patched = mock.patch(slept, lambda seconds, sleep=time.sleep: sleep(seconds / 20))
-            patched.start()
-            self.addCleanup(patched.stop)
+        patched = mock.patch("time.sleep", lambda seconds, sleep=time.sleep: sleep(seconds / 20))
+        patched.start()
+        self.addCleanup(patched.stop)
 
     def begun(self):
-        run = backup.Backup({**SETTINGS, "couchdbData": [str(self.data)]}, "", True)
-        run.data = [str(self.data)]
-        run.places = {"couchdb": run.data, "composeFiles": [], "environment": None, "volumes": {}}
+        found = collect.Collection(Run({**SETTINGS, "couchdbData": [str(self.data)]}, True))
+        found.data.directories = [str(self.data)]
+        found.places = {"couchdb": [str(self.data)], "composeFiles": [], "environment": None, "volumes": {}}
         # The server's answer, of a moment of its own.
-        run.count = lambda: {
+        found.counter.count = lambda: {
             "source": "server",
-            "databases": manifest.counts_of(couch_files.scan(*run.data)["databases"]),
+            "databases": manifest.counts_of(couch_scan.scan(str(self.data))["databases"]),
         }
-        run._order(run._walk_data())
-        return run
+        found.data.list_files(found.data.walk())
+        return describe.Description(found)
 
     def stored(self, run, before, folder):
         """What borg does: copy the list in its order, and pass over what is gone."""
@@ -91,8 +92,8 @@ class ABackup(unittest.TestCase):
 
     def judged(self, run, before, after, folder):
         verdict = verify.Verdict()
-        verify.compare_databases(before, after, verify.Copy({"": folder}), verdict)
-        return run.problems + verdict.problems
+        verify.compare_databases(before, after, manifest_copy.Copy({"": folder}), verdict)
+        return run.run.problems + verdict.problems
 
     def test_passes_its_own_checks_while_databases_are_made_deleted_and_made_again(self):
         moving = Moving(self.data, 7)
@@ -102,10 +103,10 @@ class ABackup(unittest.TestCase):
         unsteady = set()
         for number in range(5):
             run = self.begun()
-            before = run.manifest_before()
+            before = run.before()
             with tempfile.TemporaryDirectory() as folder:
                 self.stored(run, before, folder)
-                after = run.manifest_after()
+                after = run.after()
                 self.assertEqual(self.judged(run, before, after, folder), [], f"backup {number}")
             unsteady.update(after["unsteady"])
             self.assertIn("medic", after["counts"]["databases"])
@@ -115,18 +116,16 @@ class ABackup(unittest.TestCase):
     def test_holds_a_database_to_what_was_counted_when_it_stays(self):
         """A shard that is lost on the way is no database that was being deleted."""
         run = self.begun()
-        before = run.manifest_before()
+        before = run.before()
         with tempfile.TemporaryDirectory() as folder:
             self.stored(run, before, folder)
             lost = next(self.data.glob("shards/*/medic.*.couch"))
             Path(folder + str(lost)).unlink()
             lost.unlink()
-            after = run.manifest_after()
+            after = run.after()
             problems = self.judged(run, before, after, folder)
         self.assertEqual(after["unsteady"], [])
-        self.assertTrue(
-            [text for text in run.problems if text.startswith("CouchDB's files: medic: no shard for")]
-        )
+        self.assertTrue([text for text in run.run.problems if text.startswith("CouchDB's files: medic: no shard for")])
         self.assertTrue([text for text in problems if f"{lost.name}: missing" in text])
 
     def test_holds_a_database_to_what_was_counted_whatever_its_name(self):
@@ -135,16 +134,16 @@ class ABackup(unittest.TestCase):
             (path.parent / "shards").mkdir(exist_ok=True)
             shutil.copy(path, path.parent / f"{name}.1900000000.couch")
         run = self.begun()
-        before = run.manifest_before()
+        before = run.before()
         self.assertIn(name, before["counts"]["databases"])
         path = f"{self.data}/shards/00000000-7fffffff/{name}.1.couch"
-        self.assertEqual(couch_files.database_of(path), name)
-        self.assertNotIn(name, run.manifest_after()["unsteady"])
+        self.assertEqual(couch_scan.database_of(path), name)
+        self.assertNotIn(name, run.after()["unsteady"])
 
     def test_made_before_the_list_holds_a_database_that_is_made_while_it_is_counted(self):
         run = self.begun()
         source = sorted(self.data.glob("shards/*/medic.*.couch"))
-        scan = couch_files.scan
+        scan = couch_scan.scan
 
         def scan_and_make(*directories, **options):
             scanned = scan(*directories, **options)
@@ -152,8 +151,8 @@ class ABackup(unittest.TestCase):
                 shutil.copy(path, path.with_name("new.1900000000.couch"))
             return scanned
 
-        with mock.patch.object(couch_files, "scan", scan_and_make):
-            before = run.manifest_before()
+        with mock.patch.object(data, "scan", scan_and_make):
+            before = run.before()
         self.assertEqual(len([path for path in before["files"] if "/new.19" in path]), len(source))
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import fixture  # noqa: F401, the scripts' folder on the path
 from test_restore import RANGE, SHARD, CopyOfADeployment
 
-import part
-import restore
+from chtbackup.base import errors
+from chtbackup.restore import choose, part, targets, wanted
 
 DATA = ["/srv/one", "/srv/two"]
 KNOWN = [
@@ -30,8 +30,8 @@ KNOWN = [
 
 class Choosing(unittest.TestCase):
     def chosen(self, databases=(), paths=()):
-        wanted = part.chooser(KNOWN, DATA, list(databases), list(paths), "t-1")
-        return [path for path in KNOWN if wanted(path)]
+        is_wanted = wanted.chooser(KNOWN, DATA, list(databases), list(paths), "t-1")
+        return [path for path in KNOWN if is_wanted(path)]
 
     def test_a_database_is_its_newest_shards_and_their_views_on_all_nodes(self):
         self.assertEqual(
@@ -52,13 +52,11 @@ class Choosing(unittest.TestCase):
         self.assertEqual(self.chosen(paths=["/srv/cht/upgrade-service/.env"]), KNOWN[12:])
 
     def test_an_unknown_database_is_answered_with_those_that_there_are(self):
-        with self.assertRaisesRegex(
-            restore.Refused, "no database medc in t-1; it holds: medic, medic-.*team/a$"
-        ):
+        with self.assertRaisesRegex(errors.Refused, "no database medc in t-1; it holds: medic, medic-.*team/a$"):
             self.chosen(["medc"])
         many = [f"/srv/one/shards/00000000-7fffffff/medic-user-{n}-meta.1.couch" for n in range(100)]
-        with self.assertRaisesRegex(restore.Refused, "it holds 100 others, similar: medic-user-7.*-meta"):
-            part.chooser(many, DATA, ["medic-user-7-mta"], [], "t-1")
+        with self.assertRaisesRegex(errors.Refused, "it holds 100 others, similar: medic-user-7.*-meta"):
+            wanted.chooser(many, DATA, ["medic-user-7-mta"], [], "t-1")
 
     def test_an_unknown_path_is_answered_with_what_is_near(self):
         for path, near in (
@@ -66,7 +64,7 @@ class Choosing(unittest.TestCase):
             ("/srv/cht/compose/cht-core.yml/x", "/srv/cht/compose holds: cht-core.yml, cht-couchdb.yml"),
             ("/home/x", "/ holds: srv"),
         ):
-            with self.assertRaises(restore.Refused) as refused:
+            with self.assertRaises(errors.Refused) as refused:
                 self.chosen(paths=[path])
             self.assertEqual(str(refused.exception), f"there is no {path} in t-1; {near}")
 
@@ -76,8 +74,7 @@ class Where(unittest.TestCase):
         with tempfile.TemporaryDirectory() as top:
             (Path(top) / "used").mkdir()
             (Path(top) / "used" / "x").touch()
-            made = part.Part({"repository": "", "passphrase": "", "baseDirectory": "", "sshConfig": ""}, "")
-            made.before = {"places": {"couchdb": [f"{top}/couchdb"], "volumes": {"v": f"{top}/v"}}}
+            places = {"couchdb": [f"{top}/couchdb"], "volumes": {"v": f"{top}/v"}}
             for into, reason in (
                 (f"{top}/couchdb", "the CHT works there"),
                 (f"{top}/couchdb/shards/x", f"the CHT works there .in {top}/couchdb"),
@@ -86,12 +83,10 @@ class Where(unittest.TestCase):
                 (f"{top}/used", "there is something in .*used already. Nothing was changed"),
                 (f"{top}/used/x", "there is something in"),
             ):
-                made.place = restore.Place(into)
-                with self.assertRaisesRegex(restore.Refused, reason):
-                    made.refuse_data()
+                with self.assertRaisesRegex(errors.Refused, reason):
+                    part.refuse_data(targets.Place(into), places)
             for into in (f"{top}/couchdb-look", f"{top}/new/deep"):
-                made.place = restore.Place(into)
-                made.refuse_data()
+                part.refuse_data(targets.Place(into), places)
 
 
 class PartOfADeployment(CopyOfADeployment):
@@ -101,18 +96,18 @@ class PartOfADeployment(CopyOfADeployment):
         """The lines of a part's verification, when everything else is gone from the copy."""
         made = part.Part({"repository": "", "passphrase": "", "baseDirectory": "", "sshConfig": ""}, "")
         made.databases, made.paths = list(databases), list(paths)
-        made.copy, made.after = self.copy, self.after
-        wanted = part.chooser(self.before["files"], [str(self.data)], made.databases, made.paths, "t")
-        made.before = part.narrowed(self.before, wanted)
+        is_wanted = wanted.chooser(self.before["files"], [str(self.data)], made.databases, made.paths, "t")
+        made.archive = choose.Archive("t", "1", wanted.narrowed(self.before, is_wanted), self.after)
+        made.items = []
         base = Path(self.copy.bases[""])
         for path in sorted(base.rglob("*"), reverse=True):
-            if path.is_file() and not wanted(f"/{path.relative_to(base)}"):
+            if path.is_file() and not is_wanted(f"/{path.relative_to(base)}"):
                 path.unlink()
             elif path.is_dir() and not any(path.iterdir()):
                 path.rmdir()
         self.said = io.StringIO()
         with contextlib.redirect_stdout(self.said), contextlib.redirect_stderr(io.StringIO()):
-            return "\n".join(made.verify().problems)
+            return "\n".join(made.prove(self.copy.bases[""]).problems)
 
     def test_one_database_is_compared_with_its_part_of_the_manifest(self):
         self.assertEqual(self.part(["medic"]), "")
@@ -129,9 +124,7 @@ class PartOfADeployment(CopyOfADeployment):
         self.at(self.data / SHARD).unlink()
         for listed in (self.before["files"], self.before["shards"]):
             del listed[str(self.data / SHARD)]
-        self.assertIn(
-            f"medic: no shard for {RANGE}; CouchDB would silently recreate it empty", self.part(["medic"])
-        )
+        self.assertIn(f"medic: no shard for {RANGE}; CouchDB would silently recreate it empty", self.part(["medic"]))
 
     def test_a_damaged_shard_is_an_error_also_when_it_is_all_that_was_wanted(self):
         shard = self.at(self.data / SHARD)

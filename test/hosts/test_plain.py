@@ -11,13 +11,16 @@ from unittest import mock
 
 import fixture  # first: it puts the scripts on the path
 
-import alert
-import backup
-import bucket_copy
-import bucket_fetch
-import couch_files
-import plain
-import reports
+from chtbackup.alert import deliver as alert_deliver
+from chtbackup.alert import program as alert
+from chtbackup.backup import program as backup
+from chtbackup.backup import report as backup_report
+from chtbackup.base import text as plain
+from chtbackup.bucket import fetch as bucket_fetch
+from chtbackup.bucket import program as bucket_program
+from chtbackup.bucket import report as copy_report
+from chtbackup.couchdb import scan as couch_scan
+from chtbackup.drill import reports
 
 TABLE = json.loads((fixture.ROOT / "test" / "plain.json").read_text())
 EVIL = "\x1b]0;all is well\x07\x9b2J\n<0>right: gpj.\u202eexe <script>alert(1)</script>"
@@ -56,15 +59,15 @@ class Journal(unittest.TestCase):
     """What programs say about what others named."""
 
     def test_no_program_prints_but_through_it(self):
-        for path in sorted((fixture.ROOT / "hosts").glob("*/*.py")):
-            # What snapshot.py prints is read by bucket_copy.py. guard.py and confined.py are run with nothing
-            # beside them (python3 -I), and say their own words.
-            if path.name in ("plain.py", "snapshot.py", "guard.py", "confined.py"):
+        for path in sorted((fixture.ROOT / "hosts" / "chtbackup").rglob("*.py")):
+            # What snapshot.py prints is read by copy.py; what page.py prints is HTML, in which names are escaped.
+            # guard.py, confined.py and what starts programs say words of their own.
+            if path.name in ("text.py", "snapshot.py", "page.py", "guard.py", "confined.py", "programs.py"):
                 continue
             for number, line in enumerate(path.read_text().splitlines(), 1):
                 # JSON is ASCII.
                 if re.search(r"\bprint\(|std(out|err)\.write\(", line) and "json.dumps" not in line:
-                    self.fail(f"{path.name}:{number} prints by itself: say and complain of plain.py do that")
+                    self.fail(f"{path.name}:{number} prints by itself: say and complain of base/text.py do that")
 
     def test_a_line_stays_one_line_and_of_its_priority(self):
         self.assertEqual(said(lambda: plain.say(EVIL)), HARMLESS + "\n")
@@ -72,7 +75,7 @@ class Journal(unittest.TestCase):
 
     def test_problems_of_a_backup_and_of_a_copy_are_harmless(self):
         result = {"notes": [EVIL], "problems": [EVIL], "startedAt": 1, "finishedAt": 2, "archive": None}
-        for report in (backup.report, bucket_copy.report):
+        for report in (backup_report.report, copy_report.report):
             text = said(lambda report=report: report(result))
             self.assertIn(f"note: {HARMLESS}\n", text)
             self.assertIn(f"problem: {HARMLESS}\n", text)
@@ -80,9 +83,9 @@ class Journal(unittest.TestCase):
     def test_settings_that_cannot_be_read_are_named_harmlessly(self):
         for main in (
             lambda: backup.main([EVIL]),
-            lambda: bucket_copy.main(["describe", EVIL]),
+            lambda: bucket_program.main(["describe", EVIL]),
             lambda: alert.main([EVIL]),
-            lambda: couch_files.main([EVIL]),
+            lambda: couch_scan.main([EVIL]),
         ):
             with mock.patch("os.umask"), mock.patch("signal.signal"):
                 self.assertIn("\\x1b]0;", text := said(main))
@@ -114,9 +117,9 @@ class Reports(unittest.TestCase):
     def test_results_of_backups_and_copies_hold_harmless_problems(self):
         with tempfile.TemporaryDirectory() as folder:
             result = {"ok": False, "problems": [EVIL], "finishedAt": 1}
-            bucket_copy.remember({"state": folder}, "last-copy.json", dict(result))
-            with mock.patch("plan.metrics", return_value=""):
-                backup.remember(mock.Mock(state=folder), dict(result))
+            copy_report.remember({"state": folder}, "last-copy.json", dict(result))
+            with mock.patch("chtbackup.backup.report.metrics", return_value=""):
+                backup_report.remember(folder, dict(result))
             for name in ("last-copy.json", "last-backup.json"):
                 self.assertEqual(json.loads((Path(folder) / name).read_text())["problems"], [HARMLESS])
 
@@ -131,7 +134,7 @@ class Alarms(unittest.TestCase):
         )
         with mock.patch.dict(sys.modules, apprise=apprise), mock.patch("logging.disable"):
             self.assertEqual(
-                alert.deliver("mailto://x", f"failed on a\r\nBcc: all@example.org {EVIL}", EVIL), ""
+                alert_deliver.deliver("mailto://x", f"failed on a\r\nBcc: all@example.org {EVIL}", EVIL), ""
             )
         [message] = messages
         # By this format apprise escapes what an address takes as HTML, and sends a mail as text.

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from fixture import couchdb
 
-import plan
+from chtbackup.backup import plan, report
+from chtbackup.couchdb import order
 
 
 class DataDirectories(unittest.TestCase):
@@ -19,14 +20,10 @@ class DataDirectories(unittest.TestCase):
 
     def test_every_node_of_a_cluster_is_taken_in_order(self):
         env = {f"DB{number}_DATA": f"/srv/couchdb{number}" for number in (10, 2, 1)}
-        self.assertEqual(
-            plan.data_directories([], env, []), ["/srv/couchdb1", "/srv/couchdb2", "/srv/couchdb10"]
-        )
+        self.assertEqual(plan.data_directories([], env, []), ["/srv/couchdb1", "/srv/couchdb2", "/srv/couchdb10"])
 
     def test_a_relative_path_is_not_guessed(self):
-        self.assertEqual(
-            plan.data_directories([], {"COUCHDB_DATA": "./srv"}, ["/home/x/srv"]), ["/home/x/srv"]
-        )
+        self.assertEqual(plan.data_directories([], {"COUCHDB_DATA": "./srv"}, ["/home/x/srv"]), ["/home/x/srv"])
         self.assertEqual(plan.data_directories([], {"COUCHDB_DATA": "./srv"}, []), [])
 
 
@@ -36,19 +33,15 @@ class Order(unittest.TestCase):
         self.addCleanup(self.scratch.cleanup)
 
     def order(self):
-        tree = plan.walk(str(self.data), [plan.LEFT_OUT])
-        return [
-            path.removeprefix(f"{self.data}") for path in plan.copied_in_order({str(self.data): tree.paths})
-        ]
+        tree = plan.walk(str(self.data), [order.LEFT_OUT])
+        return [path.removeprefix(f"{self.data}") for path in order.copied_in_order({str(self.data): tree.paths})]
 
     def test_views_then_sentinel_then_others_then_medic(self):
         files = [path for path in self.order() if path.endswith((".couch", ".view"))]
         kinds = []
         for path in files:
             name = path.rsplit("/", 1)[1].split(".")[0]
-            kind = (
-                "view" if path.endswith(".view") else name if name in ("medic-sentinel", "medic") else "other"
-            )
+            kind = "view" if path.endswith(".view") else name if name in ("medic-sentinel", "medic") else "other"
             kind = "node" if path.count("/") == 1 else kind
             if not kinds or kinds[-1] != kind:
                 kinds.append(kind)
@@ -57,9 +50,7 @@ class Order(unittest.TestCase):
     def test_everything_is_there_once_and_directories_come_before_what_they_hold(self):
         order = self.order()
         self.assertEqual(len(order), len(set(order)))
-        self.assertEqual(
-            len(order), 1 + sum(len(folders) + len(files) for _, folders, files in os.walk(self.data))
-        )
+        self.assertEqual(len(order), 1 + sum(len(folders) + len(files) for _, folders, files in os.walk(self.data)))
         for place, path in enumerate(order):
             parent = path.rpartition("/")[0]
             if path:
@@ -69,7 +60,7 @@ class Order(unittest.TestCase):
         medic, sentinel = (f"shards/00000000-ffffffff/{name}.1.couch" for name in ("medic", "medic-sentinel"))
         nodes = {node: ["", medic, sentinel] for node in ("/a", "/b")}
         self.assertEqual(
-            [path for path in plan.copied_in_order(nodes) if path.endswith(".couch")],
+            [path for path in order.copied_in_order(nodes) if path.endswith(".couch")],
             [f"/a/{sentinel}", f"/b/{sentinel}", f"/a/{medic}", f"/b/{medic}"],
         )
 
@@ -81,9 +72,7 @@ class Order(unittest.TestCase):
             (folder / name).write_text("x")
         names = {path.rsplit("/", 1)[-1] for path in self.order()}
         self.assertIn("medic.1.couch.compact", names)
-        self.assertFalse(
-            names & {"nouveau", "index", "medic.1.couch.compact.data", "medic.1.couch.compact.meta"}
-        )
+        self.assertFalse(names & {"nouveau", "index", "medic.1.couch.compact.data", "medic.1.couch.compact.meta"})
 
     def test_a_socket_is_passed_over_and_links_are_kept_as_links(self):
         with tempfile.TemporaryDirectory() as folder:
@@ -93,54 +82,6 @@ class Order(unittest.TestCase):
                 Path(folder, "file").write_text("abc")
                 tree = plan.walk(folder)
         self.assertEqual((tree.paths, tree.sizes), (["", "file", "link"], {"file": 3}))
-
-
-class Answers(unittest.TestCase):
-    changed = "/d/medic.couch: file changed while we backed it up"
-    gone = "/d/x.couch: stat: [Errno 2] No such file or directory: '/d/x.couch'"
-
-    def test_fine_is_fine_whatever_was_remarked(self):
-        self.assertEqual(
-            plan.read_answer(0, ["Remote: Killed stale lock server.1-0."]), plan.Answer(True, [], [])
-        )
-
-    def test_files_that_change_or_vanish_are_normal(self):
-        for code in (1, 100, 103, 107):
-            answer = plan.read_answer(code, [self.changed, self.gone])
-            self.assertEqual(answer, plan.Answer(True, ["/d/x.couch"], []))
-        self.assertEqual(plan.read_answer(100, []).problems, [])
-
-    def test_a_file_that_could_not_be_read_is_named(self):
-        unread = "/d/y.couch: read: [Errno 5] Input/output error"
-        for code in (1, 106):
-            self.assertEqual(
-                plan.read_answer(code, [self.changed, unread]).problems, [f"borg warns: {unread}"]
-            )
-
-    def test_a_shell_that_died_with_1_is_not_taken_for_a_warning_that_is_fine(self):
-        self.assertEqual(plan.read_answer(1, []).problems, ["borg ended with 1 and didn't say why"])
-
-    def test_errors_and_signals_mean_no_archive(self):
-        for code in (2, 3, 73, 81, 99, 128, 143, 255, -15, None):
-            answer = plan.read_answer(code, ["words"])
-            self.assertFalse(answer.may_have_archive)
-            self.assertEqual(len(answer.problems), 1)
-
-    def test_the_cause_is_named_before_its_consequence(self):
-        closed = "Connection closed by remote host. Is borg working on the server?"
-        for line, words in (
-            ("Remote: ssh: connect to host 192.0.2.1 port 22: Connection refused", "can't be reached"),
-            ("Remote: Host key verification failed.", "not the pinned one"),
-            ("Remote: u@h: Permission denied (publickey).", "refuses this machine's SSH key"),
-            ("OSError: [Errno 28] No space left on device", "disk is full"),
-            ("Failed to create/acquire the lock /r/lock.exclusive (timeout).", "holds the repository's lock"),
-        ):
-            self.assertIn(words, plan.explain(2, [line, closed]))
-            self.assertFalse(plan.lacks_cause(2, [line, closed]))
-        self.assertIn("ended the connection", plan.explain(2, [closed]))
-        self.assertTrue(plan.lacks_cause(81, [closed]))
-        self.assertFalse(plan.lacks_cause(0, []))
-        self.assertEqual(plan.explain(None, []), "borg ended with no exit code: no reason given")
 
 
 class Versions(unittest.TestCase):
@@ -160,14 +101,12 @@ class Metrics(unittest.TestCase):
             "deployment": "lab", "startedAt": 100, "finishedAt": 160, "ok": True, "exitCode": 0,
             "originalSize": 5, "compressedSize": None, "deduplicatedSize": 1, "files": 9,
         }  # fmt: skip
-        lines = plan.metrics(result, 160).splitlines()
+        lines = report.metrics(result, 160).splitlines()
         self.assertIn('cht_backup_last_run_duration_seconds{deployment="lab"} 60', lines)
         self.assertIn('cht_backup_last_success_timestamp_seconds{deployment="lab"} 160', lines)
         self.assertFalse([line for line in lines if "compressed_bytes{" in line])
         for line in lines:
-            self.assertRegex(
-                line, r'^(# (HELP|TYPE) cht_backup_\w+ .+|cht_backup_\w+\{deployment="lab"\} \d+)$'
-            )
+            self.assertRegex(line, r'^(# (HELP|TYPE) cht_backup_\w+ .+|cht_backup_\w+\{deployment="lab"\} \d+)$')
 
 
 if __name__ == "__main__":

@@ -1,24 +1,25 @@
 import contextlib
 import io
+import json
 import sys
 import tempfile
 import threading
 import unittest
+import urllib.request
 from http.server import ThreadingHTTPServer
 from unittest import mock
 
 from fixture import ROOT, SERVER, couchdb
 
-import backup
-import couch_files
-import couch_server
-import drill
-import reading
-import reports
-import restore
+from chtbackup.couchdb import http as couch_server
+from chtbackup.couchdb import scan as couch_scan
+from chtbackup.drill import findings, reading, reports
+from chtbackup.manifest import write as manifest
+from chtbackup.restore import choose, running, secrets
 
 sys.path.insert(0, str(ROOT / "lab" / "images" / "couchdb" / "stand-in"))
 import documents  # noqa: E402
+
 import server as stand_in  # noqa: E402
 
 COUNTS = {name: of["doc_count"] for name, of in SERVER["databases"].items()}
@@ -74,15 +75,13 @@ class Documents(ARunningCouchDB):
         made = self.read()
         self.assertEqual(made.problems(), [])
         self.assertEqual((made.documents, made.attachments), (sum(COUNTS.values()), 40))
-        self.assertRegex(
-            made.told(), r"^documents: 863 of 863 were read by CouchDB with 40 attachments, [\d.]+ MB$"
-        )
+        self.assertRegex(made.told(), r"^documents: 863 of 863 were read by CouchDB with 40 attachments, [\d.]+ MB$")
 
     def test_a_byte_that_changed_in_a_document_is_named_although_all_counts_are_right(self):
         document, path = self.find(lambda of: True)
         self.flip(path, document.value[1] + 40)
-        self.assertEqual(couch_files.scan(str(self.data))["problems"], [])
-        counts = backup.manifest.counts_of(couch_files.scan(str(self.data))["databases"])
+        self.assertEqual(couch_scan.scan(str(self.data))["problems"], [])
+        counts = manifest.counts_of(couch_scan.scan(str(self.data))["databases"])
         self.assertEqual({name: of["documents"] for name, of in counts.items()}, COUNTS)
         made = self.read()
         self.assertEqual(made.bad, [f"medic: the document {document.id} can't be read (it answers 500)"])
@@ -96,9 +95,7 @@ class Documents(ARunningCouchDB):
         self.flip(path, (at[0][0] if isinstance(at[0], tuple) else at[0]) + 30)
         made = self.read()
         self.assertEqual(len(made.bad), 1)
-        self.assertRegex(
-            made.bad[0], rf"^medic: the attachment .+ of the document {document.id} can't be read"
-        )
+        self.assertRegex(made.bad[0], rf"^medic: the attachment .+ of the document {document.id} can't be read")
         self.assertIn("so this was damaged before", made.problems()[1])
 
     def test_what_a_server_gives_back_changed_is_noticed_by_its_checksum(self):
@@ -125,9 +122,7 @@ class Documents(ARunningCouchDB):
         position, seen, given = {}, [], stand_in.Document.json
         with (
             mock.patch.object(reading, "LEAST", 100),
-            mock.patch.object(
-                stand_in.Document, "json", lambda of, _: seen.append((of.path, of.id)) or given(of)
-            ),
+            mock.patch.object(stand_in.Document, "json", lambda of, _: seen.append((of.path, of.id)) or given(of)),
             mock.patch.object(reading, "BATCH", 30),
         ):
             made = self.read()
@@ -170,29 +165,17 @@ class Documents(ARunningCouchDB):
         self.assertEqual(made.bad, ["CouchDB lists only 863 of 944 documents"])
 
     def drill(self):
-        made = object.__new__(drill.Drill)
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
-        made.reports, made.report = reports.Reports(folder.name), reports.new_report("t")
-        made.secrets, made.server, made.answered = (
-            [],
-            self.server,
-            {name: {"documents": of} for name, of in COUNTS.items()},
-        )
-        made.borg, made.after = mock.Mock(repository_id="r"), {}
-        return made
+        kept = findings.Findings(reports.new_report("t"), reports.Reports(folder.name), [])
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            reading.read_portion(self.server, COUNTS, lambda: None, "r", kept)
+        return kept
 
     def test_a_drill_with_a_document_that_cannot_be_read_is_wrong_and_remembers_it(self):
         document, path = self.find(lambda of: True)
         self.flip(path, document.value[1] + 40)
         made = self.drill()
-        with (
-            mock.patch.object(drill.Drill, "dead", lambda _: None),
-            mock.patch.object(drill.Drill, "keep_log", lambda _: None),
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-        ):
-            made.read_documents()
         self.assertIn(document.id, made.report["problems"][0])
         self.assertEqual(made.report["checked"], [])
         known = made.reports.reading("r")
@@ -216,8 +199,7 @@ class AnotherNode(ARunningCouchDB):
             self.assertIsNone(couch_server.of_another_node(self.server, list(COUNTS)))
 
     def test_restore_and_drill_say_so_at_once(self):
-        made = object.__new__(restore.Restore)
-        made.before = {"places": {"couchdb": ["/d"], "volumes": {}}}
+        archive = choose.Archive("t-1", "1", {"places": {"couchdb": ["/d"], "volumes": {}}}, {})
         env = self.data.parent / ".env"
         env.write_text(f"COUCHDB_USER=medic\nCOUCHDB_PASSWORD={PASSWORD}\n")
         port = self.http.server_port
@@ -230,16 +212,14 @@ class AnotherNode(ARunningCouchDB):
                 request.full_url = request.full_url.replace(":5984", f":{port}")
                 return self.real.open(request, timeout=timeout)
 
-        real = backup.urllib.request.build_opener(backup.urllib.request.ProxyHandler({}))
+        real = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with (
-            mock.patch.object(restore.Restore, "_address", lambda *_: "127.0.0.1"),
-            mock.patch.object(restore.Restore, "dead", lambda _: None),
-            mock.patch.object(backup.urllib.request, "build_opener", lambda *_: Opener(real)),
+            mock.patch.object(running, "address", lambda *_: "127.0.0.1"),
+            mock.patch.object(urllib.request, "build_opener", lambda *_: Opener(real)),
         ):
-            counts = {
-                name: {"documents": of, "deleted": 0, "updateSequence": 0} for name, of in COUNTS.items()
-            }
-            (problem,) = made._ask_database("cht", counts, str(env))
+            counts = {name: {"documents": of, "deleted": 0, "updateSequence": 0} for name, of in COUNTS.items()}
+            answer = running.ask_database("cht", archive, counts, str(env), lambda: None, mock.Mock())
+            (problem,) = answer.problems
         self.assertIn("the data belongs to couchdb@127.0.0.1", problem)
 
 
@@ -251,32 +231,31 @@ class WhatBecameOfAContainer(unittest.TestCase):
     }  # fmt: skip
 
     def test_its_state_and_its_last_line_are_told_without_its_passwords(self):
-        line = restore.scrub("first\ncan't open secret word", restore.environment_of(self.CONTAINER))
+        line = secrets.scrub("first\ncan't open secret word", secrets.environment_of(self.CONTAINER))
         self.assertEqual(
-            restore.became(self.CONTAINER, line),
+            secrets.became(self.CONTAINER, line),
             "its container cht-couchdb-1 is restarting, last exit code 126, started 8 times,"
             ' its last line: "can\'t open ***"',
         )
         running = {**self.CONTAINER, "RestartCount": 0, "State": {"Status": "running", "ExitCode": 0}}
-        self.assertEqual(restore.became(running, ""), "its container cht-couchdb-1 is running")
+        self.assertEqual(secrets.became(running, ""), "its container cht-couchdb-1 is running")
 
     def test_a_restore_does_not_wait_for_a_database_that_never_starts(self):
-        made = object.__new__(restore.Restore)
-        made.before = {"places": {"volumes": {"cht_cht-ssl": "/v"}}}
         docker = mock.Mock(containers=lambda _: [{"id": "1", "service": "couchdb"}])
-        docker._run.return_value = restore.json.dumps([self.CONTAINER])
+        docker.run.return_value = json.dumps([self.CONTAINER])
         said = mock.Mock(stdout="exec /cht-entrypoint.sh: permission denied\n")
         with (
-            mock.patch.object(backup, "Docker", lambda: docker),
-            mock.patch.object(restore.subprocess, "run", return_value=said),
+            mock.patch.object(running, "Docker", lambda: docker),
+            mock.patch.object(running.subprocess, "run", return_value=said),
         ):
             self.assertIn(
-                'exit code 126, started 8 times, its last line: "exec /cht-entrypoint.sh: perm', made.dead()
+                'exit code 126, started 8 times, its last line: "exec /cht-entrypoint.sh: perm',
+                running.never_starts("cht"),
             )
-            running = {"State": {"Status": "running", "ExitCode": 0}}
-            for changes in ({"RestartCount": 1}, running):
-                docker._run.return_value = restore.json.dumps([{**self.CONTAINER, **changes}])
-                self.assertIsNone(made.dead())
+            runs = {"State": {"Status": "running", "ExitCode": 0}}
+            for changes in ({"RestartCount": 1}, runs):
+                docker.run.return_value = json.dumps([{**self.CONTAINER, **changes}])
+                self.assertIsNone(running.never_starts("cht"))
 
 
 if __name__ == "__main__":

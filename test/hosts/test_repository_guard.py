@@ -1,5 +1,6 @@
 """What guard.py, seal.py, audit.py and segment_log.py decide, without borg. With borg: test/guard."""
 
+import hashlib
 import json
 import os
 import struct
@@ -13,15 +14,14 @@ from unittest import mock
 
 import fixture
 
-import audit
-import seal
-import segment_log
-from segment_log import COMMIT, DELETE, MANIFEST, PUT, Damaged, Entry
+from chtbackup.base import pack
+from chtbackup.repository import files, findings, recover_program, seal, seals, segment_log
+from chtbackup.repository import transactions as transaction_log
+from chtbackup.repository.segment_log import COMMIT, DELETE, MANIFEST, PUT, Damaged, Entry
 
-SERVER = fixture.ROOT / "hosts" / "server"
 # The guard takes all variables from its own process, so it is loaded where that does no harm.
 with mock.patch.dict(os.environ):
-    import guard
+    from chtbackup.repository import guard
 
 NOW = time.mktime((2026, 11, 28, 12, 0, 0, 0, 0, 0))
 A, B, C = (letter.encode() * 32 for letter in "abc")
@@ -92,7 +92,7 @@ class WhatTheGuardLets(unittest.TestCase):
     def test_a_missing_borg_is_named(self):
         with tempfile.TemporaryDirectory() as folder:
             subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
-            command = [f"{folder}/bin/python", "-I", str(SERVER / "guard.py"), "--check"]
+            command = [f"{folder}/bin/python", "-I", str(fixture.ROOT / "hosts" / "chtbackup"), "guard", "--check"]
             done = subprocess.run(command, capture_output=True, text=True)
         self.assertEqual((done.returncode, done.stdout), (1, ""))
         self.assertIn("borg isn't installed", done.stderr)
@@ -164,12 +164,12 @@ class WhatTheAuditFinds(unittest.TestCase):
     def read(self, *transactions):
         """The findings of each transaction; one is a list of entries before its COMMIT."""
         known, previous, found, content = {}, None, [], None
-        log = audit.Log(known.get, lambda _segment, entry: f"manifest {entry.size}")
+        log = transaction_log.Log(known.get, lambda _segment, entry: f"manifest {entry.size}")
         for number, entries in enumerate(transactions):
             for tag, id, *size in entries:
                 self.assertIsNone(log.take(Entry(tag, id, 8, *size), number))
             of = log.take(Entry(COMMIT, b""), number)
-            found.append([what for what, _count in audit.findings_of(of, previous, known.get, content)])
+            found.append([what for what, _count in transaction_log.findings_of(of, previous, known.get, content)])
             content = of.content or content
             for id in of.taken:
                 known.pop(id, None)
@@ -212,11 +212,11 @@ class WhatTheAuditFinds(unittest.TestCase):
         self.assertIn("without a new archive", found[3][0])
 
     def test_is_a_counter_that_went_back_or_is_near_its_end(self):
-        today = int(NOW) * audit.BLOCKS_PER_SECOND
-        self.assertIsNone(audit.wrong_counter(5, 5, NOW))
-        self.assertIsNone(audit.wrong_counter(0, today, NOW))
-        self.assertIn("went back", audit.wrong_counter(6, 5, NOW))
-        self.assertIn("near its end", audit.wrong_counter(0, 2**64 - 1, NOW))
+        today = int(NOW) * findings.BLOCKS_PER_SECOND
+        self.assertIsNone(findings.wrong_counter(5, 5, NOW))
+        self.assertIsNone(findings.wrong_counter(0, today, NOW))
+        self.assertIn("went back", findings.wrong_counter(6, 5, NOW))
+        self.assertIn("near its end", findings.wrong_counter(0, 2**64 - 1, NOW))
 
     def test_is_told_once_for_each_kind_with_how_often_and_when(self):
         found = [
@@ -225,24 +225,64 @@ class WhatTheAuditFinds(unittest.TestCase):
             (0, "y", 1, None),
             *((7, "x", 1, number) for number in range(10, 16)),
         ]
-        first, second = audit.told(found)
+        first, second = findings.told(found)
         self.assertEqual(
             first,
-            "x (9 ×, in transaction 4, 5, 10, 11, 12 and 3 more;"
-            " 1970-01-01T00:00:00Z to 1970-01-02T00:00:00Z)",
+            "x (9 ×, in transaction 4, 5, 10, 11, 12 and 3 more; 1970-01-01T00:00:00Z to 1970-01-02T00:00:00Z)",
         )
         self.assertEqual(second, "y (1 ×; 1970-01-01T00:00:00Z)")
 
 
+class TheProgramForARecovery(unittest.TestCase):
+    """It is kept beside the repository, where its disk goes."""
+
+    def setUp(self):
+        scratch = tempfile.TemporaryDirectory()
+        self.addCleanup(scratch.cleanup)
+        self.home = Path(scratch.name)
+        settings = {"repository": f"{self.home}/repository", "state": f"{self.home}/state", "user": "root"}
+        self.repository = seals.Repository(settings)
+        self.program = pack.program()
+        self.file = self.home / "recovery" / self.program.name
+
+    @unittest.skipUnless(os.getuid() == 0, "it is root's")
+    def test_is_named_by_its_sum_and_everybody_may_read_it(self):
+        self.assertEqual(recover_program.look(self.repository.path), [])
+        with mock.patch("os.umask", return_value=0o077):
+            recover_program.keep(self.repository.path)
+        self.assertEqual(self.file.name, f"recover-{self.program.sha256[:12]}.pyz")
+        self.assertEqual(hashlib.sha256(self.file.read_bytes()).hexdigest(), self.program.sha256)
+        self.assertEqual((self.file.stat().st_mode & 0o7777, self.file.parent.stat().st_mode & 0o7777), (0o644, 0o755))
+        self.assertEqual(recover_program.look(self.repository.path), [self.program.sha256])
+
+    @unittest.skipUnless(os.getuid() == 0, "it is root's")
+    def test_is_put_there_again_when_it_was_changed_and_earlier_ones_stay(self):
+        recover_program.keep(self.repository.path)
+        earlier = self.file.with_name("recover-0123456789ab.pyz")
+        earlier.write_text("of an earlier kit")
+        for change in (
+            lambda: self.file.write_text("changed"),
+            lambda: self.file.chmod(0o666),
+            lambda: os.chown(self.file, 5, 5),
+            lambda: self.file.parent.chmod(0o777),
+        ):
+            change()
+            self.assertEqual(recover_program.look(self.repository.path), [])
+            recover_program.keep(self.repository.path)
+            self.assertEqual(recover_program.look(self.repository.path), [self.program.sha256])
+        self.assertEqual(earlier.read_text(), "of an earlier kit")
+
+
 class WhatIsSealed(unittest.TestCase):
     def test_is_named_in_few_words(self):
-        self.assertEqual(seal.named(["a", "b"]), "a, b")
-        self.assertEqual(seal.named(["a", "b", "c", "d", "e"]), "a, b, c and 2 more")
-        self.assertEqual(json.loads(json.dumps(seal.seen(seal.Seals(5)))), {"transaction": 5, "unsealed": ""})
+        self.assertEqual(seals.named(["a", "b"]), "a, b")
+        self.assertEqual(seals.named(["a", "b", "c", "d", "e"]), "a, b, c and 2 more")
+        told = {"transaction": 5, "unsealed": "", "recover": ["5a"]}
+        self.assertEqual(json.loads(json.dumps(seal.seen(seals.Seals(5), ["5a"]))), told)
 
     def test_is_a_config_that_can_be_read(self):
         good = "[repository]\nid = 00\nkey = QUJD\n\tQUJD\n"
-        self.assertTrue(seal.readable_config(good))
+        self.assertTrue(seals.readable_config(good))
         for text in (
             "",
             "[repository]\nid = 00\n",
@@ -251,23 +291,23 @@ class WhatIsSealed(unittest.TestCase):
             good + "id = 01\n",
             "\0",
         ):
-            self.assertFalse(seal.readable_config(text), text)
+            self.assertFalse(seals.readable_config(text), text)
 
     def test_is_a_counter_of_sixteen_digits(self):
-        self.assertEqual(seal.counter_of("00000000000000ff\n"), 255)
+        self.assertEqual(seals.counter_of("00000000000000ff\n"), 255)
         for text in ("", "ff", "x" * 16, "0" * 17, "-00000000000000f"[:15]):
-            self.assertEqual(seal.counter_of(text), 0)
+            self.assertEqual(seals.counter_of(text), 0)
 
     def test_is_written_as_a_whole_and_not_over_a_link(self):
         with tempfile.TemporaryDirectory() as folder:
             path, other = f"{folder}/a", Path(folder, "b")
             other.write_text("b")
             os.symlink(other, f"{path}.new")
-            seal.write(path, "text", 0o640, os.getgid())
+            files.write(path, "text", 0o640, os.getgid())
             self.assertEqual((Path(path).read_text(), other.read_text()), ("text", "b"))
             os.remove(path)
             os.symlink(other, path)
-            self.assertEqual(seal.read(path), "")
+            self.assertEqual(files.read(path), "")
 
 
 if __name__ == "__main__":

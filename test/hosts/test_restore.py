@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import unittest
 from pathlib import Path
@@ -13,13 +14,38 @@ from unittest import mock
 
 from fixture import couchdb
 
-import backup
-import bucket_fetch
-import by_hand
-import couch_files
-import part
-import restore
-import verify
+from chtbackup import docker as docker_client
+from chtbackup.backup import collect, data, describe
+from chtbackup.backup.run import Run
+from chtbackup.base import errors
+from chtbackup.base import text as base_text
+from chtbackup.borg import client as borg_client
+from chtbackup.borg import errors as borg_errors
+from chtbackup.borg.json_log import Message
+from chtbackup.bucket import fetch as bucket_fetch
+from chtbackup.couchdb import files as couch_files
+from chtbackup.couchdb import scan as couch_scan
+from chtbackup.manifest import copy as manifest_copy
+from chtbackup.manifest import places as manifest_places
+from chtbackup.manifest import shape as manifest_shape
+from chtbackup.manifest import verify
+from chtbackup.restore import (
+    archives,
+    by_hand,
+    choose,
+    from_bucket,
+    listing,
+    needs,
+    occupied,
+    output,
+    part,
+    perform,
+    secrets,
+    start,
+    switch,
+    targets,
+)
+from chtbackup.restore import program as restore
 
 RANGE = "55555554-6aaaaaa8"
 SHARD = f"shards/{RANGE}/medic.1795302615.couch"
@@ -61,25 +87,26 @@ class CopyOfADeployment(unittest.TestCase):
             for folder in (self.volume, self.collected):
                 shutil.copy(f"{self.certificates.name}/one-{name}.pem", folder / f"{name}.pem")
         settings = {"deployment": "t", "chtHome": str(self.home), "composeProject": "cht", "repository": "r"}
-        made = backup.Backup({**settings, "couchdbData": [str(self.data)]}, "", True)
-        made.data = [str(self.data)]
+        made = collect.Collection(Run({**settings, "couchdbData": [str(self.data)]}, True))
+        made.data.directories = [str(self.data)]
         made.places = {
-            "couchdb": made.data,
+            "couchdb": made.data.directories,
             "composeFiles": [str(self.home / "compose" / "cht-core.yml")],
             "environment": str(self.env),
             "volumes": {"cht_cht-ssl": str(self.volume)},
             "certificate": str(self.collected / "cert.pem"),
             "key": str(self.collected / "key.pem"),
         }
-        made.paths = [str(self.data), *sorted(str(path) for path in self.data.rglob("*"))]
-        made.paths += [str(path) for path in (self.volume, *self.volume.iterdir(), *self.collected.iterdir())]
-        made.paths += [*made.places["composeFiles"], made.places["environment"]]
-        self.before, self.after = made.manifest_before(), made.manifest_after()
+        made.contents.paths = [str(self.data), *sorted(str(path) for path in self.data.rglob("*"))]
+        made.contents.paths += [str(path) for path in (self.volume, *self.volume.iterdir(), *self.collected.iterdir())]
+        made.contents.paths += [*made.places["composeFiles"], made.places["environment"]]
+        description = describe.Description(made)
+        self.before, self.after = description.before(), description.after()
         self.assertEqual(self.before["problems"], [])
         base = tempfile.TemporaryDirectory()
         self.addCleanup(base.cleanup)
         shutil.copytree(top, base.name + str(top), symlinks=True)
-        self.copy = verify.Copy({"": base.name})
+        self.copy = manifest_copy.Copy({"": base.name})
 
     def at(self, path):
         return Path(self.copy.at(str(path)))
@@ -96,15 +123,15 @@ class Answers(unittest.TestCase):
         count = {"documents": 2, "deleted": 0, "updateSequence": 2}
         files = {"medic": count, "going": {**count, "documents": 9}, "gone": count}
         counts = {"medic": count, "going": count}
-        self.assertEqual(restore.answer_problems(files, counts, {"going", "gone"}), [])
-        self.assertIn("gone is missing", restore.answer_problems(files, counts, {"going"}))
-        self.assertEqual(restore.answer_problems({"medic": count}, {}, {"gone"})[-1], "medic is missing")
+        self.assertEqual(archives.answer_problems(files, counts, {"going", "gone"}), [])
+        self.assertIn("gone is missing", archives.answer_problems(files, counts, {"going"}))
+        self.assertEqual(archives.answer_problems({"medic": count}, {}, {"gone"})[-1], "medic is missing")
 
     def test_the_backups_last_word_about_problems_counts(self):
         before = {"problems": ["going: no shard"]}
-        self.assertEqual(restore.reported(before, {"problems": []}), [])
-        self.assertEqual(restore.reported(before, {"counts": {}}), ["going: no shard"])
-        self.assertEqual(restore.reported(before, None), ["going: no shard"])
+        self.assertEqual(archives.reported(before, {"problems": []}), [])
+        self.assertEqual(archives.reported(before, {"counts": {}}), ["going: no shard"])
+        self.assertEqual(archives.reported(before, None), ["going: no shard"])
 
 
 class Verification(CopyOfADeployment):
@@ -123,13 +150,13 @@ class Verification(CopyOfADeployment):
         self.assertNotIn(self.copy.bases[""], self.problems())
 
     def unreadable(self, change, kinds=None):
-        before, after = (restore.json.loads(restore.json.dumps(of)) for of in (self.before, self.after))
+        before, after = (json.loads(json.dumps(of)) for of in (self.before, self.after))
         change(before, after)
-        return restore.unreadable(before, after, kinds or {})
+        return manifest_shape.unreadable(before, after, kinds or {})
 
     def test_a_manifest_as_a_backup_makes_it_is_read(self):
         self.assertIsNone(self.unreadable(lambda before, after: None))
-        self.assertIsNone(restore.unreadable(self.before, None, {}))
+        self.assertIsNone(manifest_shape.unreadable(self.before, None, {}))
 
     @unittest.skipUnless(shutil.which("borg"), "borg isn't on this computer")
     def test_a_manifest_in_a_real_archive_is_read_without_writing_a_file(self):
@@ -137,13 +164,13 @@ class Verification(CopyOfADeployment):
         collect = top / "run" / "cht-backup" / "t" / "collect"
         collect.mkdir(parents=True)
         for name, of in (("before", self.before), ("after", self.after)):
-            (collect / f"manifest-{name}.json").write_text(restore.json.dumps(of, indent=1) + "\n")
+            (collect / f"manifest-{name}.json").write_text(json.dumps(of, indent=1) + "\n")
         request = {"repository": f"{top}/r", "passphrase": "x", "baseDirectory": f"{top}/b"}
-        borg = restore.Borg(request)
+        borg = borg_client.Borg(request)
         borg.run("init", "--encryption", "repokey", f"{top}/r")
         borg.run("create", "--exclude", "r", "--exclude", "b", f"{top}/r::t", ".", directory=str(top))
         # borg took the top, too, which no backup of ours does.
-        with self.assertRaisesRegex(restore.Refused, "may be hostile: it holds the path ., "):
+        with self.assertRaisesRegex(errors.Refused, "may be hostile: it holds the path ., "):
             borg.manifests("t")
         paths = [str(path.relative_to(top)) for path in (self.at(self.data.parent), top / "run")]
         borg.run("create", f"{top}/r::t2", *paths, directory=str(top))
@@ -153,7 +180,7 @@ class Verification(CopyOfADeployment):
     @unittest.skipUnless(shutil.which("borg"), "borg isn't on this computer")
     def test_a_damaged_cache_of_borgs_keeps_nobody_from_restoring(self):
         top = Path(self.copy.bases[""])
-        borg = restore.Borg({"repository": f"{top}/r", "passphrase": "x", "baseDirectory": f"{top}/b"})
+        borg = borg_client.Borg({"repository": f"{top}/r", "passphrase": "x", "baseDirectory": f"{top}/b"})
         borg.run("init", "--encryption", "repokey", f"{top}/r")
         borg.run("create", f"{top}/r::t", str(self.at(self.env)))
         next(top.glob("b/.cache/borg/*/config")).write_text("")
@@ -183,7 +210,7 @@ class Verification(CopyOfADeployment):
             (lambda before, after: before["places"].update(key=3), "3 is no path that can"),
         ):
             self.assertIn(named, self.unreadable(change) or "")
-        self.assertIn("no manifest", restore.unreadable([], None, {}))
+        self.assertIn("no manifest", manifest_shape.unreadable([], None, {}))
 
     def test_a_place_that_is_a_link_in_the_archive_is_refused(self):
         for link, wrong in ((self.data, True), (self.home / "compose", True), (self.env, False)):
@@ -232,7 +259,7 @@ class Verification(CopyOfADeployment):
         self.assertIn("cut off or damaged", self.problems())
 
     def test_a_view_ahead_of_its_shard_is_dropped_and_without_that_an_error(self):
-        view = next(path for path in couch_files.scan(str(self.data))["views"] if f"/{RANGE}/" in path)
+        view = next(path for path in couch_scan.scan(str(self.data))["views"] if f"/{RANGE}/" in path)
         empty = self.at(next(path for path in self.data.glob(f"shards/{RANGE}/_replicator.*.couch")))
         shutil.copy(empty, self.at(self.data / SHARD))
         self.assertIn(f"{view}: ahead of its shard", self.problems())
@@ -253,7 +280,7 @@ class Verification(CopyOfADeployment):
         )
 
     def test_a_missing_view_is_no_error(self):
-        view = next(iter(couch_files.scan(str(self.data))["views"]))
+        view = next(iter(couch_scan.scan(str(self.data))["views"]))
         self.at(self.data / view).unlink()
         verdict = self.verify()
         self.assertEqual(verdict.problems, [])
@@ -292,14 +319,14 @@ class Verification(CopyOfADeployment):
     def test_a_view_that_cannot_be_read_is_left_out_and_does_not_keep_an_archive_from_being_put_in_place(
         self,
     ):
-        views = list(couch_files.scan(str(self.data))["views"])
+        views = list(couch_scan.scan(str(self.data))["views"])
         for view, content in zip(views, (b"", b"\1" * 20000, b"\0" * 20000)):
             self.at(self.data / view).write_bytes(content)
         with self.subTest("as the drill looks at it"):
             verdict = self.verify()
             self.assertEqual(verdict.problems, [])
             lines = [line for line in verdict.notes if "builds this view anew" in line]
-            self.assertEqual(len(lines), len({couch_files.database_of(view) for view in views[1:3]}))
+            self.assertEqual(len(lines), len({couch_scan.database_of(view) for view in views[1:3]}))
         dropped = verify.drop_views(self.copy, self.before["places"])
         self.assertEqual(dropped, {f"{self.data}/{view}": "can't be read" for view in views[1:3]})
         self.assertFalse(self.at(self.data / views[1]).exists())
@@ -320,9 +347,7 @@ class Verification(CopyOfADeployment):
         self.before["files"][str(self.data)]["uid"] += 1
         verdict = self.verify()
         self.assertEqual(verdict.problems, [])
-        self.assertRegex(
-            "\n".join(verdict.notes), r"and 2 more\): CouchDB changed that while it was backed up"
-        )
+        self.assertRegex("\n".join(verdict.notes), r"and 2 more\): CouchDB changed that while it was backed up")
 
     def test_what_searches_keep_beside_the_data_may_have_gone_away(self):
         index = str(self.data / "search_indexes" / "shards" / RANGE / "_1.si")
@@ -345,7 +370,7 @@ class Choosing(unittest.TestCase):
 
     def candidates(self, archive=None, as_of=None, now="2026-11-22T12:00:00+00:00"):
         seconds = datetime.datetime.fromisoformat(now).timestamp()
-        return restore.candidates(self.names, archive, as_of, seconds)
+        return archives.candidates(self.names, archive, as_of, seconds)
 
     def test_one_dated_in_the_future_is_not_the_newest_for_ever(self):
         self.assertEqual(
@@ -355,11 +380,9 @@ class Choosing(unittest.TestCase):
         )
         early = "2026-11-21T01:00:00+00:00"
         self.assertEqual(self.candidates(now=early)[0], "t-2026-11-21T02:00:00Z")
-        self.assertEqual(
-            self.candidates(as_of="2099-01-01T00:00:00Z", now=early)[0], "t-2026-11-21T02:00:00Z"
-        )
+        self.assertEqual(self.candidates(as_of="2099-01-01T00:00:00Z", now=early)[0], "t-2026-11-21T02:00:00Z")
         self.assertEqual(self.candidates("t-2026-11-22T02:00:00Z", now=early), ["t-2026-11-22T02:00:00Z"])
-        with self.assertRaisesRegex(restore.Refused, "in the future.*clock right"):
+        with self.assertRaisesRegex(errors.Refused, "in the future.*clock right"):
             self.candidates(now="2020-01-01T00:00:00+00:00")
 
     def test_the_newest_comes_first(self):
@@ -372,21 +395,19 @@ class Choosing(unittest.TestCase):
             ("2027-01-01T00:00:00Z", 22),
         ):
             self.assertEqual(self.candidates(as_of=time)[0], f"t-2026-11-{day}T02:00:00Z")
-        with self.assertRaisesRegex(restore.Refused, "the oldest is t-2026-11-20"):
+        with self.assertRaisesRegex(errors.Refused, "the oldest is t-2026-11-20"):
             self.candidates(as_of="2026-11-20T01:00:00Z")
 
     def test_by_name_any(self):
         self.assertEqual(self.candidates("by hand"), ["by hand"])
-        with self.assertRaisesRegex(restore.Refused, "no archive t-x"):
+        with self.assertRaisesRegex(errors.Refused, "no archive t-x"):
             self.candidates("t-x")
-        with self.assertRaisesRegex(restore.Refused, "holds no archive"):
-            restore.candidates([], None, None, 0)
+        with self.assertRaisesRegex(errors.Refused, "holds no archive"):
+            archives.candidates([], None, None, 0)
 
     def test_a_manifest_of_a_later_program_is_refused_with_what_to_use(self):
-        self.assertIsNone(restore.of_another_kind({"format": "cht-backup manifest 1"}))
-        self.assertIn(
-            "use the version that made", restore.of_another_kind({"format": "cht-backup manifest 2"})
-        )
+        self.assertIsNone(manifest_shape.of_another_kind({"format": "cht-backup manifest 1"}))
+        self.assertIn("use the version that made", manifest_shape.of_another_kind({"format": "cht-backup manifest 2"}))
 
     def test_directories_that_are_put_in_place_as_a_whole(self):
         places = {
@@ -395,9 +416,9 @@ class Choosing(unittest.TestCase):
             "couchdb": ["/srv/cht/couchdb", "/disk2/couchdb"],
             "volumes": {"my_cht_cht-ssl": "/v"},
         }
-        self.assertEqual(restore.targets_of(places), ["/srv/cht", "/disk2/couchdb"])
-        self.assertEqual(restore.project_of(places), "my_cht")
-        copy = verify.Copy({"": "/rest", "/srv/cht": "/srv/.cht.restoring"})
+        self.assertEqual(manifest_places.targets_of(places), ["/srv/cht", "/disk2/couchdb"])
+        self.assertEqual(manifest_places.project_of(places), "my_cht")
+        copy = manifest_copy.Copy({"": "/rest", "/srv/cht": "/srv/.cht.restoring"})
         self.assertEqual(copy.at("/srv/cht/couchdb/x"), "/srv/.cht.restoring/srv/cht/couchdb/x")
         self.assertEqual(copy.at("/srv/chtother"), "/rest/srv/chtother")
 
@@ -411,7 +432,7 @@ class HostileArchives(unittest.TestCase):
 
     def test_what_a_backup_makes_is_extracted(self):
         items = [item("srv", "d"), item("srv/a"), item("srv/b", "-", "srv/a"), item("srv/..c", "l", "/etc")]
-        self.assertIsNone(restore.hostile([*items, item("run/x"), item("srvx")]))
+        self.assertIsNone(listing.hostile([*items, item("run/x"), item("srvx")]))
 
     def test_a_backup_of_a_data_directory_behind_a_link_holds_nothing_below_the_link(self):
         with tempfile.TemporaryDirectory() as folder:
@@ -420,7 +441,7 @@ class HostileArchives(unittest.TestCase):
             os.makedirs(f"{top}/other")
             os.symlink("disk/couchdb", f"{top}/link")
             self.assertEqual(
-                backup.without_links([f"{top}/link", f"{top}/other"]),
+                data.without_links([f"{top}/link", f"{top}/other"]),
                 ([f"{top}/disk/couchdb", f"{top}/other"], [f"{top}/link"]),
             )
 
@@ -442,7 +463,7 @@ class HostileArchives(unittest.TestCase):
             ([item("x", "-", "y"), item("y")], "x as another name of y"),
             ([item("y", "l", "/root"), item("x", "-", "y")], "x as another name of y"),
         ):
-            self.assertIn(named, restore.hostile(items) or "")
+            self.assertIn(named, listing.hostile(items) or "")
 
     @unittest.skipUnless(shutil.which("borg"), "borg isn't on this computer")
     def test_one_that_was_really_made_writes_nothing_when_it_is_looked_into(self):
@@ -451,7 +472,7 @@ class HostileArchives(unittest.TestCase):
             (top / "elsewhere").mkdir()
             inner = top / "from" / "run" / "cht-backup" / "t" / "collect"
             (inner.parent).mkdir(parents=True)
-            borg = restore.Borg({"repository": f"{top}/r", "passphrase": "x", "baseDirectory": f"{top}/b"})
+            borg = borg_client.Borg({"repository": f"{top}/r", "passphrase": "x", "baseDirectory": f"{top}/b"})
             borg.run("init", "--encryption", "repokey", f"{top}/r")
 
             def create(name):
@@ -459,13 +480,13 @@ class HostileArchives(unittest.TestCase):
 
             inner.mkdir()
             for name in ("before", "after"):
-                (inner / f"manifest-{name}.json").write_text(restore.json.dumps({"part": name}))
+                (inner / f"manifest-{name}.json").write_text(json.dumps({"part": name}))
             create("other")
-            with self.assertRaisesRegex(restore.Refused, '^other: its manifest is "None"'):
+            with self.assertRaisesRegex(errors.Refused, '^other: its manifest is "None"'):
                 borg.manifests("other")
             (inner / "manifest-before.json").write_text("{")
             create("broken")
-            with self.assertRaisesRegex(restore.Refused, "broken: its manifest is not in order"):
+            with self.assertRaisesRegex(errors.Refused, "broken: its manifest is not in order"):
                 borg.manifests("broken")
             # As borg takes whatever paths it is given, what is below a link as well.
             shutil.rmtree(inner)
@@ -475,13 +496,13 @@ class HostileArchives(unittest.TestCase):
             borg.run("create", f"{top}/r::bad", *paths, directory=f"{top}/from")
             (top / "elsewhere" / "manifest-before.json").unlink()
             for look in (borg.items, borg.manifests):
-                with self.assertRaisesRegex(restore.Refused, "bad was not made by .* below run/cht"):
+                with self.assertRaisesRegex(errors.Refused, "bad was not made by .* below run/cht"):
                     look("bad")
             listed = io.StringIO()
             request = {"repository": f"{top}/r", "passphrase": "x", "baseDirectory": f"{top}/b"}
-            with contextlib.redirect_stdout(listed), mock.patch.object(restore.Borg, "check_version"):
-                restore.list_archives(request, "")
-            found = restore.json.loads(listed.getvalue().splitlines()[-1])["archives"]
+            with contextlib.redirect_stdout(listed), mock.patch.object(borg_client.Borg, "check_version"):
+                archives.list_archives(request, "")
+            found = json.loads(listed.getvalue().splitlines()[-1])["archives"]
             # They are of one second or two.
             self.assertCountEqual([of["name"] for of in found], ["bad", "broken", "other"])
             self.assertTrue(all("unreadable" in of and not of["finished"] for of in found))
@@ -497,8 +518,8 @@ class ArchivesMadeByHand(unittest.TestCase):
     """As CHT's backup guide makes them: `borg create` with CouchDB's directory and .env, from cron."""
 
     def test_are_told_from_those_of_an_interrupted_backup(self):
-        self.assertTrue(restore.by_hand([item("/home/ubuntu/cht/couchdb/_dbs.couch")]))
-        self.assertFalse(restore.by_hand([item("/run/cht-backup/t/collect", "d")]))
+        self.assertTrue(archives.made_by_hand([item("/home/ubuntu/cht/couchdb/_dbs.couch")]))
+        self.assertFalse(archives.made_by_hand([item("/run/cht-backup/t/collect", "d")]))
 
     def test_show_where_the_parts_of_the_cht_are(self):
         paths = [
@@ -518,12 +539,10 @@ class ArchivesMadeByHand(unittest.TestCase):
 
     def test_are_never_taken_unless_they_are_asked_for_by_name(self):
         with self.assertRaisesRegex(
-            restore.Empty, "no archive of a backup of this program; 1 were made by hand.*--archive"
+            borg_errors.Empty, "no archive of a backup of this program; 1 were made by hand.*--archive"
         ):
-            restore.candidates(["cht-2026-11-21"], None, None, 0)
-        self.assertEqual(
-            restore.candidates(["cht-2026-11-21"], "cht-2026-11-21", None, 0), ["cht-2026-11-21"]
-        )
+            archives.candidates(["cht-2026-11-21"], None, None, 0)
+        self.assertEqual(archives.candidates(["cht-2026-11-21"], "cht-2026-11-21", None, 0), ["cht-2026-11-21"])
 
     @unittest.skipUnless(shutil.which("borg"), "borg isn't on this computer")
     def test_are_listed_restored_and_got_out_in_part(self):
@@ -535,7 +554,7 @@ class ArchivesMadeByHand(unittest.TestCase):
         shutil.move(data, home / "couchdb")
         (home / "upgrade-service" / ".env").write_text("COUCHDB_PASSWORD=right\n")
         request = {"repository": f"{top}/r", "passphrase": "PASSWORD", "baseDirectory": f"{top}/b"}
-        borg = restore.Borg(request)
+        borg = borg_client.Borg(request)
         borg.run("init", "--encryption", "repokey-blake2", "--append-only", f"{top}/r")
         borg.run("create", f"{top}/r::cht-2026-11-21", f"{home}/couchdb", f"{home}/upgrade-service/.env")
         shutil.rmtree(home)
@@ -547,28 +566,28 @@ class ArchivesMadeByHand(unittest.TestCase):
                 contextlib.redirect_stderr(said),
                 contextlib.ExitStack() as stack,
             ):
-                stack.enter_context(mock.patch.object(restore.Borg, "check_version"))
+                stack.enter_context(mock.patch.object(borg_client.Borg, "check_version"))
                 stack.enter_context(mock.patch.object(restore, "mount_points", return_value=["/"]))
-                docker = stack.enter_context(mock.patch.object(backup, "Docker"))
+                docker = stack.enter_context(mock.patch.object(occupied, "Docker"))
                 docker.return_value.containers.return_value = []
                 code = action({**request, **more}, f"{top}/work")
             return code, said.getvalue()
 
         os.mkdir(f"{top}/work")
-        _, listed = call(restore.list_archives)
+        _, listed = call(archives.list_archives)
         (found,) = json.loads(next(line for line in listed.splitlines() if line.startswith("{")))["archives"]
         self.assertTrue(found["byHand"] and found["size"] > 1_000_000, found)
 
         def whole(request, work):
             return restore.Restore(request, work).run()
 
-        with self.assertRaisesRegex(restore.Empty, "made by hand"):
+        with self.assertRaisesRegex(borg_errors.Empty, "made by hand"):
             call(whole)
-        with self.assertRaisesRegex(restore.Refused, "can't go with --start"):
+        with self.assertRaisesRegex(errors.Refused, "can't go with --start"):
             call(whole, archive="cht-2026-11-21", start=True)
         self.assertFalse(home.exists())
         code, said = call(whole, archive="cht-2026-11-21")
-        self.assertEqual(code, restore.RIGHT, said)
+        self.assertEqual(code, errors.RIGHT, said)
         for words in (
             "made by hand, without a manifest",
             "7 databases with 863 documents",
@@ -583,7 +602,7 @@ class ArchivesMadeByHand(unittest.TestCase):
             lambda request, work: part.Part(request, work).run(),
             archive="cht-2026-11-21", databases=["medic"], into=into,
         )  # fmt: skip
-        self.assertEqual(code, restore.RIGHT, said)
+        self.assertEqual(code, errors.RIGHT, said)
         self.assertTrue(os.path.exists(f"{into}{home}/couchdb/{SHARD}"))
 
     def test_that_lost_a_part_are_not_right(self):
@@ -591,7 +610,7 @@ class ArchivesMadeByHand(unittest.TestCase):
         self.addCleanup(scratch.cleanup)
         items = [{**item(str(data / SHARD)), "size": (data / SHARD).stat().st_size}]
         (data / SHARD).write_bytes(b"")
-        verdict = by_hand.check(verify.Copy({"": ""}), items, [str(data)], [])
+        verdict = by_hand.check(manifest_copy.Copy({"": ""}), items, [str(data)], [])
         self.assertRegex("\n".join(verdict.problems), rf"{SHARD}: 0 bytes, but the archive lists")
 
 
@@ -612,31 +631,29 @@ class DryRun(unittest.TestCase):
                 return 0
 
             with (
-                mock.patch.object(restore, "read_line", return_value=restore.json.dumps(request)),
-                mock.patch.object(restore, "end_with_input"),
-                mock.patch.object(restore.signal, "signal"),
-                mock.patch.object(restore.os, "getuid", return_value=0),
+                mock.patch.object(perform, "read_line", return_value=json.dumps(request)),
+                mock.patch.object(perform, "end_with_input"),
+                mock.patch("signal.signal"),
+                mock.patch.object(perform.os, "getuid", return_value=0),
             ):
-                self.assertEqual(restore.perform(look, work), 0)
+                self.assertEqual(perform.perform(look, work), 0)
             self.assertEqual((seen, os.path.exists(work)), ([False], False))
 
     def test_says_that_docker_would_be_installed_where_that_is_asked_for(self):
-        with mock.patch.object(restore.shutil, "which", return_value=None):
-            with mock.patch.object(
-                restore.backup, "Docker", return_value=mock.Mock(stopped="it isn't installed")
-            ):
-                restore.require_docker({"dryRun": True, "installDocker": True})
+        with mock.patch.object(needs.shutil, "which", return_value=None):
+            with mock.patch.object(needs, "Docker", return_value=mock.Mock(stopped="it isn't installed")):
+                needs.require_docker({"dryRun": True, "installDocker": True})
                 for request in ({"dryRun": True}, {"installDocker": True}, {}):
-                    with self.assertRaisesRegex(restore.Refused, "Docker is needed"):
-                        restore.require_docker(request)
+                    with self.assertRaisesRegex(errors.Refused, "Docker is needed"):
+                        needs.require_docker(request)
 
     def test_goes_on_where_docker_would_be_installed(self):
         request = {"repository": "", "passphrase": "", "baseDirectory": ""}
-        made = restore.Restore({**request, "dryRun": True, "installDocker": True}, "/w")
-        made.before = {"places": {"volumes": {"cht_cht-ssl": "/nowhere"}}}
+        request = {**request, "dryRun": True, "installDocker": True}
+        archive = choose.Archive("t-1", "1", {"places": {"volumes": {"cht_cht-ssl": "/nowhere"}}}, {})
         printed = io.StringIO()
         with mock.patch.dict(os.environ, PATH="/nowhere"), contextlib.redirect_stdout(printed):
-            made.refuse_data()
+            occupied.refuse_data(archive, [], request)
         self.assertEqual(printed.getvalue(), "would install Docker\n")
 
     def test_what_is_in_place_already_is_not_started_by_it(self):
@@ -649,12 +666,13 @@ class DryRun(unittest.TestCase):
                 "dryRun": dry_run,
             }
             made = restore.Restore(request, "/w")
-            made.before = {"places": {"composeFiles": [], "environment": None}}
+            places = {"composeFiles": [], "environment": None}
+            made.archive, made.places = choose.Archive("t-1", "1", {"places": places}, {}), []
             with (
-                mock.patch.object(made, "start", return_value=[]) as start,
+                mock.patch.object(restore, "start", return_value=[]) as start,
                 contextlib.redirect_stdout(io.StringIO()),
             ):
-                self.assertEqual(made._conclude([], {}), restore.RIGHT)
+                self.assertEqual(made.conclude([], {}), errors.RIGHT)
             self.assertEqual(start.called, not dry_run)
 
 
@@ -671,30 +689,30 @@ class PuttingInPlace(unittest.TestCase):
             ("disk", lambda path: (path / "lost+found").mkdir(parents=True)),
         ):
             make(self.top / name)
-            self.assertFalse(restore.Place(str(self.top / name)).occupied(), name)
+            self.assertFalse(targets.Place(str(self.top / name)).occupied(), name)
         (self.top / "used").mkdir()
         (self.top / "used" / "x").touch()
         (self.top / "file").touch()
-        self.assertTrue(restore.Place(str(self.top / "used")).occupied())
-        self.assertTrue(restore.Place(str(self.top / "file")).occupied())
+        self.assertTrue(targets.Place(str(self.top / "used")).occupied())
+        self.assertTrue(targets.Place(str(self.top / "file")).occupied())
 
     def test_a_file_system_below_a_place_is_a_place_of_its_own_if_something_goes_there(self):
-        targets, paths = (
+        asked, paths = (
             ["/srv/cht", "/db2"],
             ["/srv/cht/couchdb/_dbs.couch", "/srv/cht/compose/a.yml", "/db2"],
         )
         mounts = ["/", "/srv", "/srv/cht/couchdb", "/srv/cht/other", "/srv/chtx"]
-        found = restore.places_of(targets, paths, mounts)
-        self.assertEqual([of.target for of in found], [*targets, "/srv/cht/couchdb"])
+        found = targets.places_of(asked, paths, mounts)
+        self.assertEqual([of.target for of in found], [*asked, "/srv/cht/couchdb"])
         self.assertEqual(found[0].mounts, ["/srv/cht/couchdb", "/srv/cht/other"])
         self.assertEqual([of.fixed for of in found[:2]], [True, False])
-        self.assertIn("/proc", restore.mount_points())
+        self.assertIn("/proc", targets.mount_points())
 
     def test_a_place_that_holds_only_other_file_systems_is_empty(self):
         home = self.top / "cht"
         (home / "data" / "couchdb").mkdir(parents=True)
         (home / "data" / "couchdb" / "file").touch()
-        place = restore.Place(str(home), [str(home / "data" / "couchdb")])
+        place = targets.Place(str(home), [str(home / "data" / "couchdb")])
         self.assertFalse(place.occupied())
         (home / "data" / "more").touch()
         self.assertTrue(place.occupied())
@@ -707,20 +725,16 @@ class PuttingInPlace(unittest.TestCase):
                 for folder, text in ((f".{name}", "new"), (name, "old")):
                     (work / folder).mkdir(parents=True)
                     (work / folder / "file").write_text(text)
-                steps.append(
-                    {"from": f"{work}/.{name}", "to": f"{work}/{name}", "aside": f"{work}/{name}.old"}
-                )
+                steps.append({"from": f"{work}/.{name}", "to": f"{work}/{name}", "aside": f"{work}/{name}.old"})
             renames = [
-                (step[source], step[target])
-                for step in steps
-                for source, target in (("to", "aside"), ("from", "to"))
+                (step[source], step[target]) for step in steps for source, target in (("to", "aside"), ("from", "to"))
             ]
             for source, target in renames[:interrupted_after]:
                 os.rename(source, target)
             journal = work / "switch.json"
-            journal.write_text(restore.json.dumps({"archive": "a", "steps": steps, "bases": []}))
+            journal.write_text(json.dumps({"archive": "a", "steps": steps, "bases": []}))
             with contextlib.redirect_stdout(io.StringIO()):
-                restore.finish_switch(str(journal))
+                switch.finish_switch(str(journal))
             for name in ("one", "two"):
                 self.assertEqual((work / name / "file").read_text(), "new")
                 self.assertEqual((work / f"{name}.old" / "file").read_text(), "old")
@@ -731,12 +745,12 @@ class PuttingInPlace(unittest.TestCase):
         path.write_text("abc")
         os.utime(path, ns=(0, 1_700_000_000_123_456_789))
         item = {"size": 3, "isomtime": "2023-11-14T22:13:20.123457+00:00"}
-        self.assertTrue(restore._complete(str(path), item))
-        self.assertTrue(restore._complete(str(path), {**item, "isomtime": "2023-11-14T22:13:20.123457"}))
-        self.assertFalse(restore._complete(str(path), {**item, "size": 4}))
+        self.assertTrue(targets.complete(str(path), item))
+        self.assertTrue(targets.complete(str(path), {**item, "isomtime": "2023-11-14T22:13:20.123457"}))
+        self.assertFalse(targets.complete(str(path), {**item, "size": 4}))
         os.utime(path)
-        self.assertFalse(restore._complete(str(path), item))
-        self.assertFalse(restore._complete(str(self.top / "absent"), item))
+        self.assertFalse(targets.complete(str(path), item))
+        self.assertFalse(targets.complete(str(self.top / "absent"), item))
 
 
 class AfterARestoreFromTheBucket(unittest.TestCase):
@@ -754,16 +768,16 @@ class AfterARestoreFromTheBucket(unittest.TestCase):
     def run_action(self, action, tell=None):
         said = []
         with (
-            mock.patch.object(restore.Borg, "check_version"),
-            mock.patch("bucket_fetch.fetch", return_value=True),
+            mock.patch.object(borg_client.Borg, "check_version"),
+            mock.patch("chtbackup.bucket.fetch.fetch", return_value=True),
         ):
             request = {"bucket": {}, "repository": str(self.fetched), "passphrase": "", "baseDirectory": ""}
-            code = restore.from_bucket(action, request, "", tell or said.append)
+            code = from_bucket.from_bucket(action, request, "", tell or said.append)
         return code, said
 
     def test_what_was_fetched_is_removed(self):
-        code, said = self.run_action(lambda request, work: restore.RIGHT)
-        self.assertEqual(code, restore.RIGHT)
+        code, said = self.run_action(lambda request, work: errors.RIGHT)
+        self.assertEqual(code, errors.RIGHT)
         self.assertEqual(said, [f"removed: {self.fetched}, the repository that was fetched"])
         self.assertFalse(self.fetched.exists() or self.notes.exists())
 
@@ -776,8 +790,8 @@ class AfterARestoreFromTheBucket(unittest.TestCase):
             really(path, **options)
 
         with mock.patch("os.rmdir", rmdir):
-            code, said = self.run_action(lambda request, work: restore.RIGHT)
-        self.assertEqual(code, restore.RIGHT)
+            code, said = self.run_action(lambda request, work: errors.RIGHT)
+        self.assertEqual(code, errors.RIGHT)
         self.assertEqual(len(said), 1)
         self.assertRegex(said[0], "^note: .*/mount, .*: it is empty and stays .Device or resource busy.$")
         self.assertEqual(os.listdir(self.fetched), [])
@@ -785,21 +799,53 @@ class AfterARestoreFromTheBucket(unittest.TestCase):
 
     def test_what_can_not_be_removed_is_named_and_the_restore_counts_as_done(self):
         with mock.patch("shutil.rmtree", side_effect=OSError(errno.EROFS, os.strerror(errno.EROFS))):
-            code, said = self.run_action(lambda request, work: restore.RIGHT)
-        self.assertEqual(code, restore.RIGHT)
+            code, said = self.run_action(lambda request, work: errors.RIGHT)
+        self.assertEqual(code, errors.RIGHT)
         self.assertRegex(said[0], "not all of it could be removed .Read-only file system.$")
         self.assertTrue(self.notes.exists(), "a next run may still use what is there")
 
     def test_a_restore_that_failed_says_why_and_keeps_it_even_when_nobody_listens(self):
         def action(request, work):
-            raise restore.Refused("why")
+            raise errors.Refused("why")
 
-        with self.assertRaisesRegex(restore.Refused, "^why$"):
+        with self.assertRaisesRegex(errors.Refused, "^why$"):
             self.run_action(action, mock.Mock(side_effect=BrokenPipeError))
-        code, said = self.run_action(lambda request, work: restore.WRONG)
-        self.assertEqual(code, restore.WRONG)
+        code, said = self.run_action(lambda request, work: errors.WRONG)
+        self.assertEqual(code, errors.WRONG)
         self.assertRegex(said[0], "^the fetched repository stays in ")
         self.assertTrue(self.notes.exists() and (self.fetched / "data" / "0" / "1").exists())
+
+
+class WithoutABucket(unittest.TestCase):
+    def test_a_restore_needs_no_boto3(self):
+        script = (
+            "import sys, fixture\nsys.modules['boto3'] = sys.modules['botocore'] = None\n"
+            "import chtbackup.restore.program, chtbackup.restore.part, chtbackup.drill.program"
+        )
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+        done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+
+
+class Starting(unittest.TestCase):
+    def test_containers_that_do_not_start_are_told_of_without_passwords(self):
+        with tempfile.TemporaryDirectory() as home:
+            os.mkdir(f"{home}/upgrade-service")
+            Path(f"{home}/upgrade-service/.env").write_text("COUCHDB_PASSWORD=the-password\n")
+            places = {
+                "composeFiles": [f"{home}/compose/a.yml"],
+                "environment": f"{home}/upgrade-service/.env",
+                "volumes": {"cht_cht-ssl": "/v"},
+            }
+            archive = choose.Archive("t-1", "1", {"places": places}, {})
+            failed = mock.Mock(returncode=1, stderr="first\nno service with the-password\n")
+            with (
+                mock.patch.object(start, "works", return_value=True),
+                mock.patch.object(start.subprocess, "run", return_value=failed),
+                contextlib.redirect_stdout(io.StringIO()),
+            ):
+                found = start.start(archive, {}, "/outside", output.Output())
+            self.assertEqual(found, ["the containers don't start: no service with ***"])
 
 
 class BeforeTheRepositoryIsFetched(unittest.TestCase):
@@ -812,13 +858,13 @@ class BeforeTheRepositoryIsFetched(unittest.TestCase):
         with (
             tempfile.TemporaryDirectory() as work,
             mock.patch.dict(os.environ, {"PATH": work}),
-            mock.patch.object(restore.Borg, "check_version"),
-            mock.patch.object(restore, "read_line", return_value=json.dumps(line)),
-            mock.patch.object(restore, "end_with_input"),
+            mock.patch.object(borg_client.Borg, "check_version"),
+            mock.patch.object(perform, "read_line", return_value=json.dumps(line)),
+            mock.patch.object(perform, "end_with_input"),
             mock.patch("signal.signal"),
             mock.patch("os.getuid", return_value=0),
             mock.patch("os.umask"),
-            mock.patch("bucket_fetch.fetch", side_effect=asked) as fetch,
+            mock.patch("chtbackup.bucket.fetch.fetch", side_effect=asked) as fetch,
             contextlib.redirect_stdout(io.StringIO()),
             contextlib.redirect_stderr(complained),
         ):
@@ -828,7 +874,7 @@ class BeforeTheRepositoryIsFetched(unittest.TestCase):
     def test_a_restore_is_refused_at_once_and_so_is_its_dry_run(self):
         for options in ({}, {"dryRun": True}, {"start": True}):
             code, complained, fetched = self.run_main(restore, "restore", **options)
-            self.assertEqual((code, fetched), (restore.REFUSED, False))
+            self.assertEqual((code, fetched), (errors.REFUSED, False))
             self.assertRegex(
                 complained,
                 "^Docker is needed for a CHT's volumes, and doesn't answer: docker is not installed."
@@ -843,29 +889,25 @@ class BeforeTheRepositoryIsFetched(unittest.TestCase):
             (part, [], {"databases": [], "paths": ["/home"]}),
         ]:
             code, complained, fetched = self.run_main(program, *arguments, **request)
-            self.assertEqual((code, complained, fetched), (restore.REFUSED, "the bucket was asked\n", True))
+            self.assertEqual((code, complained, fetched), (errors.REFUSED, "the bucket was asked\n", True))
 
     def test_a_restore_goes_on_where_docker_answers(self):
-        with mock.patch.object(backup.Docker, "_run", return_value="26.1.5\n"):
+        with mock.patch.object(docker_client.Docker, "run", return_value="26.1.5\n"):
             self.assertEqual(self.run_main(restore, "restore")[1:], ("the bucket was asked\n", True))
 
 
 class Words(unittest.TestCase):
     def test_what_compose_says_of_env_is_shown_without_its_passwords(self):
-        env = (
-            "COUCHDB_PASSWORD='pass word'\nCOUCHDB_SECRET=0123456789\nCOUCHDB_IMAGE=cht/couchdb:4\nKEY=abc\n"
-        )
+        env = "COUCHDB_PASSWORD='pass word'\nCOUCHDB_SECRET=0123456789\nCOUCHDB_IMAGE=cht/couchdb:4\nKEY=abc\n"
         said = 'pull of cht/couchdb:4: "pass word" and 0123456789 abc'
-        self.assertEqual(
-            restore.scrub(said, restore.secrets_in(env)), 'pull of cht/couchdb:4: "***" and *** abc'
-        )
+        self.assertEqual(secrets.scrub(said, secrets.secrets_in(env)), 'pull of cht/couchdb:4: "***" and *** abc')
 
     def test_an_archive_can_not_steer_the_terminal(self):
         evil, shown = (
             "/a\x1b[2J\r\nright: é\x9b\x7f\u202e\udcff",
             r"/a\x1b[2J\r\nright: é\x9b\x7f\u202e\udcff",
         )
-        made = restore.Restore({"repository": "", "passphrase": "", "baseDirectory": ""}, "/w")
+        made = output.Output()
         for tell, before in ((made.remark, "note"), (made.right, "right"), (made.wrong, "WRONG")):
             said = io.StringIO()
             with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
@@ -874,33 +916,29 @@ class Words(unittest.TestCase):
 
     def test_a_damaged_repository_is_named_in_plain_words(self):
         line = "Data integrity error: Segment entry checksum mismatch [segment 3, offset 8]"
-        explained = str(restore.explain(2, [line, "borg.IntegrityError: the same"], "lab-1"))
+        explained = str(
+            borg_client.explain(2, [Message(line, "IntegrityError"), Message("borg.IntegrityError: the same")], "lab-1")
+        )
         self.assertIn("the repository is damaged: a part of the archive lab-1 can't be read", explained)
         self.assertIn(f"({line})", explained)
-        refused = restore.explain(2, ["ssh: connect to host x: Connection refused"])
+        refused = borg_client.explain(2, [Message("ssh: connect to host x: Connection refused")])
         self.assertIn("can't be reached", str(refused))
 
     def test_a_server_that_is_out_of_reach_is_named_with_its_setting(self):
         said = "Remote: ssh: connect to host b port 22: Connection refused"
-        text = str(restore.explain(2, [said], "", "b, port 22"))
-        self.assertIn(
-            "must reach the server's SSH at b, port 22: see the setting cht-backup:server.address", text
-        )
-        denied = str(restore.explain(2, ["Remote: b: Permission denied (publickey)"], "", "b, port 22"))
+        text = str(borg_client.explain(2, [Message(said)], "", "b, port 22"))
+        self.assertIn("must reach the server's SSH at b, port 22: see the setting cht-backup:server.address", text)
+        denied = str(borg_client.explain(2, [Message("Remote: b: Permission denied (publickey)")], "", "b, port 22"))
         self.assertNotIn("must reach", denied)
 
     def test_too_little_space_is_said_with_what_is_needed(self):
-        with contextlib.redirect_stdout(io.StringIO()), self.assertRaises(restore.Refused) as refused:
-            restore.require_space(
-                [(restore.Place("/proc"), 5_000_000_000), (restore.Place("/proc/x"), 10**9)]
-            )
-        self.assertRegex(
-            str(refused.exception), "^too little space in .*: 6,200.0 MB needed .*, 0.0 MB free$"
-        )
+        with contextlib.redirect_stdout(io.StringIO()), self.assertRaises(errors.Refused) as refused:
+            targets.require_space([(targets.Place("/proc"), 5_000_000_000), (targets.Place("/proc/x"), 10**9)])
+        self.assertRegex(str(refused.exception), "^too little space in .*: 6,200.0 MB needed .*, 0.0 MB free$")
 
     def test_times_are_for_people(self):
         self.assertEqual(
-            [restore.duration(s) for s in (1.24, 59, 61, 7260)], ["1.2 s", "59 s", "1 min 1 s", "2 h 1 min"]
+            [base_text.duration(s) for s in (1.24, 59, 61, 7260)], ["1.2 s", "59 s", "1 min 1 s", "2 h 1 min"]
         )
 
 

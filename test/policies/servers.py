@@ -1,6 +1,6 @@
-"""What the tests of the policies share: the documents as components/policies.ts makes them, SeaweedFS, moto's server,
-and an instance's metadata service. Everything runs in a network of its own, where the metadata service has the address
-that programs ask: 169.254.169.254."""
+"""What the tests of the policies share: the documents as components/aws-policies.ts makes them, SeaweedFS, moto's
+server, and an instance's metadata service. Everything runs in a network of its own, where the metadata service has the
+address that programs ask: 169.254.169.254."""
 
 import ctypes
 import datetime
@@ -43,7 +43,7 @@ import parts  # noqa: E402
 
 
 def documents(**asked):
-    """The results of functions of components/policies.ts, by name; given their arguments."""
+    """The results of functions of components/aws-policies.ts, by name; given their arguments."""
     command = ["node", "--require", "tsx/cjs", "test/policies/render.ts"]
     done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, cwd=ROOT)
     if done.returncode != 0:

@@ -1,6 +1,6 @@
-"""The documents of components/policies.ts, tried on two servers: SeaweedFS evaluates conditions and a bucket's own
+"""The documents of components/aws-policies.ts, tried on two servers: SeaweedFS evaluates conditions and a bucket's own
 policy, moto's server evaluates IAM, for other services of AWS, too. What a server doesn't evaluate is said beside its
-tests; the rules in test/unit/policies.test.ts are about what neither does."""
+tests; the rules in test/unit/aws-policies.test.ts are about what neither does."""
 
 import copy
 import datetime
@@ -41,6 +41,7 @@ def setUpModule():
     rendered = documents(
         writerPolicy=WRITER,
         readerPolicy=RIGHTS,
+        deleterPolicy=RIGHTS,
         bucketPolicy={**WRITER, "account": ACCOUNT, "writerArn": WRITER_ARN, "readerArn": READER_ARN},
         instanceTrustPolicy={},
         operatorPolicy={
@@ -61,9 +62,9 @@ def in_days(days):
 
 class Filled:
     """What is in the buckets at first. A lock refuses things by itself, so there are versions with less of it, too,
-    where only the lack of a right does."""
+    where only the lack of a right does. `own` are the names of the four."""
 
-    def __init__(self, admin):
+    def __init__(self, admin, own="1234"):
         admin.put_object(Bucket=BUCKET, Key="elsewhere/x", Body=b"x")
         admin.put_object(Bucket=OTHER, Key=KEY, Body=b"x")
 
@@ -72,9 +73,11 @@ class Filled:
             return {**key, "VersionId": admin.put_object(**key, Body=b"x", **lock)["VersionId"]}
 
         until = in_days(LOCK_DAYS)
-        self.locked = put("1", ObjectLockMode="COMPLIANCE", ObjectLockRetainUntilDate=until)
-        self.governed = put("2", ObjectLockMode="GOVERNANCE", ObjectLockRetainUntilDate=until)
-        self.free = put("3")
+        self.locked = put(own[0], ObjectLockMode="COMPLIANCE", ObjectLockRetainUntilDate=until)
+        self.governed = put(own[1], ObjectLockMode="GOVERNANCE", ObjectLockRetainUntilDate=until)
+        self.free = put(own[2])
+        large = {"Bucket": BUCKET, "Key": f"{PREFIX}repository/data/0/{own[3]}"}
+        self.unfinished = {**large, "UploadId": admin.create_multipart_upload(**large)["UploadId"]}
 
 
 def rights_of_writer(filled):
@@ -91,6 +94,7 @@ def rights_of_writer(filled):
         ),
         ("put in an infrequent class", "put_object", {**name, "Key": KEY, "Body": b"x", "StorageClass": "GLACIER_IR"}),
         ("put in parts", "create_multipart_upload", {**name, "Key": f"{PREFIX}large"}),
+        ("remove parts of an upload that doesn't end", "abort_multipart_upload", filled.unfinished),
         ("get", "get_object", one),
         ("get the newest", "get_object", {**name, "Key": KEY}),
         ("see the lock", "head_object", one),
@@ -182,7 +186,24 @@ def rights_of_reader(filled):
 
 def writing(filled):
     """What the writer may do and the reader may not."""
-    return [of for of in rights_of_writer(filled) if of[1].startswith(("put_", "create_"))]
+    return [of for of in rights_of_writer(filled) if of[1].startswith(("put_", "create_", "abort_"))]
+
+
+def rights_of_deleter(filled):
+    """What whoever removes old copies must be able to do: one version of a file, after a look at its lock."""
+    return [
+        ("see the lock's end", "get_object_retention", filled.locked),
+        ("delete a version", "delete_object", filled.free),
+    ]
+
+
+def beyond_the_deleter(filled):
+    """What whoever removes old copies may not, `filled.free` gone by now: the other attempts, reading and writing."""
+    program = {"Bucket": BUCKET, "Key": f"{PREFIX}recover-0123456789ab.pyz", "VersionId": "null"}
+    others = [of for of in rights_of_writer(filled) if of[0] != "see the lock"]
+    gone = ("delete a version", "delete several", "hold", "publish an object", "tag")
+    tried = [of for of in attempts(filled) if of[0] not in gone]
+    return [*tried, *others, ("delete what isn't of a copy", "delete_object", program)]
 
 
 def inside(tried):
@@ -248,11 +269,12 @@ class OnSeaweedFS(Case):
 
     @classmethod
     def setUpClass(cls):
-        cls.store = StoreWithTls({name: json.dumps(rendered[f"{name}Policy"]) for name in ("writer", "reader")})
+        names = ("writer", "reader", "deleter")
+        cls.store = StoreWithTls({name: json.dumps(rendered[f"{name}Policy"]) for name in names})
         cls.addClassCleanup(cls.store.stop)
         for name in (BUCKET, OTHER):
             cls.store.make_bucket(name, default=None)
-        cls.filled = Filled(cls.store.admin)
+        cls.filled, cls.to_delete = Filled(cls.store.admin), Filled(cls.store.admin, own="5678")
         default = {
             "ObjectLockEnabled": "Enabled",
             "Rule": {"DefaultRetention": {"Mode": "COMPLIANCE", "Days": LOCK_DAYS}},
@@ -284,6 +306,10 @@ class OnSeaweedFS(Case):
 
     def test_the_reader_may_nothing_else(self):
         self.all_refused(self.store.client("reader"), attempts(self.filled) + writing(self.filled))
+
+    def test_whoever_removes_old_copies_may_remove_a_version_that_no_lock_keeps_and_nothing_else(self):
+        self.all_done(self.store.client("deleter"), rights_of_deleter(self.to_delete))
+        self.all_refused(self.store.client("deleter"), beyond_the_deleter(self.to_delete))
 
     def test_the_buckets_policy_takes_nothing_from_writer_and_reader(self):
         self.protect()
@@ -324,6 +350,7 @@ class OnSeaweedFS(Case):
         content = deployment.backup("first", 3)
         for action in ("copy", "check"):
             done = deployment.run(action)
+            self.assertIsNotNone(done.report, done)
             self.assertEqual((done.code, done.report["problems"]), (0, []), done)
         self.assertEqual(deployment.restore("first"), content)
 
@@ -395,6 +422,17 @@ class OnMoto(Case):
         self.all_refused(self.moto.client("iam", key), IAM_ATTEMPTS)
         self.all_refused(self.moto.client("ec2", key), EC2_ATTEMPTS, ["UnauthorizedOperation", "AccessDenied"])
 
+    def test_whoever_removes_old_copies_may_remove_a_version_that_no_lock_keeps_and_nothing_else(self):
+        key = self.moto.make_user("deleter", for_moto(rendered["deleterPolicy"]))
+        self.moto.enforce()
+        # It takes a look at a lock for one at the object, and lets everybody around a lock.
+        (_look, delete), beyond = rights_of_deleter(self.filled), seen_by_moto(beyond_the_deleter(self.filled))
+        self.all_done(self.moto.client("s3", key), [delete])
+        tried = [of for of in beyond if not of[2].get("BypassGovernanceRetention")]
+        self.all_refused(self.moto.client("s3", key), tried)
+        self.all_refused(self.moto.client("iam", key), IAM_ATTEMPTS)
+        self.all_refused(self.moto.client("ec2", key), EC2_ATTEMPTS, ["UnauthorizedOperation", "AccessDenied"])
+
     def boundary(self):
         # moto knows no NotResource.
         policy = for_moto(rendered["boundaryPolicy"])
@@ -438,9 +476,9 @@ class OnMoto(Case):
         deployment.backup("first", 3)
         for action in ("copy", "check"):
             done = deployment.run(action)
+            self.assertIsNotNone(done.report, done)
             self.assertEqual((done.code, done.report["problems"]), (0, []), done)
         self.assertTrue(any("Botocore" in agent for agent in metadata.served), metadata.served)
-        self.assertTrue(any("rclone" in agent for agent in metadata.served), metadata.served)
 
     def test_the_operator_makes_server_bucket_and_users_and_removes_nothing_that_holds_data(self):
         # moto knows the resource of hardly any call but those to S3.

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import * as pulumi from "@pulumi/pulumi";
-import { architectureOf, imageParameter, sshFrom } from "../../components/aws-server";
-import { bucketPolicy, lifecycleRules, readerPolicy, writerPolicy } from "../../components/policies";
+import { sshFrom } from "../../components/aws-network-rules";
+import { bucketPolicy, lifecycleRules, readerPolicy, writerPolicy } from "../../components/aws-policies";
+import { architectureOf, imageParameter } from "../../components/aws-server";
 import { userData, volumeDevices } from "../../components/user-data";
 import { type Run, replaceSecrets, runProgram, warned } from "./program";
 import { dangers } from "./safety";

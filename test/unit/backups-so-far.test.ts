@@ -4,7 +4,8 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "nod
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import * as messages from "@pulumi/pulumi/proto/provider_pb";
-import { type BackupsSoFarInputs, backupsSoFar, bucketPlace, lookAndJudge } from "../../provider/backups-so-far";
+import { backupsSoFar, lookAndJudge } from "../../provider/backups-so-far";
+import { type BackupsSoFarInputs, bucketPlace } from "../../provider/backups-so-far-judgement";
 import { openKey, wrapKey } from "../../provider/borg-key";
 import { observeRepository } from "../../provider/borg-repository";
 import { toStruct } from "../../provider/plugin";
@@ -116,7 +117,8 @@ describe("backups so far", function () {
     machine.accountHome = machine.in("srv/moh");
     machine.store(machine.in("srv/moh/repository"));
     machine.knows(exported);
-    machine.write("etc/moh/borgmatic.yaml", 'chunker_params: "fixed,262144"\n');
+    const settings = { chtHome: "/srv/cht", repository: "ssh://offsite/srv/moh/repository", chunker: "fixed,262144" };
+    machine.write("etc/moh/settings.json", JSON.stringify(settings));
     machine.write("bucket/moh/bucket.json", JSON.stringify({ bucket: "copies", prefix: "moh", endpoint: null }));
     return machine.inputs({ bucket: "copies/moh at AWS" });
   }
@@ -161,8 +163,6 @@ describe("backups so far", function () {
     const { refused } = await machine.survey(renamed, before);
     assert.match(refused, /are those of the deployment moh, .* as health they would begin anew/);
     assert.match(refused, /cht-backup:deployment: moh/);
-    const settings = { chtHome: "/srv/cht", repository: "ssh://offsite/srv/moh/repository" };
-    machine.write("etc/moh/settings.json", JSON.stringify(settings));
     const withoutState = await machine.survey(renamed);
     assert.match(withoutState.said, /\/srv\/cht is backed up as moh already.*set cht-backup:deployment: moh/);
     assert.equal((await machine.survey({ ...renamed, home: "/srv/another" })).said, "");
@@ -206,6 +206,16 @@ describe("backups so far", function () {
     assert.match((await machine.survey({ bucket: "" }, before)).said, /copies to copies\/moh at AWS end/);
     const elsewhere = bucketPlace({ name: "copies", prefix: "moh", endpoint: "https://s3.example.org" });
     assert.match((await machine.survey({ bucket: elsewhere }, before)).said, /copies\/moh at https:\/\/s3.example.org/);
+  });
+
+  it("are announced to be stored once more where the chunker is still in borgmatic's configuration, too", async () => {
+    const before = deployed();
+    machine.write("etc/moh/settings.json", JSON.stringify({ chtHome: "/srv/cht", repository: "r" }));
+    machine.write("etc/moh/borgmatic.yaml", 'chunker_params: "fixed,262144"\n');
+    const kept = { bucket: "copies/moh at AWS" };
+    assert.deepEqual(await machine.survey(kept, before), { refused: "", said: "" });
+    const { said } = await machine.survey({ ...kept, chunker: "fixed,1048576" }, before);
+    assert.match(said, /backups were cut with fixed,262144 so far/);
   });
 });
 

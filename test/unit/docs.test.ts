@@ -3,13 +3,16 @@ import { spawnSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { parse } from "yaml";
-import type { z } from "zod";
+import { monthlyCost } from "../../components/aws-costs";
+import { bucketNames, chtNames, drillNames, serverNames } from "../../components/names";
 import { settingsSchema } from "../../config";
-import { serverAwsSchema } from "../../config-aws";
-import { costs, month, monthlyCost, prices, restore, stored } from "../../docs/costs";
-import { costsFile, rightsFiles } from "../../docs/generate";
-import { lookingOnly, rightsOfTheExample } from "../../docs/policies";
-import { core } from "../../provider/mistakes";
+import { serverAwsSchema } from "../../config/aws-server";
+import { core, textsOf } from "../../provider/mistakes";
+import { conditions } from "../../toolchain/conditions";
+import { costs, costsFile } from "../../toolchain/docs/costs-page";
+import { lookingOnly, rightsOfTheExample } from "../../toolchain/docs/example-rights";
+import { reference, referenceFile } from "../../toolchain/docs/settings-page";
+import { conditionFiles, rightsFiles } from "../../toolchain/docs/write";
 import { project } from "../../toolchain/paths";
 import { exampleForAws } from "../example";
 
@@ -30,64 +33,54 @@ const anchor = (heading: string) =>
     .replaceAll(" ", "-");
 
 describe("docs/costs.md", () => {
-  const [standard, infrequent] = prices.classes;
-
   it("is what `npm run docs` writes", () => {
     assert.equal(readFileSync(costsFile, "utf8"), costs(), "stale: npm run docs");
   });
+});
 
-  it("reckons as one does by hand", () => {
-    assert.ok(standard && infrequent);
-    // 100 GB at 2.3 cents; 200 objects.
-    const first = month(100, standard);
-    assert.ok(Math.abs(first.storage - 2.3) < 1e-9);
-    assert.ok(first.requests > 0 && first.requests < 0.01, `${first.requests}`);
-    assert.equal(first.checks, 0);
-    // 1 cent a GB, and 9 cents for each of the 600 GB that aren't free; 1,400 GETs.
-    assert.ok(Math.abs(restore(700, infrequent) - (7 + 54 + 0.0014)) < 1e-9);
-    assert.equal(stored(20, { name: "", plain: 0, compactions: 0 }, 12), 20);
-    assert.ok(Math.abs(stored(100, { name: "", plain: 0.01, compactions: 0 }, 1) - 130) < 1e-9);
+describe("docs/runbook.md", function () {
+  this.timeout(30_000);
+
+  it("and rules and dashboard are what `npm run docs` writes", () => {
+    for (const [file, made] of conditionFiles()) assert.equal(readFileSync(file, "utf8"), made, "stale: npm run docs");
   });
 
-  it("has the sum that a stack's output names, part by part", () => {
-    const { text, ...parts } = monthlyCost({
-      instanceType: "t4g.small",
-      dataGibibytes: 100,
-      bucket: { storageClass: null },
-    });
-    // 730 hours at 1.84 cents; 108 GB at 8.8 cents; 730 hours at half a cent; 100 GB at 2.3 cents and some requests.
-    assert.deepEqual(parts, { server: 13.43, volume: 9.5, address: 3.65, bucket: 2.3, total: 28.88 });
-    assert.match(
-      text,
-      /^about 28\.88 US dollars a month \(t4g\.small 13\.43, .* bucket with 100 GB in Standard 2\.30\)/,
-    );
-    assert.ok(text.includes(`by the prices of ${prices.date} in eu-west-1 (Ireland)`), text);
-    assert.match(readFileSync(costsFile, "utf8"), /^\| t4g\.small \| {2}\| 13\.43 \| 19\.54 \| 26\.58 \|/m);
+  it("names only units that there are", () => {
+    const names = [
+      chtNames("DEPLOYMENT"),
+      drillNames("DEPLOYMENT"),
+      serverNames("DEPLOYMENT", ""),
+      bucketNames("DEPLOYMENT"),
+    ];
+    const units = names.flatMap((each) => Object.values(each)).map((name) => name.replace(/\.service$/, ""));
+    const commands = conditions().flatMap((of) => of.commands);
+    const named = commands.flatMap((each) => /(?:status|start|stop|-u) '?(cht-\S+DEPLOYMENT)/.exec(each)?.[1] ?? []);
+    assert.ok(named.length > 10);
+    for (const unit of named) {
+      const pattern = new RegExp(`^${unit.replace("*", ".*")}$`);
+      assert.ok(
+        units.some((name) => pattern.test(name)),
+        unit,
+      );
+    }
+  });
+});
+
+describe("docs/settings.md", () => {
+  it("is what `npm run docs` writes", () => {
+    assert.equal(readFileSync(referenceFile, "utf8"), reference(), "stale: npm run docs");
   });
 
-  it("leaves out what isn't made", () => {
-    const copy = monthlyCost({ dataGibibytes: 100, bucket: { storageClass: "GLACIER_IR" } });
-    assert.deepEqual(Object.keys(copy), ["bucket", "total", "text"]);
-    assert.equal(copy.total, copy.bucket);
-    assert.equal(monthlyCost({ instanceType: "t3.nano", dataGibibytes: 20 }).bucket, undefined);
-  });
-
-  it("invents no price that it doesn't have", () => {
-    const { total, server, volume, text } = monthlyCost({ instanceType: "m9g.small", dataGibibytes: 20 });
-    assert.deepEqual([total, server], [undefined, undefined]);
-    assert.equal(volume, 2.46);
-    assert.match(text, /m9g\.small, which docs\/costs\.ts has no price for: look at https:/);
-    const cold = monthlyCost({ dataGibibytes: 20, bucket: { storageClass: "DEEP_ARCHIVE" } });
-    assert.deepEqual([cold.total, cold.bucket], [undefined, undefined]);
-  });
-
-  it("knows every storage class that the settings allow", () => {
-    const { storageClass } = (core(settingsSchema.shape["cht-backup:bucket"]) as z.ZodObject).shape;
-    const { options } = core(storageClass) as z.ZodEnum;
-    assert.deepEqual(
-      prices.classes.map(({ id }) => id),
-      [null, ...options],
-    );
+  it("has texts for every setting", () => {
+    const check = (schema: unknown, name: string): void => {
+      const setting = schema as Parameters<typeof textsOf>[0];
+      const { description, allowed } = textsOf(setting);
+      assert.ok(description?.endsWith(".") && allowed !== undefined, name);
+      const { shape, valueType } = core(setting) as { shape?: object; valueType?: unknown };
+      for (const [key, inner] of Object.entries(shape ?? {})) check(inner, `${name}.${key}`);
+      if (valueType !== undefined) check(valueType, `${name}.NAME`);
+    };
+    for (const [key, schema] of Object.entries(settingsSchema.shape)) check(schema, key);
   });
 });
 
@@ -101,7 +94,7 @@ describe("docs/examples", () => {
       () => rightsOfTheExample(own),
       /^Error: Pulumi\.prod\.yaml is no longer the example.*left as they are$/,
     );
-    const words = ["--require", "./toolchain/typescript.cjs", "docs/generate.ts", "--help"];
+    const words = ["--require", "./toolchain/typescript.cjs", "toolchain/docs/write.ts", "--help"];
     const { status, stdout } = spawnSync(process.execPath, words, { cwd: project, encoding: "utf8" });
     assert.equal(status, 0);
     assert.match(stdout, /^Usage: npm run docs \[-- --check\]/);

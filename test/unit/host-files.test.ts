@@ -1,5 +1,4 @@
 import assert from "node:assert/strict";
-import { parse } from "yaml";
 import { readHostFile, render, renderHostFile } from "../../components/host-files";
 
 describe("render", () => {
@@ -31,24 +30,6 @@ describe("render", () => {
 });
 
 describe("the files for machines", () => {
-  it("give borgmatic a configuration of one repository", () => {
-    const configuration = parse(
-      renderHostFile("cht/borgmatic.yaml", {
-        DEPLOYMENT: "moh",
-        REPOSITORY_PATH: "/srv/cht-backup/moh/repository",
-        COMPRESSION: "auto,zstd,3",
-        CHUNKER: "fixed,262144",
-        UPLOAD_RATE: 512,
-      }),
-    );
-    assert.deepEqual(configuration.repositories, [
-      { path: "ssh://offsite/srv/cht-backup/moh/repository", label: "offsite" },
-    ]);
-    assert.equal(configuration.compression, "auto,zstd,3");
-    assert.equal(configuration.chunker_params, "fixed,262144");
-    assert.equal(configuration.upload_rate_limit, 512);
-  });
-
   it("pin every Python requirement with its hashes", () => {
     const requirements = readHostFile("cht/requirements.txt").replaceAll("\\\n", " ").split("\n");
     for (const line of requirements.filter((requirement) => /^[A-Za-z0-9]/.test(requirement))) {

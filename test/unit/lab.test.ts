@@ -29,6 +29,7 @@ describe("Pulumi.lab.yaml", () => {
         },
         "cht-backup:server": { address: "cht-backup-lab-server" },
         "cht-backup:firstBackup": false,
+        "cht-backup:schedule": "*-*-* 02:00:00",
         "cht-backup:randomDelay": "0s",
         "cht-backup:drill": { manageDocker: false, randomDelay: "0s" },
       },

@@ -1,11 +1,13 @@
 import assert from "node:assert/strict";
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { basename, dirname, join } from "node:path";
+import { join } from "node:path";
 import { borgPackage } from "../../components/borg";
 import { adopted, withoutAnswer } from "../../components/drill-docker";
 import { readHostFile } from "../../components/host-files";
-import { loginLimitsHold } from "../../components/offsite-server";
+import { loginLimitsHold } from "../../components/login-limits";
+import { recoverProgram } from "../../components/recover-program";
+import { serveCommand } from "../../components/repository-guard";
 import { clearing } from "../../operations/left-behind";
 import {
   answers,
@@ -17,7 +19,6 @@ import {
   signature,
   warned,
 } from "./program";
-import { importsOf } from "./scripts";
 
 const passphrase = "hunter2 in a passphrase of many words";
 const alert = "tgram://hunter2-token/1";
@@ -84,15 +85,6 @@ describe("the program", function () {
     "drill-service",
     "drill-settings",
     "drill-timer",
-    "script-compose-text",
-    "script-confined",
-    "script-couch-server",
-    "script-drill",
-    "script-ledger",
-    "script-reading",
-    "script-reports",
-    "script-restore",
-    "script-verify",
   ];
 
   it("leaves nothing on a machine that had the CHT before which the command for clearing it doesn't name", () => {
@@ -122,8 +114,10 @@ describe("the program", function () {
         "backups-so-far",
         "bucket-copy",
         "cht-backup",
+        "cht-watch",
         "offsite-server",
         "restore-drill",
+        "server-watch",
       ],
       "offsite-server": [
         "repository-guard",
@@ -145,20 +139,12 @@ describe("the program", function () {
         "repository-seal",
         "repository-seal-path",
         "repository-seal-service",
-        "server-alert",
         "server-alert-addresses",
         "server-alert-environment",
-        "server-alert-queue",
-        "server-audit",
-        "server-guard",
-        "server-keeping",
-        "server-plain",
         "server-program-directory",
+        "server-programs",
         "server-python",
         "server-repository-settings",
-        "server-retention",
-        "server-seal",
-        "server-segment-log",
         "server-settings-directory",
       ],
       "backup-repository": [
@@ -177,26 +163,18 @@ describe("the program", function () {
         "alert-later-path",
         "alert-later-service",
         "backup-settings",
-        "borgmatic-configuration",
         "borgmatic-environment",
         "cht-lock-cleanup",
         "cht-program-directory",
+        "cht-programs",
         "cht-python",
-        "cht-script-directory",
         "failure-alert-service",
         "nightly-backup-service",
         "nightly-backup-timer",
-        "script-alert",
-        "script-alert-queue",
-        "script-backup",
-        "script-compose",
-        "script-compose-env",
-        "script-couch-files",
-        "script-manifest",
-        "script-plain",
-        "script-plan",
       ],
       "restore-drill": onEveryMachine,
+      "cht-watch": ["watch-pings", "watch-service", "watch-settings", "watch-timer"],
+      "server-watch": ["server-watch-pings", "server-watch-service", "server-watch-settings", "server-watch-timer"],
       "bucket-copy": [
         "bucket-alert-service",
         "bucket-check-service",
@@ -209,12 +187,6 @@ describe("the program", function () {
         "bucket-program-directory",
         "bucket-protection",
         "bucket-rclone",
-        "bucket-script-bucket",
-        "bucket-script-bucket-copy",
-        "bucket-script-copy-plan",
-        "bucket-script-directory",
-        "bucket-script-plain",
-        "bucket-script-snapshot",
         "bucket-settings",
         "bucket-settings-directory",
         "bucket-snapshot-directory",
@@ -250,19 +222,12 @@ describe("the program", function () {
     "server-python": { machine: "server", packages: ["python3-venv"] },
     "server-settings-directory": { machine: "server", path: "/etc/cht-backup-server/moh" },
     "server-program-directory": { machine: "server", path: "/opt/cht-backup-server/moh" },
-    "server-guard": {
+    "server-programs": {
       machine: "server",
-      path: "/opt/cht-backup-server/moh/guard.py",
-      validate: "/usr/bin/python3 -I /opt/cht-backup-server/moh/guard.py --check",
+      path: "/opt/cht-backup-server/moh/chtbackup",
+      source: "hosts/chtbackup",
+      validate: "/usr/bin/python3 -I -B /opt/cht-backup-server/moh/chtbackup guard --check",
     },
-    "server-seal": { machine: "server", path: "/opt/cht-backup-server/moh/seal.py" },
-    "server-audit": { machine: "server", path: "/opt/cht-backup-server/moh/audit.py" },
-    "server-segment-log": { machine: "server", path: "/opt/cht-backup-server/moh/segment_log.py" },
-    "server-retention": { machine: "server", path: "/opt/cht-backup-server/moh/retention.py" },
-    "server-keeping": { machine: "server", path: "/opt/cht-backup-server/moh/keeping.py" },
-    "server-alert": { machine: "server", path: "/opt/cht-backup-server/moh/alert.py" },
-    "server-alert-queue": { machine: "server", path: "/opt/cht-backup-server/moh/alert_queue.py" },
-    "server-plain": { machine: "server", path: "/opt/cht-backup-server/moh/plain.py" },
     "server-alert-environment": {
       machine: "server",
       path: "/opt/cht-backup-server/moh/venv",
@@ -301,13 +266,14 @@ describe("the program", function () {
     "repository-seal": {
       machine: "server",
       path: "/mnt/backup/moh/repository",
-      program: "/opt/cht-backup-server/moh/seal.py",
+      program: "/opt/cht-backup-server/moh/chtbackup",
       settings: "/etc/cht-backup-server/moh/repository.json",
+      recover: recoverProgram().sha256,
     },
     "server-login-limits": {
       machine: "server",
       path: "/etc/ssh/sshd_config.d/50-cht-backup-moh.conf",
-      validate: loginLimitsHold("cht-backup-moh", "moh"),
+      validate: loginLimitsHold("cht-backup-moh", serveCommand("moh")),
       reload: "ssh.service",
     },
     "server-lock-cleanup": { machine: "server", path: "/etc/tmpfiles.d/cht-backup-moh.conf" },
@@ -318,7 +284,8 @@ describe("the program", function () {
       user: "cht-backup-moh",
       publicKey: "ssh-ed25519 AAAAclient cht-backup-moh",
       otherKeys: [],
-      command: "/usr/bin/python3 -I /opt/cht-backup-server/moh/guard.py /etc/cht-backup-server/moh/repository.json",
+      command:
+        "/usr/bin/python3 -I /opt/cht-backup-server/moh/chtbackup guard /etc/cht-backup-server/moh/repository.json",
     },
     "cht-borg": { machine: "cht", ...borgPackage("/opt/cht-backup/moh") },
     "cht-settings-directory": { machine: "cht", path: "/etc/cht-backup/moh", mode: "0700" },
@@ -340,14 +307,13 @@ describe("the program", function () {
     },
     "cht-python": { machine: "cht", packages: ["python3-venv"] },
     "cht-program-directory": { machine: "cht", path: "/opt/cht-backup/moh" },
-    "cht-script-directory": { machine: "cht", path: "/opt/cht-backup/moh/bin" },
+    "cht-programs": { machine: "cht", path: "/opt/cht-backup/moh/chtbackup", source: "hosts/chtbackup" },
     "borgmatic-environment": {
       machine: "cht",
       path: "/opt/cht-backup/moh/venv",
       requirements: hosts("cht/requirements.txt"),
     },
     "backup-settings": { machine: "cht", path: "/etc/cht-backup/moh/settings.json" },
-    "borgmatic-configuration": { machine: "cht", path: "/etc/cht-backup/moh/borgmatic.yaml" },
     "alert-addresses": { machine: "cht", path: "/etc/cht-backup/moh/alerts", mode: "0600" },
     "cht-lock-cleanup": { machine: "cht", path: "/etc/tmpfiles.d/cht-backup-moh.conf" },
     "alert-later-service": { machine: "cht", unit: "cht-alert-later-moh.service" },
@@ -362,7 +328,15 @@ describe("the program", function () {
     "drill-timer": { machine: "cht", unit: "cht-drill-moh.timer", enabled: true, active: true },
     "drill-overdue-service": { machine: "cht", unit: "cht-drill-moh-overdue.service" },
     "drill-overdue-timer": { machine: "cht", unit: "cht-drill-moh-overdue.timer", enabled: true, active: true },
-    "bucket-rclone": { machine: "server", packages: ["python3-venv", "rclone"], minimum: { rclone: "1.60" } },
+    "watch-pings": { machine: "cht", path: "/etc/cht-backup/moh/pings.json", mode: "0600" },
+    "server-watch-pings": { machine: "server", path: "/etc/cht-backup-server/moh/pings.json", mode: "0600" },
+    "watch-settings": { machine: "cht", path: "/etc/cht-backup/moh/watch.json" },
+    "watch-service": { machine: "cht", unit: "cht-watch-moh.service" },
+    "watch-timer": { machine: "cht", unit: "cht-watch-moh.timer", enabled: true, active: true },
+    "server-watch-settings": { machine: "server", path: "/etc/cht-backup-server/moh/watch.json" },
+    "server-watch-service": { machine: "server", unit: "cht-repository-watch-moh.service" },
+    "server-watch-timer": { machine: "server", unit: "cht-repository-watch-moh.timer", enabled: true, active: true },
+    "bucket-rclone": { machine: "server", packages: ["python3-venv"] },
     "bucket-settings-directory": {
       machine: "server",
       path: "/etc/cht-backup-bucket/moh",
@@ -370,7 +344,6 @@ describe("the program", function () {
       group: "cht-backup-moh",
     },
     "bucket-program-directory": { machine: "server", path: "/opt/cht-backup-bucket/moh" },
-    "bucket-script-directory": { machine: "server", path: "/opt/cht-backup-bucket/moh/bin" },
     "bucket-environment": {
       machine: "server",
       path: "/opt/cht-backup-bucket/moh/venv",
@@ -396,6 +369,7 @@ describe("the program", function () {
       machine: "server",
       bucket: "moh-backup-copy",
       programs: "/opt/cht-backup-bucket/moh",
+      program: "/opt/cht-backup-server/moh/chtbackup",
       settings: "/etc/cht-backup-bucket/moh/bucket.json",
       mode: "COMPLIANCE",
       days: 90,
@@ -408,72 +382,6 @@ describe("the program", function () {
       assert.deepEqual(others, expected);
     });
   }
-
-  it("lays down every script of the backup and of the drill as it is", () => {
-    const scripts = [
-      ...readdirSync(join(__dirname, "..", "..", "hosts", "cht"))
-        .filter((file) => file.endsWith(".py"))
-        .map((file) => `cht/${file}`),
-      "restore/confined.py",
-      "restore/couch_server.py",
-      "restore/restore.py",
-      "restore/verify.py",
-      "drill/compose_text.py",
-      "drill/drill.py",
-      "drill/ledger.py",
-      "drill/reading.py",
-      "drill/reports.py",
-    ];
-    const laid = [...run.resources.values()].filter(
-      ({ inputs }) => inputs.machine === "cht" && String(inputs.path).endsWith(".py"),
-    );
-    const path = (script: string) => `/opt/cht-backup/moh/bin/${basename(script)}`;
-    assert.deepEqual(
-      laid.map(({ inputs }) => inputs).sort((one, other) => (String(one.path) < String(other.path) ? -1 : 1)),
-      scripts
-        .sort((one, other) => (path(one) < path(other) ? -1 : 1))
-        .map((script) => ({ machine: "cht", path: path(script), content: hosts(script) })),
-    );
-  });
-
-  it("lays down every script of the server as it is", () => {
-    const scripts = readdirSync(join(__dirname, "..", "..", "hosts", "server"))
-      .filter((file) => file.endsWith(".py"))
-      .map((file) => `server/${file}`);
-    const laid = [...run.resources.values()].filter(
-      ({ inputs }) => inputs.machine === "server" && String(inputs.path).endsWith(".py"),
-    );
-    assert.deepEqual(
-      new Map(laid.map(({ inputs }) => [inputs.path, inputs.content])),
-      new Map(
-        [
-          ...["bucket.py", "bucket_copy.py", "copy_plan.py", "snapshot.py"].map((name) => `server/${name}`),
-          "cht/plain.py",
-        ]
-          .map((file) => [`/opt/cht-backup-bucket/moh/bin/${basename(file)}`, hosts(file)] as [string, string])
-          .concat(
-            [
-              ...scripts.filter((file) => /guard|seal|audit|segment_log|retention|keeping/.test(file)),
-              "cht/alert.py",
-              "cht/alert_queue.py",
-              "cht/plain.py",
-            ].map((file) => [`/opt/cht-backup-server/moh/${basename(file)}`, hosts(file)]),
-          ),
-      ),
-    );
-  });
-
-  it("lays down beside each script those that it imports", () => {
-    const laid = [...run.resources.values()].filter(({ inputs }) => String(inputs.path).endsWith(".py"));
-    const places = new Set(laid.map(({ inputs }) => `${inputs.machine}:${inputs.path}`));
-    for (const { inputs } of laid) {
-      for (const imported of importsOf(String(inputs.content))) {
-        const place = `${inputs.machine}:${dirname(String(inputs.path))}/${imported}`;
-        assert.ok(places.has(place), `${inputs.path} imports ${imported}`);
-      }
-    }
-    assert.ok(laid.length > 10);
-  });
 
   it("writes the settings into the files of both machines", () => {
     assert.deepEqual(JSON.parse(text("bucket-settings")), {
@@ -512,6 +420,7 @@ describe("the program", function () {
       sealer: 0,
       sealWait: 60,
       commitsPerDay: 600,
+      quotaGibibytes: 0,
       sessionDays: 45,
       idleHours: 48,
     });
@@ -521,6 +430,11 @@ describe("the program", function () {
       composeProject: "cht",
       couchdbData: ["/srv/couchdb1", "/srv/couchdb2"],
       repository: "ssh://offsite/mnt/backup/moh/repository",
+      compression: "zstd,9",
+      chunker: "fixed,1048576",
+      uploadRate: 512,
+      lockWait: 600,
+      checkpointInterval: 300,
     });
     assert.deepEqual(JSON.parse(text("drill-settings")), {
       deployment: "moh",
@@ -534,6 +448,7 @@ describe("the program", function () {
       pull: true,
       memoryMebibytes: 2048,
       cpus: 1,
+      from: "server",
     });
     assert.equal(text("cht-known-hosts"), "offsite ssh-ed25519 AAAAserver\n");
     assert.equal(text("alert-addresses"), `${alert}\n`);
@@ -548,7 +463,7 @@ describe("the program", function () {
       ],
       ["drill-cleanup-service", [/^OnFailure=cht-drill-moh-failed\.service$/m, /^ExecStart=.* cleanup /m]],
       ["drill-overdue-service", [/^OnFailure=cht-drill-moh-failed\.service$/m, /^ExecStart=.* overdue /m]],
-      ["drill-alert-service", [/^ExecStart=.*alert\.py --about drill \/etc\/cht-backup\/moh\/drill\.json$/m]],
+      ["drill-alert-service", [/^ExecStart=.*chtbackup alert --about drill \/etc\/cht-backup\/moh\/drill\.json$/m]],
       ["bucket-copy-path", [/^PathChanged=\/mnt\/backup\/moh\/repository\/transactions$/m]],
       ["bucket-copy-timer", [/^OnCalendar=07:00$/m, /^RandomizedDelaySec=3min$/m, /^Persistent=true$/m]],
       ["bucket-check-timer", [/^OnCalendar=Thu 08:00$/m, /^RandomizedDelaySec=3min$/m]],
@@ -562,21 +477,26 @@ describe("the program", function () {
           /^StateDirectory=cht-backup-bucket\/moh$/m,
         ],
       ],
-      ["bucket-check-service", [/^OnFailure=cht-bucket-failed-moh\.service$/m, /^ExecStart=.*\.py check \/etc/m]],
+      [
+        "bucket-check-service",
+        [/^OnFailure=cht-bucket-failed-moh\.service$/m, /^ExecStart=.*chtbackup bucket check \/etc/m],
+      ],
       [
         "bucket-alert-service",
-        [/^ExecStart=.*alert\.py --about bucket \/etc\/cht-backup-server\/moh\/repository\.json$/m],
+        [/^ExecStart=.*chtbackup alert --about bucket \/etc\/cht-backup-server\/moh\/repository\.json$/m],
       ],
       ["alert-later-path", [/^DirectoryNotEmpty=\/var\/lib\/cht-backup\/moh\/alerts$/m]],
-      ["alert-later-service", [/^ExecStart=.*alert\.py --later \/etc\/cht-backup\/moh\/alerts$/m]],
+      ["alert-later-service", [/^ExecStart=.*chtbackup alert --later \/etc\/cht-backup\/moh\/alerts$/m]],
       ["repository-alert-later-path", [/^DirectoryNotEmpty=\/var\/lib\/cht-backup-server\/moh\/alerts$/m]],
-      ["repository-alert-later-service", [/^ExecStart=.*alert\.py --later \/etc\/cht-backup-server\/moh\/alerts$/m]],
-      ["borgmatic-configuration", [/zstd,9/, /fixed,1048576/, /^upload_rate_limit: 512$/m]],
+      [
+        "repository-alert-later-service",
+        [/^ExecStart=.*chtbackup alert --later \/etc\/cht-backup-server\/moh\/alerts$/m],
+      ],
       [
         "server-login-limits",
         [
           /^Match User cht-backup-moh$/m,
-          /^ +ForceCommand \/usr\/bin\/python3 -I \/opt\/cht-backup-server\/moh\/guard\.py \/etc\/cht-backup-server\/moh\/repository\.json$/m,
+          /^ +ForceCommand \/usr\/bin\/python3 -I \/opt\/cht-backup-server\/moh\/chtbackup guard \/etc\/cht-backup-server\/moh\/repository\.json$/m,
         ],
       ],
     ];
@@ -614,13 +534,13 @@ describe("the program", function () {
     ),
     [
       "server-login-limits",
-      ["server-user", "server-borg", "server-guard", "server-repository-settings", "repository-seal"],
+      ["server-user", "server-borg", "server-programs", "server-repository-settings", "repository-seal"],
     ],
-    ["repository-seal", ["server-repository-directory", "repository-seal-path", "server-seal"]],
+    ["repository-seal", ["server-repository-directory", "repository-seal-path", "server-programs"]],
     ["repository-seal-path", ["repository-seal-service", "repository-alert-service", "server-repository-settings"]],
-    ["repository-alert-service", ["server-alert-environment", "server-alert-addresses", "server-alert"]],
-    ["repository-alert-later-path", ["repository-alert-later-service", "server-alert-addresses", "server-alert-queue"]],
-    ["alert-later-path", ["alert-later-service", "alert-addresses", "script-alert-queue", "borgmatic-environment"]],
+    ["repository-alert-service", ["server-alert-environment", "server-alert-addresses", "server-programs"]],
+    ["repository-alert-later-path", ["repository-alert-later-service", "server-alert-addresses", "server-programs"]],
+    ["alert-later-path", ["alert-later-service", "alert-addresses", "cht-programs", "borgmatic-environment"]],
     ["server-repository-directory", ["server-user"]],
     ["server-authorized-key", ["server-login-limits", "server-repository-directory", "cht-ssh-key"]],
     ["cht-known-hosts", ["cht-settings-directory"]],
@@ -639,7 +559,7 @@ describe("the program", function () {
     ],
     ["cht-python", ["cht-borg"]],
     ["borgmatic-environment", ["cht-python", "cht-program-directory"]],
-    ["script-backup", ["cht-script-directory"]],
+    ["cht-programs", ["cht-program-directory"]],
     ["alert-addresses", ["cht-settings-directory"]],
     [
       "nightly-backup-timer",
@@ -648,11 +568,9 @@ describe("the program", function () {
         "failure-alert-service",
         "borg-repository",
         "borgmatic-environment",
-        "borgmatic-configuration",
         "backup-settings",
         "alert-addresses",
-        "script-backup",
-        "script-alert",
+        "cht-programs",
       ],
     ],
     [
@@ -663,20 +581,12 @@ describe("the program", function () {
         "drill-settings",
         "borgmatic-environment",
         "alert-addresses",
-        "script-compose-text",
-        "script-confined",
-        "script-couch-server",
-        "script-drill",
-        "script-reading",
-        "script-restore",
-        "script-verify",
-        "script-backup",
+        "cht-programs",
       ],
     ],
     ["drill-overdue-timer", ["drill-overdue-service", "drill-alert-service"]],
     ["bucket-credentials", ["bucket-settings-directory", "server-user"]],
     ["bucket-environment", ["bucket-rclone", "bucket-program-directory"]],
-    ["bucket-script-snapshot", ["bucket-script-directory"]],
     ...["bucket-copy-path", "bucket-copy-timer", "bucket-check-timer"].map((trigger): [string, string[]] => [
       trigger,
       [
@@ -684,15 +594,28 @@ describe("the program", function () {
         "bucket-alert-service",
         "bucket-settings",
         "bucket-credentials",
-        "server-alert",
         "server-alert-addresses",
         "server-alert-environment",
         "bucket-environment",
         "bucket-snapshot-directory",
-        "bucket-script-bucket-copy",
+        "server-programs",
         "server-borg",
       ],
     ]),
+    [
+      "watch-timer",
+      ["watch-service", "watch-settings", "nightly-backup-timer", "drill-overdue-timer", "alert-addresses"],
+    ],
+    [
+      "server-watch-timer",
+      [
+        "server-watch-service",
+        "server-watch-settings",
+        "repository-audit-timer",
+        "bucket-check-timer",
+        "repository-seal",
+      ],
+    ],
     ["bucket-protection", ["bucket-copy-path", "bucket-copy-timer", "bucket-check-timer"]],
   ];
 
@@ -733,16 +656,14 @@ describe("the program", function () {
       "deployment",
       "kept",
       "monthlyCost",
+      "recoveryKitDigest",
       "repository",
       "schedule",
     ]);
     assert.equal(outputs.repository, "ssh://offsite/mnt/backup/moh/repository");
     const commands = outputs.commands as Record<string, string>;
     assert.equal(commands.backUpNow, "ssh ubuntu@cht.example.org 'sudo systemctl start cht-backup-moh.service'");
-    assert.match(
-      commands.listArchives ?? "",
-      /'sudo env PATH=\/opt\/cht-backup\/moh\/borg\/bin:\/usr\/sbin:.* repo-list'$/,
-    );
+    assert.match(commands.listArchives ?? "", / 'sudo python3 -I \/opt\/cht-backup\/moh\/chtbackup borg list'$/);
   });
 
   it("loads no SDK that its settings don't need", async () => {
@@ -794,8 +715,7 @@ describe("the first backup", function () {
         "1200",
         "/var/lib/cht-backup/moh/last-backup.json",
         // With the borg that backups take: it may be built for them, and the login finds none.
-        "env PATH=/opt/cht-backup/moh/borg/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin " +
-          "/opt/cht-backup/moh/venv/bin/borgmatic --config /etc/cht-backup/moh/borgmatic.yaml repo-list --json",
+        "python3 -I /opt/cht-backup/moh/chtbackup borg list --json",
       ],
     });
   });
@@ -860,7 +780,7 @@ describe("alarms", function () {
   it("run in no environment, so none that fails takes them away, and all keep what they can't deliver", async () => {
     const { resources } = await runProgram(settings, secretKeys);
     const units = [...resources.values()].map(({ inputs }) => String(inputs.content));
-    const alerting = units.filter((text) => /^ExecStart=.*alert\.py/m.test(text));
+    const alerting = units.filter((text) => /^ExecStart=.*chtbackup alert/m.test(text));
     assert.equal(alerting.length, 6);
     for (const text of alerting) {
       assert.match(text, /^ExecStart=\/usr\/bin\/python3 -sEB /m);
@@ -943,6 +863,79 @@ describe("the drill", function () {
   const on = (run: Run, machine: string) =>
     [...run.resources].filter(([, { inputs }]) => inputs.machine === machine).map(([name]) => name);
 
+  describe("whose machine is trusted with retention", () => {
+    const retentionOn = (machine: string, drill: object = {}) =>
+      warned(
+        {
+          ...settings,
+          "host:machines": JSON.stringify({ ...machines, third }),
+          "cht-backup:drill": JSON.stringify({ machine, manageDocker: false, couchdbImage: image, ...drill }),
+          "cht-backup:retention": JSON.stringify({ machine, monthly: 12 }),
+        },
+        secretKeys,
+      );
+    const ofRetention = (run: Run, machine: string) => on(run, machine).filter((name) => name.startsWith("retention-"));
+
+    it("gets a key that lets the server do this by its own policy, and nothing else", async () => {
+      const run = await retentionOn("third", { from: "bucket" });
+      const own =
+        "/usr/bin/python3 -I -B /opt/cht-backup-server/moh/chtbackup retention scheduled " +
+        "/etc/cht-backup-server/moh/repository.json";
+      const { inputs, dependencies } = run.resources.get("retention-authorized-key") as Registered;
+      assert.deepEqual(inputs, {
+        machine: "server",
+        user: "cht-prune-moh",
+        publicKey: "ssh-ed25519 AAAAclient cht-backup-moh",
+        command: `sudo -n ${own}`,
+      });
+      assert.ok(["retention-sudoers", "retention-login-limits"].every((name) => dependencies.includes(name)));
+      const text = (name: string) => String(run.resources.get(name)?.inputs.content);
+      assert.match(text("retention-sudoers"), new RegExp(`^cht-prune-moh ALL=\\(root\\) NOPASSWD: ${own}$`, "m"));
+      assert.match(text("retention-login-limits"), new RegExp(`^ +ForceCommand sudo -n ${own}$`, "m"));
+      assert.deepEqual(JSON.parse(text("retention-policy")), {
+        repository: "f".repeat(64),
+        overdueAfterDays: 9,
+        policy: { within: 7, daily: 14, weekly: 6, monthly: 12, yearly: 2 },
+      });
+      assert.deepEqual(JSON.parse(text("retention-settings")), {
+        deployment: "moh",
+        repository: "f".repeat(64),
+        command: ["ssh", "-F", "/etc/cht-backup/moh/retention_ssh_config", "offsite", "retention"],
+      });
+      assert.match(text("retention-ssh-config"), /^ {4}User cht-prune-moh$/m);
+      assert.match(text("retention-ssh-config"), /^ {4}IdentityFile \/etc\/cht-backup\/moh\/retention_ssh_key$/m);
+      assert.deepEqual(ofRetention(run, "cht"), []);
+      // Drills from the bucket ask the server nothing, so this is the machine's only key there.
+      assert.deepEqual(run.resources.get("server-authorized-key")?.inputs.otherKeys, []);
+    });
+
+    it("needs no key where it is the server itself", async () => {
+      const run = await retentionOn("server");
+      assert.deepEqual(ofRetention(run, "server").sort(), [
+        "retention-alert-service",
+        "retention-policy",
+        "retention-service",
+        "retention-settings",
+        "retention-timer",
+      ]);
+    });
+
+    it("is never the CHT's, nor one that doesn't drill", async () => {
+      const refused = (machine: string, retention: string) =>
+        assert.rejects(
+          runProgram({
+            ...settings,
+            "host:machines": JSON.stringify({ ...machines, third }),
+            "cht-backup:drill": JSON.stringify({ machine, manageDocker: false, couchdbImage: image }),
+            "cht-backup:retention": JSON.stringify({ machine: retention }),
+          }),
+          /cht-backup:retention.machine: found "\w+", .*; must be the machine in cht-backup:drill.machine, other than cht/,
+        );
+      await refused("cht", "cht");
+      await refused("third", "server");
+    });
+  });
+
   it("that is switched off puts nothing anywhere, and says at each up that nothing is proven", async () => {
     const { resources, said } = await drillOn({ enabled: false });
     assert.deepEqual(
@@ -990,20 +983,15 @@ describe("the drill", function () {
           "passphrase",
           "program-directory",
           "python",
-          "script-alert",
-          "script-alert-queue",
-          "script-backup",
-          "script-compose",
-          "script-compose-env",
-          "script-couch-files",
-          "script-directory",
-          "script-manifest",
-          "script-plain",
-          "script-plan",
+          "programs",
           "settings-directory",
           "ssh-config",
           "ssh-key",
           "state-directory",
+          "watch-pings",
+          "watch-service",
+          "watch-settings",
+          "watch-timer",
         ].map((part) => `drill-${machine}-${part}`);
         const units = [...run.resources].filter(([, { parent }]) => parent === "restore-drill").map(([name]) => name);
         assert.deepEqual(
@@ -1045,7 +1033,7 @@ describe("the drill", function () {
         });
         const { otherKeys, command } = resource("server-authorized-key").inputs;
         assert.deepEqual(otherKeys, ["ssh-ed25519 AAAAclient cht-backup-moh"]);
-        assert.match(String(command), /^\/usr\/bin\/python3 -I \/opt\/cht-backup-server\/moh\/guard\.py /);
+        assert.match(String(command), /^\/usr\/bin\/python3 -I \/opt\/cht-backup-server\/moh\/chtbackup guard /);
         assert.ok(resource("server-authorized-key").dependencies.includes(`drill-${machine}-ssh-key`));
         assert.equal(own("known-hosts").inputs.content, "offsite ssh-ed25519 AAAAserver\n");
       });
@@ -1064,13 +1052,7 @@ describe("the drill", function () {
 
       it("starts when all of that is there", () => {
         const { dependencies } = resource("drill-alert-service");
-        for (const part of [
-          "borgmatic-environment",
-          "script-backup",
-          "alert-addresses",
-          "passphrase",
-          "docker-compose",
-        ]) {
+        for (const part of ["borgmatic-environment", "programs", "alert-addresses", "passphrase", "docker-compose"]) {
           assert.ok(dependencies.includes(`drill-${machine}-${part}`), part);
         }
       });

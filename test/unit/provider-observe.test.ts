@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { formatLine, observeKeys, parseLine } from "../../provider/authorized-key";
 import { readBorgConfig } from "../../provider/borg-config";
-import { counterWarning, observeRepository } from "../../provider/borg-repository";
+import { counterWarning } from "../../provider/borg-counter";
+import { observeRepository } from "../../provider/borg-repository";
 import { observeProtection, protectionProblems } from "../../provider/bucket-protection";
 import { parseFile } from "../../provider/file";
 import { newPassphrase } from "../../provider/passphrase";
@@ -71,6 +72,7 @@ describe("what the plugin sees on a machine", () => {
       machine: "server",
       bucket: "copies",
       programs: "/opt/x",
+      program: "/opt/y/chtbackup",
       settings: "/etc/x.json",
       mode: "COMPLIANCE",
       days: 60,

@@ -5,12 +5,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { newKeyPair } from "../../provider/host-key-pair";
 import { kinds } from "../../provider/kinds";
+import { connectionTo, readMachines } from "../../provider/machines";
 import { scrub, unwrap, wrap } from "../../provider/properties";
 import { changedProperties, checkInputs, type Kind } from "../../provider/resource";
-import { connectionTo, readMachines } from "../../provider/server";
 import { actionScript, batchScript, parseBatch, quote } from "../../provider/shell";
-import { connectionArguments } from "../../provider/ssh";
 import { explainConnectionFailure } from "../../provider/ssh-failure";
+import { connectionArguments } from "../../provider/ssh-options";
 
 const SECRET = { "4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270" };
 const UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9";
@@ -178,7 +178,7 @@ describe("a machine that the stack makes", () => {
   const place = { machine: "server", address: "192.0.2.9", user: "cht-admin", hostKey, instance: "i-1" };
 
   it("is reached where its resource says, by the pinned key, with the login's file from the settings", () => {
-    const settings = { address: "", user: "root", sudo: false, identityFile: "~/.ssh/backup" };
+    const settings = { user: "root", sudo: false, identityFile: "~/.ssh/backup" };
     assert.deepEqual(connectionTo("server", settings, place), {
       address: "192.0.2.9",
       user: "cht-admin",
@@ -192,7 +192,10 @@ describe("a machine that the stack makes", () => {
   it("is not asked for in the name of another one", () => {
     assert.deepEqual(connectionTo("cht", MACHINE, place), MACHINE);
     assert.throws(() => connectionTo("cht", undefined, place), /host:machines\.cht is not set/);
-    assert.throws(() => connectionTo("server", { ...MACHINE, address: "" }, undefined), /server\.address is not set/);
+    assert.throws(
+      () => connectionTo("server", { ...MACHINE, address: undefined }, undefined),
+      /server\.address is not set/,
+    );
   });
 
   it("has a host key of its own each time, which OpenSSH reads", () => {

@@ -1,21 +1,15 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import {
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readFileSync,
-  realpathSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from "node:fs";
+import { mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import jsQR from "jsqr";
+import { recoverProgram } from "../../components/recover-program";
 import { kitDigest, kitReminder } from "../../components/recovery-kit";
-import { type Bucket, readSettings } from "../../config";
-import { htmlPage, type Kit, places, qrCode, textPage } from "../../operations/recovery-kit";
+import { type Bucket, isLocated, readSettings } from "../../config";
+import { places } from "../../operations/recovery-kit";
+import { factsOf, htmlPage, type Kit, qrCode, textPage } from "../../operations/recovery-kit/page";
+import { project } from "../../toolchain/paths";
 import { plainLines } from "../../toolchain/plain";
 
 const line = "hqlhbGdvcml0aG2mc2hhMjU2pGRhdGHaAZ7l3sPnTp6NDo8YlWq1vJ4pR9xkXo0aBcDeF/";
@@ -39,10 +33,12 @@ const given = {
   "cht-backup:firstBackup": "false",
 };
 const settings = readSettings(given, "prod", []);
+assert.ok(isLocated(settings));
 const kit: Kit = {
   stack: "prod",
   made: new Date("2026-11-22T03:04:05Z"),
   version: "1.2.3",
+  program: { name: "recover-0123456789ab.pyz", sha256: `0123456789ab${"c".repeat(52)}` },
   deployment: { settings, passphrase, key, hostKey, formerKeys: { ["b6".repeat(32)]: former } },
 };
 
@@ -58,6 +54,7 @@ const bucket = {
 const withBucket = readSettings({ ...given, "cht-backup:bucket": JSON.stringify(bucket) }, "prod", [
   "cht-backup:bucket",
 ]);
+assert.ok(isLocated(withBucket));
 const bucketKit: Kit = { ...kit, deployment: { ...kit.deployment, settings: withBucket } };
 
 const unescaped = (html: string) =>
@@ -91,34 +88,31 @@ function scan(svg: string): string | undefined {
   return jsQR(pixels, width, width)?.data;
 }
 
+/** What Python code prints that has the package at hand. */
+function python(code: string, input = ""): string {
+  const done = spawnSync("python3", ["-B", "-c", code], {
+    input: Buffer.from(input),
+    cwd: join(project, "hosts"),
+  });
+  assert.equal(done.status, 0, String(done.stderr));
+  return done.stdout.toString("latin1");
+}
+
+describe("the program that the recovery kit's page names", () => {
+  it("is byte for byte what machines make of the same package", () => {
+    const made = python(
+      "import sys; from chtbackup.base import pack; made = pack.program();" +
+        "print(made.name); sys.stdout.flush(); sys.stdout.buffer.write(made.content)",
+    );
+    const { name, content, sha256 } = recoverProgram();
+    assert.ok(made === `${name}\n${content.toString("latin1")}`);
+    assert.equal(name, `recover-${sha256.slice(0, 12)}.pyz`);
+  });
+});
+
 describe("the recovery kit's page", () => {
   const html = htmlPage(kit);
   const text = textPage(kit);
-  /** The Python program in the frame for the new machine that has these words. */
-  const programWith = (words: string) => {
-    const frame = framesOf(html, "new").find((each) => each.includes(words)) ?? "";
-    return /<<'END'\n([\s\S]*?\n)END\n/.exec(frame)?.[1] ?? "";
-  };
-
-  it("opens our repository, whatever the new machine's environment says about another one", () => {
-    const [, page = ""] = /^cat > settings <<'END'\n([\s\S]*?)^END$/m.exec(textPage(kit)) ?? [];
-    assert.match(page, /^BORG_REPO=/m);
-    const folder = mkdtempSync(join(tmpdir(), "cht-backup-kit-"));
-    try {
-      writeFileSync(join(folder, "repository"), "ssh://offsite/ours\n");
-      writeFileSync(join(folder, "settings"), page.replace(/^KIT=.*$/m, `KIT=${folder}`));
-      const foreign = { BORG_PASSPHRASE: "theirs\nBORG_X=1", BORG_KEY_FILE: "/theirs", BORG_REPO: "/theirs" };
-      const { stdout, stderr } = spawnSync("sh", ["-eu", "-c", `. ${folder}/settings; env | grep ^BORG_ | sort`], {
-        encoding: "utf8",
-        env: { PATH: process.env.PATH, ...foreign },
-      });
-      assert.equal(stderr, "");
-      assert.match(stdout, /^BORG_REPO=ssh:\/\/offsite\/ours$/m);
-      assert.doesNotMatch(stdout, /theirs|BORG_PASSPHRASE|BORG_KEY_FILE/);
-    } finally {
-      rmSync(folder, { recursive: true });
-    }
-  });
 
   it("says for which deployment, when and by what it was made, and where the copies are", () => {
     for (const page of [text, unescaped(html.replace(/<\/?(?:code|strong)>/g, ""))]) {
@@ -151,32 +145,10 @@ describe("the recovery kit's page", () => {
     assert.deepEqual(titles.slice(2), ["The key of an earlier repository", earlier, earlier]);
   });
 
-  it("has a frame for the server's root that puts the key back, whatever became of it, and nothing into another one", function () {
-    this.timeout(20_000);
-    const folder = mkdtempSync(join(tmpdir(), "cht-backup-test-"));
-    try {
-      const head = `[repository]\nversion = 1\nappend_only = 1\nid = ${"5a".repeat(32)}\n`;
-      const [body = ""] = framesOfText(text.slice(text.indexOf("## 6a")), "BACKUP SERVER");
-      const config = join(folder, "config");
-      const put = (input: string) =>
-        spawnSync("bash", ["-c", body.replace("/mnt/backup/prod/repository", folder)], { input, encoding: "utf8" });
-      for (const damage of ["", "\n", `key = ${line}\n\t${line}\n\n`, "key = x\rid = 00\n\n"]) {
-        writeFileSync(config, head + damage, { mode: 0o640 });
-        const { stdout, stderr } = put(`${key}\n`);
-        assert.match(stdout, /^DONE/m, stderr);
-        assert.equal(readFileSync(config, "utf8"), `${head}key = ${key.trimEnd().split("\n").slice(1).join("\n\t")}\n`);
-      }
-      assert.match(put(former).stdout, /^STOP: this is not the key of this page/m);
-      writeFileSync(config, head.replaceAll("5a", "b6"));
-      assert.match(put(key).stdout, /^STOP: this is another repository/m);
-      assert.equal(readFileSync(config, "utf8"), head.replaceAll("5a", "b6"));
-    } finally {
-      rmSync(folder, { recursive: true });
-    }
-  });
-
   it("holds passphrase, key and former keys exactly, as text and as QR codes that a scanner reads", () => {
-    const secrets = [passphrase, key.trimEnd(), former.trimEnd()];
+    const facts = factsOf(kit.deployment);
+    assert.ok(facts.split("\n").includes(`passphrase ${passphrase}`));
+    const secrets = [facts, key.trimEnd(), former.trimEnd()];
     assert.deepEqual(framesOfText(text, "secret"), secrets);
     assert.deepEqual(framesOf(html, "text"), secrets);
     assert.deepEqual(
@@ -186,161 +158,100 @@ describe("the recovery kit's page", () => {
     assert.equal(scan(qrCode("a code that isn't the passphrase")), "a code that isn't the passphrase");
   });
 
-  it("has the same frames in both forms, each a group that the shell reads whole before it begins", () => {
+  it("tells the program all that it must know, in lines that it reads", () => {
+    for (const { deployment } of [kit, bucketKit]) {
+      const read =
+        "import json, sys; from chtbackup.recover import paper; of = paper.read(sys.stdin.buffer.read().decode());" +
+        "print(json.dumps([of.facts, of.earlier]))";
+      const [facts, earlier] = JSON.parse(python(read, factsOf(deployment)));
+      const { bucket, reader, ...rest } = facts;
+      assert.deepEqual(rest, {
+        deployment: "prod",
+        server: "10.0.0.2 2222 cht-backup-prod",
+        "host-key": hostKey,
+        repository: "/mnt/backup/prod/repository",
+        id: "5a".repeat(32),
+        passphrase,
+      });
+      assert.deepEqual(earlier, ["b6".repeat(32)]);
+      const known = deployment.settings.bucket
+        ? ["moh-copy us-east-1 path https://s3.example.org prod/", `READER ${readerSecret}`]
+        : [undefined, undefined];
+      assert.deepEqual([bucket, reader], known);
+    }
+    const wrong = factsOf(kit.deployment).replace("10.0.0.2", "10.0.0.3");
+    const told = python(
+      "import sys; from chtbackup.recover import paper\ntry: paper.read(sys.stdin.read())\nexcept paper.Mistyped as error: print(error)",
+      wrong,
+    );
+    assert.match(told, /^line 3 \(`server`\) isn't what the page has/);
+  });
+
+  it("has the sum of the key by which the program knows it", () => {
+    const sum = python(
+      "import sys; from chtbackup.recover import key; print(key.sum_of(key.typed(sys.stdin.read())))",
+      key,
+    ).trim();
+    assert.equal(sum.length, 16);
+    assert.equal(text.split(sum).length - 1, 2);
+  });
+
+  it("has the same frames in both forms, of commands that the shell reads", () => {
     const frames = framesOf(html, "new");
-    assert.ok(frames.length >= 13);
+    assert.equal(frames.length, 8);
     assert.deepEqual(framesOfText(text, "NEW MACHINE, as root"), frames);
-    assert.deepEqual(framesOfText(text, "BACKUP SERVER, as root"), framesOf(html, "server"));
-    for (const frame of [...frames, ...framesOf(html, "server")]) {
-      assert.match(frame, /^\( set -e\n[\s\S]*\necho "DONE: [\s\S]*\n\)$/);
+    for (const frame of frames) {
       const parsed = spawnSync("bash", ["-n"], { input: frame, encoding: "utf8" });
       assert.equal(parsed.status, 0, `${frame}\n${parsed.stderr}`);
     }
   });
 
-  it("fits on paper: no line of a frame is wider than 78 characters", () => {
-    const long = [...framesOf(html, "new"), ...framesOf(html, "server")].flatMap((frame) =>
-      frame.split("\n").filter((each) => each.length > 78),
-    );
-    assert.deepEqual(long, []);
-  });
-
-  it("lets the new machine do on the server what the CHT machine may, and nothing else", () => {
-    const [frame = ""] = framesOf(html, "server");
+  it("has the program checked before it is run: by the sum of this page, and no other", () => {
     const folder = mkdtempSync(join(tmpdir(), "cht-backup-kit-"));
     try {
-      const here = frame.replaceAll("/mnt/backup/prod/.ssh", `${folder}/.ssh`).replace('[ -d "$repository" ]', "true");
-      for (const _ of [1, 2]) {
-        const done = spawnSync("bash", ["-c", here], { input: "ssh-ed25519 AAAAnew cht-recovery\n", encoding: "utf8" });
-        assert.equal(done.status, 0, done.stderr);
+      const { content, ...program } = recoverProgram();
+      const frames = framesOf(htmlPage({ ...kit, program }), "new");
+      const fetched = frames.findIndex((frame) => frame.includes(`/mnt/backup/prod/recovery/${program.name}`));
+      const checked = frames.findIndex((frame) => frame.includes("sha256sum -c"));
+      const run = frames.findIndex((frame) => frame.includes("python3 recover.pyz"));
+      assert.ok(0 <= fetched && fetched < checked && checked < run, `${fetched} ${checked} ${run}`);
+      for (const [bytes, said] of [
+        [content, "recover.pyz: OK\n"],
+        [Buffer.concat([content, Buffer.from(" ")]), "recover.pyz: FAILED\n"],
+      ] as const) {
+        writeFileSync(join(folder, "recover.pyz"), bytes);
+        const done = spawnSync("bash", ["-c", frames[checked] ?? ""], { cwd: folder, encoding: "utf8" });
+        assert.equal(done.stdout, said);
+        assert.equal(done.status === 0, said.endsWith("OK\n"));
       }
-      const { stdout } = spawnSync("cat", [join(folder, ".ssh", "authorized_keys")], { encoding: "utf8" });
-      // borg's own: a server that was made anew has nothing of this project. On one that has, sshd puts the guard before it.
-      const command = "/usr/bin/borg serve --append-only --restrict-to-repository /mnt/backup/prod/repository";
-      const shape = /^restrict,expiry-time="\d{8}",command="(.*)" ssh-ed25519 AAAAnew cht-recovery\n$/;
-      assert.equal(shape.exec(stdout)?.[1], command);
     } finally {
       rmSync(folder, { recursive: true });
     }
   });
 
-  it("stops before anything is put in its place when the archive is of a CHT with another home", () => {
-    const program = programWith('"environment", "certificate"');
-    const folder = mkdtempSync(join(tmpdir(), "cht-backup-kit-"));
-    try {
-      const collect = join(folder, "run/cht-backup/prod/collect");
-      mkdirSync(collect, { recursive: true });
-      const check = (home: string) => {
-        const places = {
-          environment: "/srv/cht/upgrade-service/.env",
-          certificate: "c",
-          key: "k",
-          couchdb: [],
-          volumes: {},
-        };
-        for (const part of ["before", "after"])
-          writeFileSync(join(collect, `manifest-${part}.json`), JSON.stringify({ part, files: {}, places }));
-        return spawnSync("python3", ["-", join(folder, "places"), home], {
-          cwd: folder,
-          input: program,
-          encoding: "utf8",
-        });
-      };
-      const other = check("/srv/other");
-      assert.equal(other.status, 1);
-      assert.match(
-        other.stderr,
-        /^STOP: in this archive \.env is \/srv\/cht\/upgrade-service\/\.env,\nso .* isn't \/srv\/other: /,
-      );
-      assert.ok(!existsSync(join(folder, "places")));
-      assert.equal(check("/srv/cht").status, 0);
-      assert.equal(readFileSync(join(folder, "places"), "utf8"), "directory /srv/cht\n");
-    } finally {
-      rmSync(folder, { recursive: true });
+  it("has room on three pages of paper, by what Chromium prints on them", () => {
+    // 192 lines and 9,600 letters before part A are two pages with an eighth of one left; parts A and B are the third.
+    for (const of of [kit, bucketKit]) {
+      const [page = ""] = textPage(of).split(/^## A\. /m);
+      assert.ok(page.split("\n").length <= 198, String(page.split("\n").length));
+      assert.ok(page.length <= 9800, String(page.length));
     }
+    // Each code as it is printed, side by side: 182 mm are the page's width.
+    const codes = [...htmlPage(bucketKit).matchAll(/<svg width="([\d.]+)mm"/g)].map(([, width]) => Number(width));
+    assert.ok((codes[0] ?? 0) + (codes[1] ?? 0) <= 168.1, String(codes));
+    assert.ok(Math.min(...codes) >= 50, String(codes));
   });
 
-  it("takes for right what CouchDB does to its files while they are backed up, as a restore does, and nothing else", () => {
-    const program = programWith('"environment", "certificate"');
-    const folder = mkdtempSync(join(tmpdir(), "cht-backup-kit-"));
-    try {
-      const collect = join(folder, "run/cht-backup/prod/collect");
-      const shard = "data/one/shards/00000000-7fffffff";
-      for (const path of [collect, join(folder, shard)]) mkdirSync(path, { recursive: true });
-      for (const path of [`${shard}/medic.17.couch`, "cert"]) writeFileSync(join(folder, path), "");
-      const other = { kind: "file", mode: "0611", uid: 5984, gid: 5984, size: 0 };
-      const wrong = (path: string, unsteady: string[]) => {
-        const files = { [path]: other };
-        const places = { environment: null, certificate: "c", key: "k", couchdb: ["/data/one"], volumes: {} };
-        for (const part of ["before", "after"])
-          writeFileSync(join(collect, `manifest-${part}.json`), JSON.stringify({ part, files, places, unsteady }));
-        return spawnSync("python3", ["-", join(folder, "places"), "/srv/cht"], {
-          cwd: folder,
-          input: program,
-          encoding: "utf8",
-        }).stdout;
-      };
-      const swapped = wrong(`/${shard}/medic.17.couch`, []);
-      assert.doesNotMatch(swapped, /owner or mode/);
-      assert.match(swapped, /^1 files and directories are right/m);
-      assert.match(wrong("/cert", []), /WRONG: \/cert has another owner or mode/);
-      assert.match(wrong(`/${shard}/gone.18.couch`, []), /WRONG: .*gone\.18\.couch is missing/);
-      assert.doesNotMatch(wrong(`/${shard}/gone.18.couch`, ["gone"]), /is missing/);
-    } finally {
-      rmSync(folder, { recursive: true });
-    }
+  it("has a last resort with borg alone, and says that it proves nothing", () => {
+    const section = /^## The last resort: borg alone\n([\s\S]*?)^## A\. /m.exec(text)?.[1] ?? "";
+    assert.match(section, /^\*\*Unproven\*\*/m);
+    assert.match(section, /^borg extract --numeric-ids ::NAME$/m);
+    assert.ok((framesOfText(section, "NEW MACHINE, as root")[0] ?? "").split("\n").length <= 10);
   });
 
-  it("logs in with the password as Docker read it, whatever .env looks like", () => {
-    const program = programWith("Config.Env");
-    const folder = mkdtempSync(join(tmpdir(), "cht-backup-kit-"));
-    try {
-      const password = "pa$s'w or#d é=x";
-      writeFileSync(join(folder, "env.json"), JSON.stringify(["PATH=/bin", `COUCHDB_PASSWORD=${password}`]));
-      writeFileSync(join(folder, "docker"), `#!/bin/sh\ncat '${folder}/env.json'\n`, { mode: 0o755 });
-      const input = `${program.split("direct = ")[0]}\nprint(login.decode())\n`;
-      const env = { ...process.env, PATH: `${folder}:${process.env.PATH}` };
-      const done = spawnSync("python3", ["-", "address", "container"], { input, env, encoding: "utf8" });
-      assert.equal(done.stdout, `medic:${password}\n`, done.stderr);
-    } finally {
-      rmSync(folder, { recursive: true });
-    }
-  });
-
-  it("puts back the modes that directories had, through no link, and names what was outside the home", () => {
-    const program = programWith('"environment", "certificate"');
-    const folder = mkdtempSync(join(tmpdir(), "cht-backup-kit-"));
-    try {
-      const collect = join(folder, "run/cht-backup/prod/collect");
-      for (const path of [collect, join(folder, "srv/cht/compose")]) mkdirSync(path, { recursive: true });
-      symlinkSync("/etc", join(folder, "srv/cht/link"));
-      const places = {
-        ...{
-          environment: "/srv/cht/upgrade-service/.env",
-          certificate: "c",
-          key: "k",
-          couchdb: ["/data"],
-          volumes: {},
-        },
-        ...{ elsewhere: { "/data/shards": "/big/shards" }, outside: ["/etc/cht/env\u001b"] },
-      };
-      const own = { mode: "0700", uid: 5, gid: 6 };
-      const parents = { "/srv/cht": own, "/srv/cht/link": own, "/srv/cht/link/cron.d": own, "/srv/gone": own };
-      for (const part of ["before", "after"])
-        writeFileSync(join(collect, `manifest-${part}.json`), JSON.stringify({ part, files: {}, places, parents }));
-      const done = spawnSync("python3", ["-", join(folder, "places"), "/srv/cht"], {
-        cwd: folder,
-        input: program,
-        encoding: "utf8",
-      });
-      assert.equal(done.status, 0, done.stderr);
-      assert.deepEqual(readFileSync(join(folder, "places"), "utf8").split("\n"), [
-        ...["directory /srv/cht", "directory /data", "directory /big/shards", "above 0700 5:6 /srv/cht"],
-        ...["outside /etc/cht/env\\x1b", ""],
-      ]);
-    } finally {
-      rmSync(folder, { recursive: true });
-    }
+  it("fits on paper: no line of a frame is wider than 78 characters", () => {
+    const long = framesOf(html, "new").flatMap((frame) => frame.split("\n").filter((each) => each.length > 78));
+    assert.deepEqual(long, []);
   });
 
   it("shows what a hostile machine made of its keys as it is, and does nothing by it", () => {
@@ -366,39 +277,51 @@ describe("the recovery kit's page of a deployment with a bucket", () => {
   const html = htmlPage(bucketKit);
   const text = textPage(bucketKit);
 
-  it("says where the bucket is, and how the repository is fetched from it", () => {
-    for (const word of ["in the bucket moh-copy", "https://s3.example.org", "us-east-1", "prod/", "READER"])
+  it("says where the bucket is, and how the program is fetched from it by one signed request", () => {
+    for (const word of ["in the bucket moh-copy", "https://s3.example.org", "us-east-1", "prod/"])
       assert.ok(text.includes(word) && unescaped(html).includes(word), word);
     const frames = framesOf(html, "new");
     assert.deepEqual(framesOfText(text, "NEW MACHINE, as root"), frames);
     assert.equal(frames.length, framesOf(htmlPage(kit), "new").length + 1);
-    const frame = frames.find((each) => each.includes("list_object_versions")) ?? "";
-    assert.match(frame, /^\( set -e\n[\s\S]*\necho "DONE: [\s\S]*\n\)$/);
-    assert.deepEqual(
-      frame.split("\n").filter((each) => each.length > 78),
-      [],
-    );
+    const frame = frames.find((each) => each.includes("--aws-sigv4")) ?? "";
+    assert.ok(frame.includes("https://s3.example.org/moh-copy/prod/recover-0123456789ab.pyz"), frame);
+    assert.ok(!frame.includes(readerSecret));
     assert.equal(spawnSync("bash", ["-n"], { input: frame }).status, 0);
-    const [, program = ""] = /<<'END'\n([\s\S]*?\n)END\n/.exec(frame) ?? [];
-    const parsed = spawnSync("python3", ["-c", "import ast, sys; ast.parse(sys.stdin.read())"], { input: program });
-    assert.equal(parsed.status, 0, String(parsed.stderr));
     assert.doesNotMatch(text.replaceAll(passphrase, ""), /@[A-Z_]+@|\[bucket\.md\]/);
   });
 
-  it("holds the reader's secret as part C, as text and as a QR code, and the writer's nowhere", () => {
-    const secrets = [passphrase, key.trimEnd(), readerSecret, former.trimEnd()];
+  it("names the object as the server of each bucket wants it", () => {
+    const urlIn = (change: Partial<Bucket>) => {
+      const settings = { ...withBucket, bucket: { ...(withBucket.bucket as Bucket), ...change } };
+      const page = textPage({ ...bucketKit, deployment: { ...bucketKit.deployment, settings } });
+      return /^ {2}(https?:\S+)$/m.exec(page)?.[1];
+    };
+    const file = "prod/recover-0123456789ab.pyz";
+    assert.equal(urlIn({ pathStyle: false }), `https://moh-copy.s3.example.org/${file}`);
+    const aws = { endpoint: null, region: "eu-west-1", pathStyle: false };
+    assert.equal(urlIn(aws), `https://moh-copy.s3.eu-west-1.amazonaws.com/${file}`);
+    assert.equal(urlIn({ ...aws, name: "moh.copy" }), `https://s3.eu-west-1.amazonaws.com/moh.copy/${file}`);
+    assert.equal(
+      urlIn({ endpoint: "http://10.0.0.9:9000", prefix: "" }),
+      "http://10.0.0.9:9000/moh-copy/recover-0123456789ab.pyz",
+    );
+  });
+
+  it("holds the reader's secret in part A, as text and in a QR code, and the writer's nowhere", () => {
+    const facts = factsOf(bucketKit.deployment);
+    assert.ok(facts.split("\n").includes(`reader READER ${readerSecret}`));
+    const secrets = [facts, key.trimEnd(), former.trimEnd()];
     assert.deepEqual(framesOfText(text, "secret"), secrets);
     assert.deepEqual(
       [...html.matchAll(/<svg[\s\S]*?<\/svg>/g)].map(([svg]) => scan(svg)),
       secrets,
     );
-    assert.match(text, /^## C\. The secret of the bucket's key$/m);
     assert.ok(!text.includes("writers.secret") && !html.includes("writers.secret"));
   });
 
   it("says so where there is none", () => {
     assert.match(textPage(kit), /^- There is no copy of it in a bucket: the server's is the only one\.$/m);
-    assert.doesNotMatch(textPage(kit), /boto3|part C|\[bucket\.md\]/);
+    assert.doesNotMatch(textPage(kit), /aws-sigv4|^bucket |^reader |\[bucket\.md\]/m);
   });
 });
 

@@ -107,7 +107,7 @@ describe("the first backup's script", function () {
     rmSync(report, { force: true });
     if (last !== undefined) writeFileSync(report, JSON.stringify(last));
     const list = archives?.map((name) => ({ name }));
-    writeFileSync(answer, list === undefined ? "no answer" : JSON.stringify([{ archives: list }]));
+    writeFileSync(answer, list === undefined ? "no answer" : JSON.stringify({ archives: list }));
     program(
       "systemctl",
       `case $* in *LoadState*) echo loaded ;; *ActiveState*) echo inactive ;; *Result*) echo success ;; start*) echo "$*" >>${calls} ;; esac`,

@@ -2,7 +2,10 @@ import assert from "node:assert/strict";
 import { observeSeal, repositorySeal, unsuitable } from "../../provider/repository-seal";
 import type { Machine } from "../../provider/ssh";
 
-const wanted = { machine: "server", path: "/srv/r", program: "/opt/seal.py", settings: "/etc/r.json", unsealed: "" };
+const wanted = {
+  ...{ machine: "server", path: "/srv/r", program: "/opt/seal.py", settings: "/etc/r.json" },
+  ...{ recover: "5a5a", unsealed: "" },
+};
 
 describe("the seals of a repository", () => {
   it("are made where the program isn't there yet", () => {
@@ -10,7 +13,21 @@ describe("the seals of a repository", () => {
   });
 
   it("are right where nothing is unsealed", () => {
-    assert.deepEqual(observeSeal({ output: '{"transaction": 8, "unsealed": ""}', exitCode: 0 }, wanted), wanted);
+    const output = '{"transaction": 8, "unsealed": "", "recover": ["01", "5a5a"]}';
+    assert.deepEqual(observeSeal({ output, exitCode: 0 }, wanted), wanted);
+  });
+
+  it("are drift where the program for a recovery isn't beside the repository, by the word of an older package, too", () => {
+    for (const output of [
+      '{"transaction": 8, "unsealed": "", "recover": ["01"]}',
+      '{"transaction": 8, "unsealed": ""}',
+    ])
+      assert.deepEqual(observeSeal({ output, exitCode: 0 }, wanted), { ...wanted, recover: "" });
+  });
+
+  it("are right whatever is beside the repository where no program is asked for", () => {
+    const output = '{"transaction": 8, "unsealed": "", "recover": ["01", "5a5a"]}';
+    assert.deepEqual(observeSeal({ output, exitCode: 0 }, { ...wanted, recover: "" }), { ...wanted, recover: "" });
   });
 
   it("are drift that names what isn't sealed", () => {

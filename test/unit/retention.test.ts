@@ -3,7 +3,7 @@ import { spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { readHostFile } from "../../components/host-files";
+import { hostFile } from "../../components/host-files";
 import { forgotten } from "../../operations/ledger";
 import { drillFacts, policyInWords, table } from "../../operations/retention";
 
@@ -32,10 +32,10 @@ describe("npm run retention", () => {
   });
 
   it("says the policy in words", () => {
-    const policy = { keepWithin: 7, daily: 14, weekly: 6, monthly: 4, yearly: 1 };
+    const policy = { within: 7, daily: 14, weekly: 6, monthly: 4, yearly: 1 };
     const words = "all archives of the last 7 days, and the last one of 14 days, 6 weeks, 4 months, 1 year";
     assert.equal(policyInWords(policy), words);
-    const little = { keepWithin: 1, daily: 0, weekly: 0, monthly: 0, yearly: 0 };
+    const little = { within: 1, daily: 0, weekly: 0, monthly: 0, yearly: 0 };
     assert.equal(policyInWords(little), "all archives of the last day");
   });
 
@@ -56,7 +56,7 @@ describe("npm run retention", () => {
     const folder = mkdtempSync(join(tmpdir(), "cht-backup-forget-"));
     const ledger = join(folder, "ledger.json");
     const forget = (ids: string[]) => {
-      const words = ["-c", readHostFile("drill/forget.py"), ledger];
+      const words = [hostFile("chtbackup"), "forget", ledger];
       const done = spawnSync("python3", words, { input: JSON.stringify(ids), encoding: "utf8" });
       assert.equal(done.status, 0, done.stderr);
     };

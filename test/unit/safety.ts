@@ -1,5 +1,5 @@
 /** What must never be, whatever a stack's settings are: rules over all resources that it registers. */
-import { canonicalNetwork, isNetwork } from "../../config-formats";
+import { canonicalNetwork, isNetwork } from "../../config/networks";
 import { type Registered, replaceSecrets } from "./program";
 
 /** The inputs that a rule looks at. */

@@ -1,10 +1,11 @@
 /** OpenSSH's server on a port of this computer's own, for tests that go by the real ssh. */
+import assert from "node:assert/strict";
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, connect as dial } from "node:net";
 import { tmpdir, userInfo } from "node:os";
 import { join } from "node:path";
-import { machineSchema, type Machine as Settings } from "../../provider/connection";
+import { hasAddress, machineSchema, type Machine as Settings } from "../../provider/connection";
 
 const PROGRAM = "/usr/sbin/sshd";
 /** Whether this computer has it. `npm test` installs it where it may. */
@@ -108,7 +109,7 @@ export class Sshd {
   settings(change: Record<string, unknown> = {}): Settings {
     const configFile = join(this.folder, "ssh_config");
     if (!existsSync(configFile)) writeFileSync(configFile, `UserKnownHostsFile ${this.folder}/known_hosts\n`);
-    return machineSchema.parse({
+    const machine = machineSchema.parse({
       address: "127.0.0.1",
       port: this.port,
       user: userInfo().username,
@@ -118,5 +119,7 @@ export class Sshd {
       configFile,
       ...change,
     });
+    assert.ok(hasAddress(machine));
+    return machine;
   }
 }

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import Ajv2020 from "ajv/dist/2020";
 import { describe, it } from "mocha";
 import { parse } from "yaml";
-import { stackSchema, stackSchemaFile } from "../../docs/stack-schema";
+import { stackSchema, stackSchemaFile } from "../../toolchain/docs/stack-schema";
 import { project } from "../../toolchain/paths";
 
 describe("an editor that knows docs/stack.schema.json", () => {

@@ -8,11 +8,12 @@ import { distribution, plan, type Situation } from "../../toolchain/engine";
 import { keptText, withoutOutputs } from "../../toolchain/kept";
 import { credentialAdvice, profileOf, stateInS3 } from "../../toolchain/missing-credential";
 import { missingPlugins, pluginAdvice, withEvents } from "../../toolchain/missing-plugin";
+import { goPlan } from "../../toolchain/offline/build-cli";
 import { cacheFolder, project } from "../../toolchain/paths";
 import { duration, Progress } from "../../toolchain/progress";
 import { cliEnvironment, namedStack, swallowedOptions } from "../../toolchain/pulumi";
-import { goPlan, isAtLeast } from "../../toolchain/pulumi-cli";
 import { bucketAdvice } from "../../toolchain/taken-bucket";
+import { isAtLeast } from "../../toolchain/versions";
 
 describe("the Docker engine", () => {
   const bare: Situation = {

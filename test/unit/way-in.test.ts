@@ -16,8 +16,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { CheckRequest, ReadRequest } from "@pulumi/pulumi/proto/provider_pb";
 import { readHostFile } from "../../components/host-files";
-import { serveCommand } from "../../components/names";
-import { loginLimitsHold } from "../../components/offsite-server";
+import { loginLimitsHold } from "../../components/login-limits";
+import { serveCommand } from "../../components/repository-guard";
 import { Remote } from "../../operations/remote";
 import { openKey } from "../../provider/borg-key";
 import { parseFile } from "../../provider/file";
@@ -26,9 +26,10 @@ import { Unreachable } from "../../provider/refused";
 import { handlers } from "../../provider/server";
 import { remoteCommand } from "../../provider/session";
 import { type Answer, actionScript, batchScript, decode, encode, parseBatch } from "../../provider/shell";
-import { Machine, socketFolder } from "../../provider/ssh";
+import { Machine } from "../../provider/ssh";
 import { explainConnectionFailure, explainLogin } from "../../provider/ssh-failure";
 import { askForHostKeys, chooseHostKey } from "../../provider/ssh-host-key";
+import { socketFolder } from "../../provider/ssh-options";
 import { freePort, Sshd, thereIsSshd } from "./sshd";
 
 /** Inputs of a resource that asks its machine before anything is made. */
@@ -475,7 +476,8 @@ describe("the way in", function () {
         .replaceAll("@SERVE_COMMAND@", serveCommand("moh"))
         // The account's home isn't the test's.
         .replace(" .ssh/authorized_keys", ` ${sshd.folder}/authorized_keys`);
-    const holds = () => spawnSync("sh", ["-c", loginLimitsHold(user, "moh", program())], { encoding: "utf8" });
+    const holds = () =>
+      spawnSync("sh", ["-c", loginLimitsHold(user, serveCommand("moh"), program())], { encoding: "utf8" });
     const program = () => `/usr/sbin/sshd -f ${sshd.folder}/sshd_config`;
 
     it("whom it lets in by `AllowUsers`, `AllowGroups` or `PubkeyAuthentication` keeps no backups out", async () => {
@@ -500,7 +502,7 @@ describe("the way in", function () {
         const call = {
           library: "file",
           name: "file_read",
-          arguments: ["/etc/hostname", loginLimitsHold(user, "moh", program())],
+          arguments: ["/etc/hostname", loginLimitsHold(user, serveCommand("moh"), program())],
         };
         const read = spawnSync("sh", ["-s"], { input: batchScript([call]), encoding: "utf8" });
         const found = parseFile(parseBatch(read.stdout, 1)[0] as Answer, "server: x");

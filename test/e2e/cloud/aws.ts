@@ -1,6 +1,6 @@
 /** AWS, as far as a lab can be it: one machine that boots with the user data it is given, and one data volume. */
 import { readFileSync, writeFileSync } from "node:fs";
-import { canonicalNetwork } from "../../../config-formats";
+import { canonicalNetwork } from "../../../config/networks";
 import { addressOf, exec, waitFor } from "../../../lab/machines";
 import { run } from "../../../toolchain/command";
 import { attach, blankDisk, cloudMachine, type Disk, launch } from "../cloud-machine";

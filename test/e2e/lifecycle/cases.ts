@@ -1,8 +1,10 @@
 /** One resource of every kind, with what must be seen on the machine at each stage of its life. */
+import { join } from "node:path";
 import * as pulumi from "@pulumi/pulumi";
 import { bucketNames, serverNames } from "../../../components/names";
 import { bucketSettings } from "../../../lab/bucket";
 import * as host from "../../../provider";
+import { project } from "../../../toolchain/paths";
 
 export interface Case {
   /** Name of the resource, and of its test. */
@@ -283,6 +285,21 @@ export const cases: Case[] = [
     drift: "create",
   },
   {
+    name: "tree",
+    declare() {
+      new host.Tree(
+        "tree",
+        { machine: "cht", path: `${home}/tree`, source: join(project, "hosts", "restore"), validate: "true" },
+        { dependsOn: root },
+      );
+    },
+    machine: "cht",
+    look: `cd ${home}/tree 2>/dev/null && stat -c '%a %U %i' . && ls -A && head -n 1 access.sh`,
+    right: /^755 root \d+\naccess\.sh\nprepare\.sh\n#!\/bin\/sh$/,
+    meddle: `echo '# changed' >>${home}/tree/access.sh; touch ${home}/tree/more`,
+    drift: "files",
+  },
+  {
     name: "python-environment",
     declare() {
       const python = new host.Packages("python", { machine: "cht", packages: ["python3-venv"] });
@@ -354,7 +371,7 @@ export const cases: Case[] = [
         {
           machine: "server",
           path: settings.repository,
-          program: `${serverNames("lab", "").programs}/seal.py`,
+          program: serverNames("lab", "").package,
           settings: `${home}/repository.json`,
         },
         {
@@ -385,13 +402,14 @@ export const cases: Case[] = [
         machine: "server",
         bucket: bucketSettings.name,
         programs: bucket.programs,
+        program: serverNames("lab", "").package,
         settings: `${bucket.settings}/bucket.json`,
         mode: bucketSettings.mode.toUpperCase(),
         days: bucketSettings.lockDays,
       });
     },
     machine: "server",
-    look: `${bucket.programs}/venv/bin/python -B ${bucket.programs}/bin/bucket_copy.py describe ${bucket.settings}/bucket.json`,
+    look: `${bucket.programs}/venv/bin/python -B ${serverNames("lab", "").package} bucket describe ${bucket.settings}/bucket.json`,
     right: protectedBucket,
     afterDestroy: protectedBucket,
   },

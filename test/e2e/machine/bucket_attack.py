@@ -11,14 +11,16 @@ import sys
 import boto3
 import botocore.config
 import botocore.exceptions
-import bucket
-import bucket_copy
-import copy_plan
+from chtbackup.bucket import access as bucket_access
+from chtbackup.bucket import copies as bucket_copies
+from chtbackup.bucket import credentials
+from chtbackup.bucket import index as bucket_index
+from chtbackup.bucket import plan as copy_plan
 
 settings = copy_plan.read_settings(sys.argv[1])
-there = bucket_copy.connect(settings)
-newest = bucket.copies_in(there)[0]
-index = bucket.unpack_index(b"".join(there.read(f"index/{newest.path}", newest.id)))
+there = bucket_access.connect(settings)
+newest = bucket_copies.copies_in(there)[0]
+index = bucket_index.unpack_index(b"".join(there.read(f"index/{newest.path}", newest.id)))
 s3 = boto3.client(
     "s3",
     endpoint_url=settings["endpoint"],
@@ -26,7 +28,7 @@ s3 = boto3.client(
     config=botocore.config.Config(
         s3={"addressing_style": "path"}, request_checksum_calculation="when_required", retries={"total_max_attempts": 1}
     ),
-    **bucket.read_credentials(settings["credentials"]),
+    **credentials.read_credentials(settings["credentials"]),
 )
 name, prefix = settings["bucket"], settings["prefix"]
 segment = next(path for path in index.objects if path.startswith("data/"))

@@ -7,10 +7,10 @@ on top.
 import json
 import sys
 
-import bucket_copy
-import copy_plan
+from chtbackup.bucket import access as bucket_access
+from chtbackup.bucket import plan as copy_plan
 
-there = bucket_copy.connect({**copy_plan.read_settings(sys.argv[1]), "prefix": sys.argv[2]})
+there = bucket_access.connect({**copy_plan.read_settings(sys.argv[1]), "prefix": sys.argv[2]})
 listing = there.versions("")
 locks = {}
 for path, versions in listing.versions.items():

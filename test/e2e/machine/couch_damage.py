@@ -1,4 +1,4 @@
-"""Damage a CouchDB file as copies get damaged. Needs couch_files.py, and xxhash, in the Python path.
+"""Damage a CouchDB file as copies get damaged. Needs the package chtbackup, and xxhash, in the Python path.
 
 Arguments: `cut` FILE: its end is cut off up to an older header, which CouchDB takes without a word.
            `later` FILE: it gets a header with one change more, as the same file has that was copied later.
@@ -7,8 +7,8 @@ Arguments: `cut` FILE: its end is cut off up to an older header, which CouchDB t
 import struct
 import sys
 
-import couch_files
 import xxhash
+from chtbackup.couchdb import files as couch_files
 
 BLOCK = couch_files.BLOCK
 # What stands before the update sequence in a header: for a database its name and disk version.

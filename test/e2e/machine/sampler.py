@@ -38,8 +38,12 @@ def main() -> None:
         passes += 1
         for process in filter(str.isdigit, os.listdir("/proc")):
             arguments = read(f"/proc/{process}/cmdline")
-            # An interpreter's name, and the script's that it runs.
-            programs |= {os.path.basename(word).decode(errors="replace") for word in arguments.split(b"\0")[:3]}
+            # An interpreter's name, the script's that it runs, and of the package also which program.
+            words = [os.path.basename(word).decode(errors="replace") for word in arguments.split(b"\0")[:6]]
+            programs |= {
+                *words[:3],
+                *(f"{of} {what}" for of, what in zip(words, words[1:], strict=False) if of == "chtbackup"),
+            }
             shown = [("argv", arguments)]
             try:
                 root = os.stat(f"/proc/{process}").st_uid == 0

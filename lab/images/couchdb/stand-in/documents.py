@@ -12,8 +12,8 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-import couch_files
-from couch_files import BadTerm
+from chtbackup.couchdb import files as couch_files
+from chtbackup.couchdb.term import Atom, BadTerm
 
 LARGEST_CHUNK = 1 << 30
 
@@ -44,7 +44,7 @@ def plain(value: Any) -> Any:
         return {plain(key): plain(of) for key, of in value[0]}
     if isinstance(value, list):
         return [plain(of) for of in value]
-    if isinstance(value, couch_files.Atom):
+    if isinstance(value, Atom):
         return {"null": None, "true": True, "false": False}[value]
     return value.decode() if isinstance(value, bytes) else value
 
@@ -57,7 +57,7 @@ class File:
         try:
             tree = couch_files.newest_header(path).term[4]
         except couch_files.Empty:
-            tree = couch_files.Atom("nil")
+            tree = Atom("nil")
         self.root = None if tree == "nil" else tree[0]
 
     def documents(self) -> Iterator[tuple[str, Any]]:

@@ -28,7 +28,8 @@ import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from couch_files import Unreadable, newest_header, scan
+from chtbackup.couchdb.files import Unreadable, newest_header
+from chtbackup.couchdb.scan import scan
 from documents import Corrupt, Document, File
 
 DATA = "/opt/couchdb/data"

@@ -1,0 +1,1 @@
+"""Tell somebody that something failed, until it has been told."""

@@ -1,0 +1,1 @@
+"""Make a backup: find what belongs to a CHT, and have it stored."""

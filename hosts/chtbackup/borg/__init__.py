@@ -1,0 +1,1 @@
+"""borg, run and understood."""

@@ -1,0 +1,1 @@
+"""The third copy: a bucket, what it holds, and the way back."""

@@ -1,0 +1,1 @@
+"""Docker Compose's own files, read without starting anything."""

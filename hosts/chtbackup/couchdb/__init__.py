@@ -1,0 +1,1 @@
+"""CouchDB's files, and a CouchDB that answers."""

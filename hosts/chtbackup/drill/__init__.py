@@ -1,0 +1,1 @@
+"""Prove that the newest archive restores."""

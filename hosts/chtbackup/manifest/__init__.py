@@ -1,0 +1,1 @@
+"""What was backed up, and whether a copy is complete."""

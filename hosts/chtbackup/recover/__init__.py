@@ -1,0 +1,1 @@
+"""Bring a CHT back with nothing but a recovery kit on paper."""

@@ -1,0 +1,1 @@
+"""Get back what an archive holds, and prove it."""
