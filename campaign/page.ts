@@ -4,8 +4,9 @@ import { join } from "node:path";
 import { project } from "../toolchain/paths";
 import { elsewhere } from "./elsewhere";
 import type { Act } from "./hostile";
+import type { Load } from "./load";
 import type { Round } from "./round";
-import { isWell, table } from "./summary";
+import { answersTable, isWell, programsTable, table } from "./summary";
 
 export const pageFile = join(project, "docs", "reliability.md");
 export const resultsFile = join(__dirname, "results.jsonl");
@@ -14,8 +15,9 @@ export const resultsFile = join(__dirname, "results.jsonl");
 type Played = Round & { when: string; only?: string };
 /** Faults that make the table worth something. */
 const AIM = 200;
-type Line = Played | (Act & { when: string });
+type Line = Played | ((Act | Load) & { when: string });
 const isAct = (line: Line): line is Act & { when: string } => "means" in line;
+const isLoad = (line: Line): line is Load & { when: string } => "load" in line;
 
 /** What can't be tried on the lab, and why. */
 const untried: [what: string, why: string][] = [
@@ -86,6 +88,26 @@ function untold(rounds: readonly Round[]): string {
 does when it stays silent ([runbook](runbook.md#cht-silent)).\n`;
 }
 
+/** What the newest load test has found. */
+function underLoad(load: Load & { when: string }): string {
+  const runs = load.problems.length === 0 ? "Every run came out right." : load.problems.join("; ");
+  return `
+## Under load
+
+\`npm run campaign -- --load\`, on ${load.when.slice(0, 10)}: a real CouchDB of ${(load.bytes / 1e9).toFixed(0)} GB with ${load.documents.toLocaleString("en")} documents, into which
+eleven documents and half a photograph were written each second; for ${load.minutes} minutes a backup every ${load.every}, copies to the bucket, a drill
+and a retention run beside them, all on one computer with two processors, the server and the bucket, too. ${runs}
+
+How long the CHT took to answer its users meanwhile, and in ${2 * load.quiet} minutes without backups before and after it:
+
+${markdown(answersTable(load))}
+
+What the programs took; the memory is the most that one process of a program had resident:
+
+${markdown(programsTable(load))}
+`;
+}
+
 /** The page. Pure. */
 export function page(text: string): string {
   const lines = text
@@ -93,7 +115,8 @@ export function page(text: string): string {
     .filter(Boolean)
     .map((line) => JSON.parse(line) as Line);
   const acts = lines.filter(isAct);
-  const rounds = lines.filter((line): line is Played => !isAct(line));
+  const load = lines.filter(isLoad).at(-1);
+  const rounds = lines.filter((line): line is Played => !isAct(line) && !isLoad(line));
   const days = [...new Set(lines.map(({ when }) => when.slice(0, 10)))].sort();
   const tried = rounds.filter(({ hit }) => hit !== "missed");
   const seeds = [...new Set(rounds.map(({ seed }) => seed))];
@@ -150,7 +173,7 @@ their own, which every run of the tests plays:
 ${markdown([["with", "act", "test"], ...elsewhere.map(({ means: by, name, file }) => [by, name, `\`${file}\``])])}
 
 and random sessions with the guard, drawn from a seed (\`test/guard/test_random.py\`).
-
+${load === undefined ? "" : underLoad(load)}
 ## What can't be tried here
 
 ${markdown([["what", "why"], ...untried])}

@@ -12,9 +12,10 @@ import { faults } from "./faults";
 import type { Act } from "./hostile";
 import { Archives, Copies, shownSecrets } from "./invariants";
 import { untune } from "./lab";
+import { underLoad } from "./load";
 import { pageFile, reliability } from "./page";
 import { play, type Round, type Scene } from "./round";
-import { isWell, line, table } from "./summary";
+import { answersTable, isWell, line, programsTable, table } from "./summary";
 import { preview } from "./victims";
 
 const help = `Usage: npm run campaign [-- OPTIONS]
@@ -28,6 +29,10 @@ the program's next run comes out right by itself; somebody was told; nothing els
   --round K      only this one, as the seed draws it
   --only WORD    only kinds and faults with this word
   --minutes M    begin no further round after so many minutes
+  --load         no faults, but all programs at once on a large CouchDB that is being written to, which needs CouchDB's own
+                 image: whether each comes out right, its memory, and how much slower the CHT answers meanwhile
+  --gigabytes G  with --load: how large CouchDB is (default 10)
+  --every E      with --load: minutes from one backup to the next (default 5; --minutes of them, 60 by default)
   --hostile      hostile acts instead of faults: each by name, with the CHT machine's key, its passphrase, the bucket's keys
   --newest N     of the archives at the beginning look into so many (default 20); the others must stay listed
   --json FILE    add each round, or act, to FILE, as a line of JSON
@@ -40,6 +45,8 @@ Exit codes: 0 all is as it must be, 1 something isn't (its seed and round repeat
 
 /** Secrets, copies and the preview take a while: they are looked at every so many rounds, and at the end. */
 const SELDOM = 10;
+/** How long only the CHT works before the load, and again after it. */
+const QUIET_MINUTES = 5;
 
 function wholeNumber(option: string, text: string): number {
   if (!/^[0-9]{1,10}$/.test(text)) throw new Error(`--${option} ${text}: must be a whole number`);
@@ -58,6 +65,9 @@ function options() {
         newest: { type: "string", default: "20" },
         json: { type: "string" },
         hostile: { type: "boolean" },
+        load: { type: "boolean" },
+        gigabytes: { type: "string", default: "10" },
+        every: { type: "string", default: "5" },
         "write-docs": { type: "boolean" },
         list: { type: "boolean" },
         help: { type: "boolean", short: "h" },
@@ -74,6 +84,8 @@ function options() {
       seed: values.seed === undefined ? Math.floor(Date.now() / 1000) : wholeNumber("seed", values.seed),
       round: values.round === undefined ? undefined : wholeNumber("round", values.round),
       newest: wholeNumber("newest", values.newest),
+      gigabytes: wholeNumber("gigabytes", values.gigabytes),
+      every: wholeNumber("every", values.every),
       minutes: values.minutes === undefined ? undefined : wholeNumber("minutes", values.minutes),
     };
   } catch (error) {
@@ -92,6 +104,17 @@ async function look(copies: Copies): Promise<string[]> {
   const shown = await preview();
   const drift = shown.clean ? [] : [`PREVIEW: something differs from the stack: ${shown.words}`];
   return [...drift, ...(await copies.check()), ...(await shownSecrets())];
+}
+
+async function load(gigabytes: number, minutes = 60, every: number, keep: (line: object) => void): Promise<number> {
+  const begin = Date.now();
+  const found = await underLoad({ gigabytes, minutes, every, quiet: QUIET_MINUTES }, say);
+  keep(found);
+  say(`\n${aligned(answersTable(found))}\n\n${aligned(programsTable(found))}\n`);
+  for (const text of found.problems) say(`  ${text}`);
+  const ended = found.problems.length === 0 ? "every run came out right" : "NOT all is right";
+  say(`${minutes} minutes of load in ${duration(Date.now() - begin)}; ${ended}`);
+  return found.problems.length === 0 ? 0 : 1;
 }
 
 async function campaign(): Promise<number> {
@@ -117,6 +140,11 @@ async function campaign(): Promise<number> {
     "Stopped. The lab is as the last round left it: `npm run lab` makes it what its stack says.",
     () => undefined,
   );
+  const keep = (line: object) => {
+    const text = `${JSON.stringify({ ...line, when: new Date().toISOString() })}\n`;
+    if (chosen.json) appendFileSync(chosen.json, text);
+  };
+  if (chosen.load) return await load(chosen.gigabytes, chosen.minutes, chosen.every, keep);
   const alarms = new AlarmReceiver();
   const scene: Scene = { alarms, alarmAddress: await alarms.listen(), archives: new Archives() };
   const copies = new Copies();
@@ -128,10 +156,6 @@ async function campaign(): Promise<number> {
       wrong.push(`${where}: ${text}`);
       say(`  ${where}: ${text}`);
     }
-  };
-  const keep = (line: object) => {
-    const text = `${JSON.stringify({ ...line, when: new Date().toISOString() })}\n`;
-    if (chosen.json) appendFileSync(chosen.json, text);
   };
   let acts = 0;
   try {

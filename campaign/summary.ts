@@ -1,5 +1,6 @@
 /** Rounds as a line, and as a table. Pure. */
 import { median } from "../bench/figures";
+import type { Load } from "./load";
 import type { Round } from "./round";
 
 /** Whether a round is as it must be. A fault that hit nothing is no round. */
@@ -78,4 +79,37 @@ export function table(rounds: readonly Round[]): string[][] {
   const cells = ({ kind, tried, lost, right, told, untold, healed, median: middle, failed }: Row) =>
     [kind, tried, lost, right, told, untold, healed, middle === null ? "" : middle.toFixed(0), failed].map(String);
   return [head, ...rows(rounds).map(cells)];
+}
+
+/** How the CHT answered under load, a row a kind of question. */
+export function answersTable({ answers }: Load): string[][] {
+  const ms = (number: number) => number.toFixed(1);
+  const lines = Object.entries(answers).map(([kind, of]) => [
+    ...[kind, ms(of.quiet), ms(of.busy), of.ratio.toFixed(2), ms(of.slow[0]), ms(of.slow[1])],
+    ...[String(of.asked), String(of.failed)],
+  ]);
+  const head = [
+    "question",
+    "median ms without",
+    "with backups",
+    "ratio",
+    "95th of 100 without",
+    "with",
+    "asked",
+    "no answer",
+  ];
+  return [head, ...lines];
+}
+
+/** What each program took under load: runs, seconds, and the most memory that one process of it had. */
+export function programsTable({ took, memory }: Load): string[][] {
+  const runs = Object.entries(took).map(([name, seconds]) => [
+    ...["run", name, String(seconds.length), median(seconds).toFixed(0), String(Math.max(...seconds)), ""],
+  ]);
+  const most = Object.entries(memory).flatMap(([machine, of]) =>
+    Object.entries(of)
+      .sort(([one], [other]) => one.localeCompare(other))
+      .map(([program, bytes]) => [machine, program, "", "", "", (bytes / 1e6).toFixed(0)]),
+  );
+  return [["where", "program", "runs", "median s", "longest s", "MB at most"], ...runs, ...most];
 }

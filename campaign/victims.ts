@@ -15,7 +15,7 @@ export const data = "/home/ubuntu/cht/couchdb";
 /** Something new and large enough that an upload has a middle. View indexes are read first. */
 const bulk = `${data}/.shards/00-campaign`;
 const into = "/var/tmp/cht-campaign-part";
-/** No run takes longer on the lab, whatever happens to it. */
+/** No run takes longer on the lab as it is, whatever happens to it, in milliseconds. */
 const LIMIT_MS = 420_000;
 
 /** What came of a run. */
@@ -42,7 +42,8 @@ export interface Victim {
   prepare(): Promise<unknown>;
   /** Before it is run once more, for what it would otherwise wait for. */
   again?(): Promise<unknown>;
-  start(): Promise<Run>;
+  /** @param limitMs after so many milliseconds it runs for ever. Default: what no run on the lab as it is takes. */
+  start(limitMs?: number): Promise<Run>;
 }
 
 /** A program that systemd runs. */
@@ -53,7 +54,7 @@ function unit(name: VictimName, machine: Machine, service: string, report: strin
     name,
     alarm,
     prepare: () => output(machine, prepare, { timeoutMs: 120_000 }),
-    async start() {
+    async start(limitMs = LIMIT_MS) {
       const before = (await output(machine, read)).trimEnd();
       await output(machine, `systemctl reset-failed ${service} 2>/dev/null; systemctl start --no-block ${service}`);
       let over = false;
@@ -65,7 +66,7 @@ function unit(name: VictimName, machine: Machine, service: string, report: strin
           const asked = await exec(machine, `if ${busy}; then echo busy; else ${facts}; fi`, { timeoutMs: 20_000 });
           found = asked.stdout;
           return asked.code === 0 && found.trim() !== "busy";
-        }, LIMIT_MS);
+        }, limitMs);
         over = true;
         if (!ended) return { right: false, words: `${service} runs for ever`, toldOperator: false };
         const [facts = "", after = ""] = found.trimEnd().split(/\n\n(.*)/s);
@@ -96,8 +97,8 @@ function command(name: VictimName, words: string[], prepare: () => Promise<unkno
   return {
     name,
     prepare,
-    async start() {
-      const started: Operator = operator(words, LIMIT_MS);
+    async start(limitMs = LIMIT_MS) {
+      const started: Operator = operator(words, limitMs);
       return {
         pid: started.pid,
         running: started.running,

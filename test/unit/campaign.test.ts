@@ -1,10 +1,12 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import { compare, readAnswers } from "../../campaign/answers";
 import { type Drawable, dice, draw } from "../../campaign/draw";
 import { elsewhere } from "../../campaign/elsewhere";
 import { victimNames } from "../../campaign/fault";
 import { faults } from "../../campaign/faults";
+import type { Load } from "../../campaign/load";
 import { page, pageFile, reliability } from "../../campaign/page";
 import type { Round } from "../../campaign/round";
 import { isWell, line, rows, table } from "../../campaign/summary";
@@ -113,6 +115,52 @@ describe("the campaign's table", () => {
     const failed = round({ problems: ["LOST: the archive x"] });
     assert.match(line(failed), /: FAILED\n {6}LOST: the archive x$/);
     assert.deepEqual([isWell(round({})), isWell(failed)], [true, false]);
+  });
+});
+
+describe("the CHT's answers under load", () => {
+  const text = ["1.0 read 10", "2.0 read 30", "3.0 read 20", "11 read 40", "12 read failed", "13 read 44", "21 read 20"]
+    .concat("30 read 9000")
+    .join("\n");
+
+  it("are compared by their medians, with those of before and after, and counted where none came", () => {
+    const { read } = compare(
+      readAnswers(text),
+      [
+        [0, 10],
+        [20, 25],
+      ],
+      [[10, 20]],
+    );
+    assert.deepEqual(read, { quiet: 20, busy: 42, ratio: 2.1, slow: [30, 44], asked: 7, failed: 1 });
+  });
+
+  it("can't be compared where none came in one of the two", () =>
+    assert.throws(() => compare(readAnswers(text), [[0, 10]], [[40, 50]]), /no numbers/));
+
+  it("are in docs/reliability.md, with what the programs took, by the newest run", () => {
+    const load: Load = {
+      ...{ load: true, gigabytes: 10, minutes: 60, every: 5, quiet: 5, documents: 312_000, bytes: 10.2e9 },
+      ...{ took: { backup: [60, 80, 70] }, memory: { cht: { "borg create": 123_400_000 } }, problems: [] },
+      answers: compare(
+        readAnswers(text),
+        [
+          [0, 10],
+          [20, 25],
+        ],
+        [[10, 20]],
+      ),
+    };
+    const lines = [{ ...load, problems: ["backup: old"] }, load].map((each) =>
+      JSON.stringify({ ...each, when: "2026-11-30T01:00:00Z" }),
+    );
+    const found = page(lines.join("\n"));
+    assert.match(found, /a real CouchDB of 10 GB with 312,000 documents/);
+    assert.match(found, /Every run came out right/);
+    assert.match(found, /^\| read \| 20\.0 \| 42\.0 \| 2\.10 \|/m);
+    assert.match(found, /^\| run \| backup \| 3 \| 70 \| 80 \|/m);
+    assert.match(found, /^\| cht \| borg create \|.*\| 123 \|$/m);
+    assert.doesNotMatch(found, /backup: old/);
   });
 });
 

@@ -49,9 +49,11 @@ class Counter:
 
     def compare_listed(self, counts: dict[str, Any], scanned: dict[str, Any]) -> None:
         """See whether every database that CouchDB lists has files in what is backed up. Databases come and
-        go, so both are asked again where they don't agree."""
+        go, so both are asked again where they don't agree: a file that is lost lacks each time."""
         lacking = self._listed(counts) - scanned["databases"].keys()
-        if lacking:
+        for _attempt in range(3):
+            if not lacking:
+                break
             time.sleep(2)
             lacking &= self._listed(self.count()) - self.data.scan()["databases"].keys()
         for name in sorted(lacking):
