@@ -1,10 +1,12 @@
 /** What Pulumi runs: the machines are asked, all at once, before anything is made; index.ts says what is made. */
 import { RunError } from "@pulumi/pulumi";
 import { missingAwsCredential } from "./components/aws-credentials";
+import { passOverEngineEnd } from "./components/engine-ended";
 import { askMachines } from "./components/survey";
 import { loadSettings } from "./config";
 
 module.exports = async () => {
+  passOverEngineEnd();
   const settings = loadSettings();
   // This computer knows it at once; machines may take a while to answer.
   const missing = missingAwsCredential(settings);
