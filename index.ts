@@ -120,7 +120,7 @@ if (bucket !== undefined) {
 }
 
 // Whatever stops, somebody hears of it, told by another machine than the one that fell silent.
-watchAll(settings, bucket, serverAddress, {
+watchAll(settings, bucket, serverAddress, drillMachine?.publicKeys ?? [], {
   cht: [chtBackup, ...drills],
   server: onServer,
   drill: [...(drillMachine ? [drillMachine] : []), ...drills],

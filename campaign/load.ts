@@ -118,6 +118,7 @@ export async function underLoad(options: LoadOptions, say: (text: string) => voi
   } finally {
     await end("cht", "cht-campaign-load");
     for (const machine of machines) load.memory[machine] = await peaks(machine);
+    for (const machine of machines) await exec(machine, `rm -rf ${folder}/*.py ${peaksFile}`);
   }
   // The newest archive of those, restored and looked into.
   say("a drill of the newest archive:");
@@ -160,9 +161,4 @@ async function allAtOnce(load: Load, say: (text: string) => void): Promise<numbe
     await exec("server", `systemctl start ${bucket.copyPath}`);
   }
   return now();
-}
-
-/** What the load left behind is not for the next one: its programs' files. */
-export async function tidyLoad(): Promise<void> {
-  for (const machine of machines) await exec(machine, `rm -rf ${folder}/answers ${folder}/memory.json ${folder}/*.py`);
 }

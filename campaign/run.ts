@@ -114,6 +114,7 @@ async function load(gigabytes: number, minutes = 60, every: number, keep: (line:
   for (const text of found.problems) say(`  ${text}`);
   const ended = found.problems.length === 0 ? "every run came out right" : "NOT all is right";
   say(`${minutes} minutes of load in ${duration(Date.now() - begin)}; ${ended}`);
+  say("The lab keeps what was written: `npm run lab:down` removes it.");
   return found.problems.length === 0 ? 0 : 1;
 }
 

@@ -7,6 +7,7 @@ import { fileOf, type WatchSettings } from "../contract";
 import * as host from "../provider";
 import { renderHostFile } from "./host-files";
 import { bucketNames, chtNames, drillNames, retentionNames, serverNames } from "./names";
+import { fingerprintOf } from "./ssh-fingerprint";
 
 /** The part of the settings that this needs. */
 type Wanted = Pick<StackSettings, "deployment" | "schedule" | "drill" | "watch" | "server" | "retention">;
@@ -111,6 +112,7 @@ function commonly({ deployment, watch }: Wanted) {
     server: null,
     backupOverdueHours: null,
     silentHours: null,
+    drillLogin: null,
     copyOverdueHours: null,
     checkOverdueHours: null,
     retentionOverdueHours: null,
@@ -159,8 +161,16 @@ export function chtWatch(settings: Wanted, address: string): WatchSettings {
   };
 }
 
-/** What the server looks at, with nothing but what came in. */
-export function serverWatch(settings: Wanted, bucket: Bucket): WatchSettings {
+/** Whether a machine of its own drills, and logs in on the server to see whether it may. */
+const drillsLogIn = ({ drill }: Pick<Wanted, "drill">) =>
+  drill !== undefined && drill.from !== "bucket" && drill.machine !== "cht" && drill.machine !== "server";
+
+/**
+ * What the server looks at, with nothing but what came in.
+ *
+ * @param drillKeys public keys of another machine that drills
+ */
+export function serverWatch(settings: Wanted, bucket: Bucket, drillKeys: readonly string[]): WatchSettings {
   const { deployment, server, retention, watch } = settings;
   const names = serverNames(deployment, server.dataDirectory);
   const retentionDays = retention.machine === undefined ? watch.retentionDays : longestDays(retention.schedule) + 2;
@@ -180,6 +190,7 @@ export function serverWatch(settings: Wanted, bucket: Bucket): WatchSettings {
     ],
     services: [names.sealService, names.auditService, ...(bucket ? [copies.copyService, copies.checkService] : [])],
     silentHours: backupOverdueHours(settings) + LATE,
+    drillLogin: drillsLogIn(settings) ? { fingerprints: drillKeys.map(fingerprintOf), silentHours: LEAST } : null,
     retentionOverdueHours: retentionDays * 24,
     quotaBytes: server.limits.quotaGibibytes * 1024 ** 3,
     ...(bucket && {
@@ -197,7 +208,7 @@ const startsRetention = ({ drill, retention }: Pick<Wanted, "drill" | "retention
 /** What another machine that drills looks at. */
 export function drillWatch(settings: Wanted, address: string): WatchSettings {
   const names = chtNames(settings.deployment);
-  const { from, machine, server } = settings.drill ?? {};
+  const { from, server } = settings.drill ?? {};
   const drill = drills(settings, from !== "server");
   const retention = startsRetention(settings) ? [retentionNames(settings.deployment)] : [];
   return {
@@ -210,9 +221,9 @@ export function drillWatch(settings: Wanted, address: string): WatchSettings {
     timers: [names.alertLaterPath, ...drill.timers, ...retention.map(({ timer }) => timer)],
     services: [...drill.services, ...retention.map(({ service }) => service)],
     server:
-      from === "bucket" || machine === "server" || server === undefined
-        ? null
-        : { address, port: server.port, knownHosts: `${names.settings}/known_hosts` },
+      server !== undefined && drillsLogIn(settings)
+        ? { address, port: server.port, knownHosts: `${names.settings}/known_hosts` }
+        : null,
   };
 }
 
@@ -220,12 +231,14 @@ export function drillWatch(settings: Wanted, address: string): WatchSettings {
  * Every machine looks whether all is well, and tells what isn't.
  *
  * @param address where the CHT machine reaches the server
+ * @param drillKeys public keys of another machine that drills
  * @param after everything that is looked at, by the machine that looks
  */
 export function watchAll(
   settings: Wanted & Pings,
   bucket: Bucket,
   address: pulumi.Input<string>,
+  drillKeys: pulumi.Input<string>[],
   after: { cht: pulumi.Resource[]; server: pulumi.Resource[]; drill: pulumi.Resource[] },
 ): void {
   const { deployment, drill, server, pings } = settings;
@@ -245,7 +258,7 @@ export function watchAll(
     role: "server",
     prefix: "server-watch",
     names: serverNames(deployment, server.dataDirectory),
-    file: serverWatch(settings, bucket),
+    file: pulumi.all(drillKeys).apply((keys) => serverWatch(settings, bucket, keys)),
     ...common,
     calls: ["copy"],
     after: after.server,

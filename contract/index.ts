@@ -172,6 +172,17 @@ export const watchSettings = z.strictObject({
     .meta({ description: "address, port and knownHosts of the server, or null where it isn't watched from here" }),
   backupOverdueHours: hours("a backup"),
   silentHours: hours("an archive that came in"),
+  // Another machine that drills logs in here every hour, see `probes.py`.
+  drillLogin: z
+    .strictObject({
+      fingerprints: z.array(form(/^SHA256:[A-Za-z0-9+/]{43}$/, "a key's fingerprint")),
+      silentHours: number(0, "a number of hours"),
+    })
+    .nullable()
+    .default(null)
+    .meta({
+      description: "fingerprints of the drilling machine's keys and silentHours, or null where it doesn't log in",
+    }),
   copyOverdueHours: hours("a copy"),
   checkOverdueHours: hours("a check"),
   retentionOverdueHours: hours("a retention"),

@@ -1,9 +1,9 @@
 """Work for the CHT of a lab's machine: couchdb_load.py fill GIGABYTES DATA | work FILE
 
-Talks to it as its users do, through nginx. `fill` writes documents and photographs until DATA, CouchDB's directory, has so
-many gigabytes, and a view of them is there. `work` goes on writing at a steady pace, and asks every quarter of a second in
-turn for what CHT's own pages ask for: it adds a line `SECONDS KIND MILLISECONDS` to FILE for each answer, with `failed` in
-place of the time where there was none. It ends when it is told so by a signal.
+Talks to it as its users do, through nginx. `fill` writes documents and photographs until DATA, CouchDB's directory, has
+so many gigabytes, and a view of them is there. `work` goes on writing at a steady pace, and asks every quarter of a
+second in turn for what CHT's own pages ask for: it adds a line `SECONDS KIND MILLISECONDS` to FILE for each answer,
+with `failed` in place of the time where there was none. It ends when it is told so by a signal.
 """
 
 import base64
@@ -23,6 +23,8 @@ ENVIRONMENT = "/home/ubuntu/cht/upgrade-service/.env"
 DATABASE = "medic"
 VIEW = "campaign/by_place"
 PHOTOGRAPH = 250_000
+DOCUMENT = 3_500
+"""Bytes that a document takes, about."""
 BATCH = 200
 PLACES = 500
 MAP = "function (doc) { if (doc.campaign) { emit(doc.place, 1); } }"
@@ -58,10 +60,17 @@ class Client:
 
 def document(dice):
     """Like a report of a visit: a few fields, some text that compresses."""
-    words = [dice.choice(("fever", "cough", "visit", "follow", "child", "mother", "village", "dose")) for _ in range(150)]
+    words = [
+        dice.choice(("fever", "cough", "visit", "follow", "child", "mother", "village", "dose")) for _ in range(150)
+    ]
     fields = {f"field_{number}": f"{dice.getrandbits(64):x}" for number in range(60)}
-    return {"_id": f"campaign-{dice.getrandbits(96):x}", "campaign": True, "place": dice.randrange(PLACES), **fields,
-            "note": " ".join(words)}
+    return {
+        "_id": f"campaign-{dice.getrandbits(96):x}",
+        "campaign": True,
+        "place": dice.randrange(PLACES),
+        **fields,
+        "note": " ".join(words),
+    }
 
 
 def write_batch(client, dice):
@@ -101,11 +110,14 @@ def fill(gigabytes, directory):
     writers = [threading.Thread(target=work, args=(seed + n, write_photograph), daemon=True) for n in range(3)]
     for writer in writers:
         writer.start()
-    dice = random.Random(seed - 1)
+    dice, written = random.Random(seed - 1), 0
     while (size := size_of(directory)) < wanted:
-        for _ in range(10):
-            write_batch(client, dice)
-        print(f"{size / 1e9:.1f} GB", file=sys.stderr, flush=True)
+        # Photographs take most of the room, as with users' phones.
+        if 8 * written * DOCUMENT < size:
+            for _ in range(10):
+                written += len(write_batch(client, dice))
+        else:
+            time.sleep(1)
     full.set()
     for writer in writers:
         writer.join()
@@ -142,7 +154,12 @@ class Working:
         place = dice.randrange(PLACES)
         view = VIEW.replace("/", "/_view/")
         yield "read a document", "GET", f"{DATABASE}/{dice.choice(self.known)}", None
-        yield "list 50 documents", "GET", f"{DATABASE}/_all_docs?limit=50&include_docs=true&startkey=%22campaign-%22", None
+        yield (
+            "list 50 documents",
+            "GET",
+            f"{DATABASE}/_all_docs?limit=50&include_docs=true&startkey=%22campaign-%22",
+            None,
+        )
         yield "ask a view", "GET", f"{DATABASE}/_design/{view}?key={place}&limit=50&include_docs=true", None
         yield "write a document", "POST", DATABASE, json.dumps(document(dice))
 

@@ -13,11 +13,11 @@ import threading
 
 
 def program(words):
-    """A process's program, in the words that an administrator knows; None for what isn't of the backups or of the CHT."""
+    """A process's program, as an administrator knows it; None for what is neither of the backups nor of the CHT."""
     line = " ".join(words)
     for pattern, name in (
         (r"/chtbackup (\w[\w-]*)", "chtbackup {}"),
-        (r"/bin/borg (?:-\S+ )*(\w+)", "borg {}"),
+        (r"/bin/borg .*\b(serve|create|extract|list|info|check|compact|delete|init|key)\b", "borg {}"),
         (r"/(guard|seal|audit|keeping|quota)\w*\.py", "{}.py"),
         (r"(?:^|/)beam\.smp ", "CouchDB"),
         (r"^nginx: ", "nginx"),

@@ -7,6 +7,7 @@ import encodeQR from "qr";
 import { render } from "../../components/host-files";
 import { serverNames } from "../../components/names";
 import type { RecoverProgram } from "../../components/recover-program";
+import { fingerprintOf } from "../../components/ssh-fingerprint";
 import { idOf } from "../../provider/known-keys";
 import { plain, plainLines } from "../../toolchain/plain";
 import { repositoryId } from "../repository";
@@ -129,8 +130,6 @@ function valuesOf({ stack, deployment, made, version, program }: Kit): Record<st
   const { settings, hostKey, key } = deployment;
   const { server, cht, machines, bucket } = settings;
   const { user, repository, recovery } = serverNames(settings.deployment, server.dataDirectory);
-  const blob = hostKey.split(" ")[1] ?? "";
-  const digest = createHash("sha256").update(Buffer.from(blob, "base64")).digest("base64").replace(/=+$/, "");
   const other = machines.server.address;
   return {
     ...(bucket && {
@@ -154,7 +153,7 @@ function valuesOf({ stack, deployment, made, version, program }: Kit): Record<st
     SERVER_USER: user,
     REPOSITORY: repository,
     REPOSITORY_ID: repositoryId(key),
-    FINGERPRINT: `SHA256:${digest}`,
+    FINGERPRINT: fingerprintOf(hostKey),
     CHT_HOME: cht.home,
     PROJECT: cht.composeProject,
     COUCHDB_DATA: cht.couchdbData.join(", ") || `where that .env says, usually ${cht.home}/couchdb`,

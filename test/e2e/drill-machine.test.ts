@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { parse, stringify } from "yaml";
-import { drillNames, retentionNames, serverNames } from "../../components/names";
+import { chtNames, drillNames, retentionNames, serverNames } from "../../components/names";
 import { bucketSecrets } from "../../lab/bucket";
 import { documentCounts, ensureDrillNetwork } from "../../lab/cht";
 import { type AnyMachine, containerOf, exec, output } from "../../lab/machines";
@@ -103,6 +103,16 @@ describe("the drill on a third machine", function () {
     const report = await latest();
     assert.deepEqual([report.ok, report.host, report.from, report.archive], [true, "drill", "server", archive]);
     assert.deepEqual(report.counts, await documentCounts());
+  });
+
+  it("logs in on the server each hour, which then knows that it is there", async () => {
+    const { watchService: there, state: itsState } = serverNames("lab", "");
+    const began = Number(await output("server", "date +%s"));
+    await output("drill", `systemctl start ${chtNames("lab").watchService}`);
+    await output("server", `journalctl --sync; systemctl start ${there}`);
+    const { facts, conditions } = JSON.parse(await output("server", `cat ${itsState}/watch.json`));
+    assert.ok(facts.drillSeenAt >= began, JSON.stringify(facts.drillSeenAt));
+    assert.ok(!conditions.some(({ id }: { id: string }) => id === "drill-silent"));
   });
 
   describe("where it is trusted with retention", () => {

@@ -118,6 +118,36 @@ class Accepted(unittest.TestCase):
             self.assertIsNone(probes.accepts({"knownHosts": "/nowhere"}))
 
 
+class Login(unittest.TestCase):
+    """By the journal's answers; test/e2e/drill-machine.test.ts has a real one."""
+
+    KEY = "SHA256:" + 21 * "a+" + "/"
+
+    def last(self, said, keys=(KEY,)):
+        done = subprocess.CompletedProcess([], 0, stdout=said)
+        with mock.patch("subprocess.run", return_value=done) as self.run:
+            return probes.last_login(list(keys), 1_800_000_000)
+
+    def test_of_a_key_is_the_newest_that_sshd_has_noted(self):
+        said = "Accepted publickey for cht from 192.0.2.7 port 9 ssh2: ED25519"
+        self.assertEqual(self.last(f"1799999000.731 server sshd-session[9]: {said} {self.KEY}\n"), 1799999001)
+        [grep] = [word for word in self.run.call_args.args[0] if word.startswith("--grep=")]
+        message = f"Accepted publickey for cht-backup-moh from 192.0.2.7 port 40404 ssh2: ED25519 {self.KEY}"
+        self.assertRegex(message, grep.removeprefix("--grep="))
+        self.assertNotRegex(message.replace("a+a", "aaa"), grep.removeprefix("--grep="))
+
+    def test_is_unknown_where_there_is_no_key_or_no_message(self):
+        self.assertIsNone(self.last(""))
+        self.assertIsNone(self.last("1799999000.7 x", keys=()))
+        self.assertIsNone(self.last("what isn't a time"))
+
+    def test_is_remembered_when_the_journal_has_forgotten_it(self):
+        settings = {"drillLogin": {"fingerprints": [self.KEY]}, "server": None, "certificate": False}
+        for seen, expected in ((None, 5), (7, 7)):
+            with mock.patch.object(probes, "last_login", lambda _keys, _now, seen=seen: seen):
+                self.assertEqual(probes.look(settings, {"drillSeenAt": 5}, 9), {"drillSeenAt": expected})
+
+
 class Certificate(unittest.TestCase):
     def test_its_end_is_read_from_the_server_that_shows_it(self):
         with tempfile.TemporaryDirectory() as folder:

@@ -263,7 +263,7 @@ class Month(unittest.TestCase):
                     facts["certificateEnds"] = begin + 80 * DAY
                     facts["server"]["answers"] = not reboot
                 else:
-                    facts["lastTransactionAt"] = last
+                    facts["lastTransactionAt"], facts["drillSeenAt"] = last, now - HOUR
                     facts["copy"] = facts["check"] = result(copied, protection=[])
                     facts["audit"], facts["retention"], facts["removedAt"] = result(last), result(kept), kept
                 facts["clockSetAt"], facts["booted"] = now - HOUR, now - HOUR

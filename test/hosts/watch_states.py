@@ -27,6 +27,7 @@ SETTINGS = {
     "server": {"address": "backup.example.org", "port": 22, "knownHosts": "/nowhere/known_hosts"},
     "backupOverdueHours": 28,
     "silentHours": None,
+    "drillLogin": None,
     "copyOverdueHours": None,
     "checkOverdueHours": None,
     "retentionOverdueHours": None,
@@ -51,6 +52,7 @@ ON_SERVER = {
     "backupOverdueHours": None,
     "drillOverdueDays": None,
     "silentHours": 32,
+    "drillLogin": {"fingerprints": ["SHA256:" + 43 * "a"], "silentHours": 26},
     "copyOverdueHours": 48,
     "checkOverdueHours": 216,
     "retentionOverdueHours": 216,
@@ -104,6 +106,7 @@ def well(role="cht"):
         "history": lines(),
         "server": None if on_server else
             {"at": NOW, "address": "backup.example.org:22", "answers": True, "reason": "", "known": True},
+        "drillSeenAt": NOW - HOUR if on_server else None,
         "alarms": {"since": None, "partly": False},
         "outdated": [],
         "removedAt": NOW - 2 * DAY if on_server else None,
@@ -115,7 +118,7 @@ def well(role="cht"):
 def later(facts, seconds):
     """The same facts after some time, in which all went on as before."""
     if isinstance(facts, dict):
-        times = ("finishedAt", "lastSuccessAt", "lastTransactionAt", "clockSetAt", "removedAt")
+        times = ("finishedAt", "lastSuccessAt", "lastTransactionAt", "clockSetAt", "removedAt", "drillSeenAt")
         return {
             name: of + seconds if name in times and of is not None else later(of, seconds) for name, of in facts.items()
         }
@@ -152,6 +155,7 @@ TABLE = [
     ("key-refused", "cht", {"server.accepts": False}, "backup.example.org:22 answers, and doesn't let this machine in"),
     ("cht-silent", "server", {"lastTransactionAt": NOW - 33 * HOUR}, "32 hours are allowed"),
     ("cht-silent", "server", {"lastTransactionAt": None}, "no archive that came in so far"),
+    ("drill-silent", "server", {"drillSeenAt": NOW - 27 * HOUR}, "The last login of the machine that drills is of 20"),
     ("drill-failed", "cht", {"drill": result(lastSuccessAt=NOW - 5 * DAY, ok=False, problems=["3 docs"])}, "3 docs"),
     ("drill-overdue", "cht", {"drill.lastSuccessAt": NOW - 10 * DAY}, "9 days are allowed"),
     ("copy-failed", "server", {"copy": result(ok=False, problems=["no network"], protection=[])}, "no network"),

@@ -77,8 +77,15 @@ describe("the watch", function () {
     assert.deepEqual([of.role, of.drills, of.certificate, of.backupOverdueHours], ["drill", true, false, null]);
     assert.equal(of.server.address, "backup.example.org");
     assert.equal(watched.get("watch-settings").drills, false);
+    // Both fall silent for the other.
+    const { fingerprints, silentHours } = watched.get("server-watch-settings").drillLogin;
+    assert.deepEqual([fingerprints.length, silentHours], [1, 26]);
+    assert.match(fingerprints[0], /^SHA256:[\w+/]{43}$/);
     const server = await files({ "cht-backup:drill": { ...without, machine: "server" } });
     assert.equal(server.watched.get("drill-server-watch-settings").server, null);
+    assert.equal(server.watched.get("server-watch-settings").drillLogin, null);
+    const cht = await files({ "cht-backup:drill": without });
+    assert.equal(cht.watched.get("server-watch-settings").drillLogin, null);
   });
 
   it("waits for a backup as long as the schedule says, and some hours more", () => {

@@ -100,6 +100,14 @@ OF_THE_WAY = (
         "The server has stored no new archive for too long. It sees this without any help of the CHT machine.",
         seen=(SERVER,), commands=("npm run pulumi -- preview --stack STACK",), hidden_by=("audit-failed",),
     ),
+    Condition(
+        "drill-silent", WARNING, "Nothing comes from the machine that drills any more",
+        "{past}; {allowed} are allowed.",
+        "See whether that machine is on, and whether it reaches the server. Until it does nothing proves the backups.",
+        "A machine of its own that drills logs in on the server every hour to see whether it may. The server's sshd"
+        " notes that in the journal; where it never did, nothing is said.",
+        seen=(SERVER,), commands=("npm run pulumi -- preview --stack STACK",),
+    ),
 )  # fmt: skip
 
 OF_DRILLS = (

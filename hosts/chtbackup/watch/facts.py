@@ -112,6 +112,7 @@ def gather(settings: dict[str, Any], memory: dict[str, Any], now: float) -> dict
         "history": history.read(f"{state}/watch-history.jsonl"),
         # Beyond what others read.
         "server": memory.get("server"),
+        "drillSeenAt": memory.get("drillSeenAt"),
         "alarms": waiting_alarms(f"{state}/alerts"),
         "outdated": [text for text in map(outdated, settings["environments"]) if text],
         "removedAt": modified(f"{state}/removed.json") if on_server else None,

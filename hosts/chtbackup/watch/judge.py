@@ -173,6 +173,10 @@ class Judge:
         self.overdue("audit-overdue", (audit or {}).get("finishedAt"), AUDIT_HOURS, "audit")
         silent = self.settings["silentHours"]
         self.overdue("cht-silent", self.facts["lastTransactionAt"], silent, "archive that came in")
+        login, seen = self.settings["drillLogin"], self.facts["drillSeenAt"]
+        # Where sshd never noted one, nothing is known.
+        if login is not None and seen is not None:
+            self.overdue("drill-silent", seen, login["silentHours"], "login of the machine that drills")
         expected = self.settings["retentionOverdueHours"]
         if expected is not None:
             self.failed("retention-failed", "cht-retention", retention)

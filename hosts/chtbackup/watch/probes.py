@@ -1,16 +1,18 @@
-"""What takes a network to find out, once a run and each with a limit: whether the server answers as the one that it is
-and lets this machine in, and until when the CHT's certificate holds."""
+"""What takes a network or a while to find out, once a run and each with a limit: whether the server answers as the one
+that it is and lets this machine in, until when the CHT's certificate holds, when a machine that drills came last."""
 
 from __future__ import annotations
 
 import calendar
 import os
+import re
 import socket
 import ssl
 import subprocess
 import time
 from typing import Any
 
+DAY = 86400
 LIMIT = 10  # seconds
 AWAY = 20  # seconds after which sshd lets somebody try again, see `greeting`
 SSH_FAILED = 255  # where it is ssh that fails, and not what runs there; ssh(1)
@@ -99,9 +101,30 @@ def certificate_ends(place: tuple[str, int] = CHT) -> int | None:
         return None
 
 
-def look(settings: dict[str, Any], now: float) -> dict[str, Any]:
-    """All of it, as `facts.py` takes it from the memory."""
+def last_login(fingerprints: list[str], now: float) -> int | None:
+    """When somebody logged in here with one of these keys last, in seconds since 1970; None where sshd has noted none
+    in the last two days. Its message has been `Accepted publickey for USER from …: TYPE FINGERPRINT` for ten years
+    (OpenSSH's auth.c), at the log level that it has unless told otherwise."""
+    if not fingerprints:
+        return None
+    keys = "|".join(map(re.escape, fingerprints))
+    # From OpenSSH 9.8 on, a session has a program of its own.
+    who = ["SYSLOG_IDENTIFIER=sshd", "SYSLOG_IDENTIFIER=sshd-session"]
+    command = ["journalctl", "--quiet", "--no-pager", "--output=short-unix", "--lines=1", *who]
+    command += [f"--since=@{now - 2 * DAY:.0f}", f"--grep=^Accepted publickey for .* ({keys})$"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60, check=False).stdout
+        return round(float(said.split()[0]))
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        return None
+
+
+def look(settings: dict[str, Any], before: dict[str, Any], now: float) -> dict[str, Any]:
+    """All of it, as `facts.py` takes it from the memory. `before` is what was found the last time: the journal may have
+    forgotten a login since."""
     found: dict[str, Any] = {}
+    if settings["drillLogin"] is not None:
+        found["drillSeenAt"] = last_login(settings["drillLogin"]["fingerprints"], now) or before.get("drillSeenAt")
     if settings["server"] is not None:
         found["server"] = server(settings["server"], now)
     if settings["certificate"]:

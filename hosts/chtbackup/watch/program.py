@@ -14,7 +14,7 @@ page rely (times are seconds since 1970, sizes bytes, what isn't known is null; 
                "history": [{"day": "YYYY-MM-DD", "repository", "free", "data", "archives", "documents": {DATABASE: n},
                             "runs": {NAME: whether all went well}}],
                "server": {"at", "address", "answers", "reason", "known", "accepts"}|null,
-               "alarms": {"since", "partly"},
+               "drillSeenAt", "alarms": {"since", "partly"},
                "outdated", "removedAt", "clockSetAt", "booted"},
      "conditions": [{"id", "severity", "title", "text", "todo", "since", "link": "docs/runbook.md#ID",
                      "hiddenBy": ID|null}]}
@@ -108,7 +108,7 @@ def run(settings: dict[str, Any], beside: str) -> int:
     path = f"{directory}/watch-state.json"
     with alone(directory):
         memory = state.read(path, now)
-        memory.probed = probes.look(settings, now)
+        memory.probed = probes.look(settings, memory.probed, now)
         facts, found = look(settings, memory, now)
         memory = state.noted(memory, found, settings, now)
         # Before anything is told: what tells may take minutes, or be stopped.
