@@ -6,14 +6,17 @@ import { writeFileSync } from "node:fs";
 import { relative } from "node:path";
 import { type MochaOptions, Runner, reporters } from "mocha";
 
+/** Lines of an error that are shown: a program's output says first what it does, and last what went wrong. */
+const [FIRST, LAST, WIDTH] = [4, 8, 300];
+
 /** As much of an error as tells one failure from another, indented below the test's name. */
 function shortened(message: string): string {
-  return message
-    .slice(0, 600)
+  const lines = message
+    .trimEnd()
     .split("\n")
-    .slice(0, 8)
-    .map((line) => `\n      ${line}`)
-    .join("");
+    .map((line) => line.slice(0, WIDTH));
+  const shown = lines.length <= FIRST + LAST ? lines : [...lines.slice(0, FIRST), "…", ...lines.slice(-LAST)];
+  return shown.map((line) => `\n      ${line}`).join("");
 }
 
 class Counting extends reporters.Spec {
