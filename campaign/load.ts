@@ -25,6 +25,8 @@ export interface Load extends LoadOptions {
   bytes: number;
   /** By program, how long each run took in seconds. */
   took: Record<string, number[]>;
+  /** When one of them ran, in seconds since 1970. */
+  ran: [from: number, to: number][];
   answers: Answers;
   /** By machine and program, the most that one process had resident, in bytes. */
   memory: Record<string, Record<string, number>>;
@@ -60,6 +62,7 @@ async function once(name: VictimName, load: Load, say: (text: string) => void): 
   const running = await victims[name].start(LIMIT_MS);
   const { right, words } = await running.ended();
   const took = now() - start;
+  load.ran.push([start, now()]);
   load.took[name] = [...(load.took[name] ?? []), Math.round(took)];
   say(`  ${name}: ${took.toFixed(0)} s${right ? "" : `: FAILED: ${words}`}`);
   if (!right) load.problems.push(`${name}: ${words}`);
@@ -85,7 +88,7 @@ async function peaks(machine: Machine): Promise<Record<string, number>> {
 /** Plays it. What went wrong is among its problems; what kept it from being played is thrown. */
 export async function underLoad(options: LoadOptions, say: (text: string) => void): Promise<Load> {
   const load: Load = {
-    ...{ load: true, ...options, documents: 0, bytes: 0, took: {}, answers: {}, memory: {}, problems: [] },
+    ...{ load: true, ...options, documents: 0, bytes: 0, took: {}, ran: [], answers: {}, memory: {}, problems: [] },
   };
   say(`filling CouchDB until it has ${options.gigabytes} GB`);
   Object.assign(load, await fill(options.gigabytes));
@@ -98,6 +101,7 @@ export async function underLoad(options: LoadOptions, say: (text: string) => voi
   await once("copy", load, say);
   const firsts = load.took;
   load.took = {};
+  load.ran = [];
   await exec("cht", `rm -f ${answersFile}`);
   try {
     for (const machine of machines) await begin(machine, "cht-campaign-memory", "memory_peaks.py", peaksFile);
@@ -110,11 +114,11 @@ export async function underLoad(options: LoadOptions, say: (text: string) => voi
       quiet.push([from, now()]);
     };
     await rest();
-    const busy: [number, number] = [now(), await allAtOnce(load, say)];
+    await allAtOnce(load, say);
     await rest();
     await end("cht", "cht-campaign-load");
     const answers: Answer[] = readAnswers(await output("cht", `cat ${answersFile}`));
-    load.answers = compare(answers, quiet, [busy]);
+    load.answers = compare(answers, quiet, load.ran);
   } finally {
     await end("cht", "cht-campaign-load");
     for (const machine of machines) load.memory[machine] = await peaks(machine);
@@ -130,8 +134,8 @@ export async function underLoad(options: LoadOptions, say: (text: string) => voi
   return load;
 }
 
-/** Backups at their times, and beside them copies, a drill and a retention run. @returns when the last one had ended */
-async function allAtOnce(load: Load, say: (text: string) => void): Promise<number> {
+/** Backups at their times, and beside them copies, a drill and a retention run. */
+async function allAtOnce(load: Load, say: (text: string) => void): Promise<void> {
   const over = now() + load.minutes * 60;
   say(`for ${load.minutes} minutes a backup every ${load.every}, copies, a drill and retention:`);
   const backups = async () => {
@@ -160,5 +164,4 @@ async function allAtOnce(load: Load, say: (text: string) => void): Promise<numbe
   } finally {
     await exec("server", `systemctl start ${bucket.copyPath}`);
   }
-  return now();
 }

@@ -98,7 +98,7 @@ function underLoad(load: Load & { when: string }): string {
 eleven documents and half a photograph were written each second; for ${load.minutes} minutes a backup every ${load.every}, copies to the bucket, a drill
 and a retention run beside them, all on one computer with two processors, the server and the bucket, too. ${runs}
 
-How long the CHT took to answer its users meanwhile, and in ${2 * load.quiet} minutes without backups before and after it:
+How long the CHT took to answer its users while any of them ran, and in ${2 * load.quiet} minutes without them, before and after:
 
 ${markdown(answersTable(load))}
 

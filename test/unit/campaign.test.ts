@@ -141,7 +141,7 @@ describe("the CHT's answers under load", () => {
   it("are in docs/reliability.md, with what the programs took, by the newest run", () => {
     const load: Load = {
       ...{ load: true, gigabytes: 10, minutes: 60, every: 5, quiet: 5, documents: 312_000, bytes: 10.2e9 },
-      ...{ took: { backup: [60, 80, 70] }, memory: { cht: { "borg create": 123_400_000 } }, problems: [] },
+      ...{ took: { backup: [60, 80, 70] }, ran: [], memory: { cht: { "borg create": 123_400_000 } }, problems: [] },
       answers: compare(
         readAnswers(text),
         [
