@@ -17,9 +17,14 @@ export function unlessEngineEnded<Rest extends unknown[]>(
   };
 }
 
-/** Has the listeners that the SDK has put in place pass over the engine's end. */
-export function passOverEngineEnd(): void {
-  const listeners = process.listeners("unhandledRejection");
-  process.removeAllListeners("unhandledRejection");
-  for (const listener of listeners) process.on("unhandledRejection", unlessEngineEnded(listener));
+/** What the SDK calls its own listener (`cmd/run/run.js`). */
+const THEIRS = "uncaughtHandler";
+
+/** Has the SDK's listener pass over the engine's end. Anybody else's stays as it is: a test runner's takes itself away by its name. */
+export function passOverEngineEnd(of: Pick<NodeJS.Process, "listeners" | "removeListener" | "on"> = process): void {
+  for (const listener of of.listeners("unhandledRejection")) {
+    if (listener.name !== THEIRS) continue;
+    of.removeListener("unhandledRejection", listener);
+    of.on("unhandledRejection", unlessEngineEnded(listener));
+  }
 }

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
+import { EventEmitter } from "node:events";
 import { readFileSync } from "node:fs";
-import { unlessEngineEnded } from "../../components/engine-ended";
+import { passOverEngineEnd, unlessEngineEnded } from "../../components/engine-ended";
 
 describe("the engine's end, when a resource has failed", () => {
   const heard: unknown[] = [];
@@ -25,8 +26,26 @@ describe("the engine's end, when a resource has failed", () => {
     ]);
   });
 
-  it("is what Pulumi's SDK says, as long as this passes", () => {
-    const text = readFileSync(require.resolve("@pulumi/pulumi/runtime/resource.js"), "utf8");
-    assert.ok(text.includes('err.message = "Resource monitor is terminating"'));
+  it("is passed over by the SDK's listener alone, once", () => {
+    const process = new EventEmitter() as NodeJS.Process;
+    let calls = 0;
+    process.on("unhandledRejection", function uncaughtHandler() {
+      calls += 1;
+    });
+    process.on("unhandledRejection", listener);
+    passOverEngineEnd(process);
+    passOverEngineEnd(process);
+    assert.equal(process.listenerCount("unhandledRejection"), 2);
+    assert.ok(process.listeners("unhandledRejection").includes(listener));
+    process.emit("unhandledRejection", new Error("Resource monitor is terminating"), Promise.resolve());
+    assert.equal(calls, 0);
+    process.emit("unhandledRejection", new Error("another"), Promise.resolve());
+    assert.equal(calls, 1);
+  });
+
+  it("is what Pulumi's SDK says, and the listener what it has, as long as this passes", () => {
+    const text = (of: string) => readFileSync(require.resolve(`@pulumi/pulumi/${of}`), "utf8");
+    assert.ok(text("runtime/resource.js").includes('err.message = "Resource monitor is terminating"'));
+    assert.ok(text("cmd/run/run.js").includes('process.on("unhandledRejection", uncaughtHandler)'));
   });
 });
