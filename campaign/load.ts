@@ -31,6 +31,8 @@ export interface Load extends LoadOptions {
   /** By machine and program, the most that one process had resident, in bytes. */
   memory: Record<string, Record<string, number>>;
   problems: string[];
+  /** What a reader of the figures has to know besides, added by hand. */
+  remark?: string;
 }
 
 const folder = "/var/tmp/cht-campaign";

@@ -101,7 +101,7 @@ and a retention run beside them, all on one computer with two processors, the se
 How long the CHT took to answer its users while any of them ran, and in ${2 * load.quiet} minutes without them, before and after:
 
 ${markdown(answersTable(load))}
-
+${load.remark === undefined ? "" : `\n${load.remark}\n`}
 What the programs took; the memory is the most that one process of a program had resident:
 
 ${markdown(programsTable(load))}
