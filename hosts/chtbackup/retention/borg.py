@@ -16,6 +16,7 @@ from typing import IO, Any
 
 from chtbackup.base import programs
 from chtbackup.base.text import plain
+from chtbackup.borg.json_log import of_log, texts
 from chtbackup.borg.start import passphrase_pipe
 from chtbackup.repository.seals import Repository
 from chtbackup.repository.transactions import seconds_of
@@ -91,7 +92,7 @@ class Borg:
                 self.stop()
                 raise
             errors.seek(0)
-            said = " ".join(errors.read().split("\n\nPlatform:")[0].strip().splitlines()[-3:])
+            said = " ".join(texts(of_log(errors.read()))[-3:])
         if code != 0:
             raise Refused(f"borg {words[0]} failed (exit code {code}): {plain(said)}")
         return printed
