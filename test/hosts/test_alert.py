@@ -346,14 +346,14 @@ class WatchItself(unittest.TestCase):
             hours = []
             for hour in range(48):
                 with mock.patch("time.time", lambda of=hour: 1_800_000_000.0 + of * HOUR):
-                    if alert.is_news("watch", "moh", "", queue):
+                    if alert.is_news("watch", "moh", "", queue, 0):
                         hours.append(hour)
             self.assertEqual(hours, [0, 20, 40])
-            self.assertTrue(alert.is_news("watch", "moh", "", os.path.join(folder, "nowhere", "alerts")))
+            self.assertTrue(alert.is_news("watch", "moh", "", os.path.join(folder, "nowhere", "alerts"), 0))
 
     def test_is_told_with_what_systemd_says_of_it(self):
         with mock.patch.dict(os.environ, SERVICE_RESULT="exit-code", EXIT_STATUS="70"):
-            title, text = alert.what_happened("watch", "moh")
+            title, text, _ = alert.what_happened("watch", "moh")
         self.assertIn("nobody watches the backups", title)
         self.assertIn("exit-code (exit status 70, a fault of the program itself); see: journalctl -u", text)
 
@@ -411,6 +411,7 @@ class Types(unittest.TestCase):
 class Slow(unittest.TestCase):
     def test_a_service_that_never_answers_is_given_up(self):
         apprise = types.SimpleNamespace(
+            URLBase=types.SimpleNamespace(),
             NotifyType=types.SimpleNamespace(FAILURE="failure", SUCCESS="success"),
             NotifyFormat=types.SimpleNamespace(TEXT="text"),
             Apprise=lambda: mock.Mock(notify=lambda **_: time.sleep(30)),
@@ -424,6 +425,9 @@ class Slow(unittest.TestCase):
         ):
             self.assertEqual(alert_deliver.deliver("json://x", "title", "text"), "was not delivered")
         self.assertLess(time.monotonic() - began, 10)
+        # One that answers within half a minute has taken the message, and isn't sent it again.
+        limits = [apprise.URLBase.socket_connect_timeout, apprise.URLBase.socket_read_timeout]
+        self.assertEqual(limits, [30, 30])
 
 
 if __name__ == "__main__":

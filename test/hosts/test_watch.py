@@ -364,11 +364,11 @@ InactiveExitTimestampMonotonic=0
 class Lately(unittest.TestCase):
     """The alarm of the unit itself, which the watch makes quiet while it is the same trouble."""
 
-    def told(self, text, gone=None, told=NOW - HOUR, reason="Connection refused by 10.0.0.2", about="backup"):
-        entry = {"since": 1, "seen": 1, "last": 1, "text": "", "reason": reason, "told": told, "gone": gone}
+    def told(self, text, gone=None, told=NOW - HOUR, reason="Connection refused by 10.0.0.2", about="backup", since=1):
+        entry = {"since": since, "seen": 1, "last": 1, "text": "", "reason": reason, "told": told, "gone": gone}
         with tempfile.TemporaryDirectory() as folder:
             Path(folder, "state").write_text(json.dumps({"entries": {"backup-failed": entry}}))
-            return lately.was_told(f"{folder}/state", about, text, NOW)
+            return lately.was_told(f"{folder}/state", about, text, NOW, began=NOW - 30)
 
     def test_the_same_reason_isnt_told_again_within_a_day_and_anything_else_is(self):
         text = "no backup was made (2027-01-15T07:00:00Z): Connection refused by 10.0.0.2; and 2 more"
@@ -382,8 +382,14 @@ class Lately(unittest.TestCase):
         self.assertFalse(self.told(text, reason=""))
         self.assertFalse(self.told(text, about="drill"))
 
+    def test_a_first_failure_is_told_although_the_watch_has_seen_it_already(self):
+        text = "no backup was made: Connection refused by 10.0.0.2"
+        self.assertFalse(self.told(text, told=NOW - 1, since=NOW - 2))
+        self.assertFalse(self.told(text, told=NOW - 1, since=NOW - 31))
+        self.assertTrue(self.told(text, told=NOW - 4 * HOUR, since=NOW - 4 * HOUR))
+
     def test_without_the_watch_each_failure_is_told(self):
-        self.assertFalse(lately.was_told("/nowhere", "backup", "text", NOW))
+        self.assertFalse(lately.was_told("/nowhere", "backup", "text", NOW, NOW))
 
     def test_it_knows_the_conditions_by_their_names(self):
         once = {of.id for of in CONDITIONS if of.told_by == BY_UNIT}

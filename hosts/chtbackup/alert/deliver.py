@@ -98,6 +98,9 @@ def deliver(address: str, title: str, text: str, good: bool = False) -> str:
         apprise = load_apprise(packages())  # here, so that the journal's line doesn't depend on it
     except Exception:
         return "was not delivered: no apprise on this machine works; `npm run pulumi -- up` installs it"
+    # Its own limit of 4 s would have a slow service told again of what it has taken. The system's may have none.
+    with contextlib.suppress(AttributeError):
+        apprise.URLBase.socket_connect_timeout = apprise.URLBase.socket_read_timeout = SILENCE
     sender = apprise.Apprise()
     try:
         if not sender.add(address):

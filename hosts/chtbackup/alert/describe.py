@@ -17,8 +17,7 @@ def describe(
     The JSON is only believed when it is about a run that failed, and was written since the unit began: a
     unit that was killed, or whose script could not start, leaves the one of the run before.
     """
-    started = int(unit.get("ExecMainStartTimestampMonotonic") or 0)
-    began = booted + started / 1e6 if started else 0  # systemd may have failed to say
+    began = begun(unit, booted)
     title = f"CHT backup {deployment} failed on {host}"
     problems = (last or {}).get("problems") or []
     # Result is "exit-code" when the script itself said so, else what ended it ("timeout", "signal", …).
@@ -37,6 +36,12 @@ def describe(
     if last is not None and last.get("lastSuccessAt") is None:
         text += ". No backup has succeeded so far."
     return title, text
+
+
+def begun(unit: dict[str, str], booted: float) -> float:
+    """When a unit's last run began, in seconds since 1970; 0 where systemd has failed to say."""
+    started = int(unit.get("ExecMainStartTimestampMonotonic") or 0)
+    return booted + started / 1e6 if started else 0
 
 
 def some(problems: list[str]) -> str:
@@ -98,7 +103,7 @@ def failed_last(units: dict[str, dict[str, str]], booted: float, default: str) -
     """Which of the units failed last, and when it began, in seconds since 1970."""
 
     def began(unit: str) -> float:
-        return booted + int(units.get(unit, {}).get("ExecMainStartTimestampMonotonic") or 0) / 1e6
+        return begun(units.get(unit, {}), booted)
 
     failed = [unit for unit, of in units.items() if of.get("ActiveState") == "failed"]
     unit = max(failed, key=began, default=default)

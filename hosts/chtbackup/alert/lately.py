@@ -24,14 +24,20 @@ def alike(text: str) -> str:
     return re.sub(r"\d+", "0", text)
 
 
-def was_told(path: str, about: str, text: str, now: float) -> bool:
-    """Whether an alarm's text says what the watch knows already, and somebody was told within a day."""
+def was_told(path: str, about: str, text: str, now: float, began: float) -> bool:
+    """Whether an alarm's text says what the watch knows already, and somebody was told within a day.
+
+    The run that failed now began at `began`, in seconds since 1970; 0 where that isn't known. The watch takes for told
+    what a unit tells. Where it looks between a first failure and its alarm, it knows only that very failure: so the
+    trouble must be older than the run.
+    """
     try:
         with open(path, encoding="utf-8") as file:
             entries = json.load(file)["entries"]
         known = [entries[id] for id in FAILURES.get(about, ()) if id in entries]
         return any(
             of["gone"] is None
+            and of["since"] < began - 1  # a report's time is rounded
             and of["told"] is not None
             and 0 <= now - of["told"] < LATELY
             and of["reason"] != ""

@@ -25,12 +25,14 @@ from typing import Any
 
 from chtbackup.alert.deliver import outdated
 from chtbackup.alert.describe import (
+    begun,
     describe,
     describe_bucket,
     describe_drill,
     describe_repository,
     describe_retention,
     describe_watch,
+    failed_last,
 )
 from chtbackup.alert.lately import once_a_day, was_told
 from chtbackup.alert.queue import Queue, send_until_empty
@@ -113,14 +115,14 @@ def main(arguments: list[str] | None = None) -> int:
         title, text = f"CHT backup {deployment}: test", f"Alerts from {platform.node()} arrive here."
         queue = None
     else:
-        title, text = what_happened(options.about, deployment)
+        title, text, began = what_happened(options.about, deployment)
         say(f"{priority()}{title}: {text}")
     try:
         addresses = read()
     except OSError as error:
         complain(unreadable(error))
         return WRONG
-    if not options.test and not is_news(options.about, deployment, text, directory):
+    if not options.test and not is_news(options.about, deployment, text, directory, began):
         say("somebody was told of this within the last day")
         return DELIVERED
     if options.test and not addresses:
@@ -129,8 +131,9 @@ def main(arguments: list[str] | None = None) -> int:
     return raise_alarm(queue, addresses, title, text)
 
 
-def is_news(about: str, deployment: str, text: str, directory: str | None) -> bool:
-    """Whether somebody must be told now, and wasn't of the same trouble within a day. `directory` keeps alarms."""
+def is_news(about: str, deployment: str, text: str, directory: str | None, began: float) -> bool:
+    """Whether somebody must be told now, and wasn't of the same trouble within a day. `directory` keeps alarms; `began`
+    is as `what_happened` says it."""
     now = time.time()
     if about == "watch":
         try:
@@ -139,22 +142,23 @@ def is_news(about: str, deployment: str, text: str, directory: str | None) -> bo
             return True
     # What the watch on this machine remembers.
     kept = "cht-backup" if about in ("backup", "drill") else "cht-backup-server"
-    return not was_told(f"/var/lib/{kept}/{deployment}/watch-state.json", about, text, now)
+    return not was_told(f"/var/lib/{kept}/{deployment}/watch-state.json", about, text, now, began)
 
 
-def what_happened(about: str, deployment: str) -> tuple[str, str]:
-    """Title and text of the message, from what lies on this machine."""
+def what_happened(about: str, deployment: str) -> tuple[str, str, float]:
+    """Title and text of the message, from what lies on this machine; and when the run that failed began, in seconds
+    since 1970, 0 where that isn't known."""
     host, state = platform.node(), f"/var/lib/cht-backup/{deployment}"
     if about == "watch":
         # systemd says so to what runs after the unit.
         result, status = (os.environ.get(name, "") for name in ("SERVICE_RESULT", "EXIT_STATUS"))
-        return describe_watch(deployment, host, result, status, f"'cht-*watch-{deployment}'")
+        return *describe_watch(deployment, host, result, status, f"'cht-*watch-{deployment}'"), 0
     booted = time.time() - time.clock_gettime(time.CLOCK_MONOTONIC)
     if about == "backup":
         last = read_report(f"{state}/last-backup.json")
         unit = unit_state(f"cht-backup-{deployment}.service")
         title, text = describe(deployment, host, last, unit, booted)
-        return title, join(text, outdated(f"/opt/cht-backup/{deployment}/venv"))
+        return title, join(text, outdated(f"/opt/cht-backup/{deployment}/venv")), begun(unit, booted)
     names = {
         "drill": [f"cht-drill-{deployment}{part}.service" for part in ("", "-cleanup", "-overdue")],
         "bucket": [f"cht-bucket-{part}-{deployment}.service" for part in ("copy", "check")],
@@ -162,19 +166,21 @@ def what_happened(about: str, deployment: str) -> tuple[str, str]:
         "retention": [f"cht-retention-{deployment}.service"],
     }[about]
     units = {name: unit_state(name) for name in names}
+    _, began = failed_last(units, booted, names[0])
     if about == "drill":
         latest, seen = (read_report(f"{state}/drills/{of}.json") for of in ("latest", "overdue"))
         title, text = describe_drill(deployment, host, latest, units, booted, seen)
-        return title, join(text, outdated(f"/opt/cht-backup/{deployment}/venv"))
+        return title, join(text, outdated(f"/opt/cht-backup/{deployment}/venv")), began
     if about == "retention":
-        return describe_retention(deployment, host, read_report(f"{state}/last-retention.json"), units, booted)
+        report = read_report(f"{state}/last-retention.json")
+        return *describe_retention(deployment, host, report, units, booted), began
     if about == "repository":
         report = read_report(f"/var/lib/cht-backup-server/{deployment}/last-audit.json")
-        return describe_repository(deployment, host, report, units, booted)
+        return *describe_repository(deployment, host, report, units, booted), began
     state = f"/var/lib/cht-backup-bucket/{deployment}"
     reports = {what: read_report(f"{state}/last-{what}.json") for what in ("copy", "check")}
     title, text = describe_bucket(deployment, host, reports, units, booted)
-    return title, join(text, outdated(f"/opt/cht-backup-bucket/{deployment}/venv"))
+    return title, join(text, outdated(f"/opt/cht-backup-bucket/{deployment}/venv")), began
 
 
 def read_report(path: str) -> dict[str, Any] | None:
