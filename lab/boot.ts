@@ -146,7 +146,7 @@ async function reach(machine: Machine): Promise<Reached> {
     );
     words = result.stderr.trim().split("\n").at(-1) ?? "";
     return result.code === 0;
-  }, 20_000);
+  }, 120_000);
   if (!arrived) {
     throw new Problem(
       `the machine ${machine} runs but can't be reached over SSH at ${address}: ${words}\n` +

@@ -8,6 +8,7 @@ import { labFolder, project } from "../toolchain/paths";
 import { Problem, type Progress } from "../toolchain/progress";
 import type { Images } from "./images";
 import { bucketContainer, label, nameOf, network } from "./machines";
+import { halfADayFrom } from "./settings";
 
 /** The shortest locks that there are, as the smallest unit is a day; `npm run lab:down` removes the disk below them. */
 const [keepDays, lockDays] = [1, 2];
@@ -27,6 +28,7 @@ export const bucketSettings = {
   // Nobody floods it, and whoever tries it out waits for nothing.
   leastIntervalMinutes: 0,
   randomDelay: "0s",
+  schedule: halfADayFrom(new Date()),
   accessKeyId: "lab-writer",
   reader: { accessKeyId: "lab-reader" },
 };

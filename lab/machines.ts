@@ -90,7 +90,7 @@ export async function waitFor(condition: () => Promise<boolean>, limit: number):
 }
 
 /** Waits until systemd on a machine has started everything and sshd listens. */
-export async function waitUntilUp(machine: AnyMachine, limit = 60_000): Promise<void> {
+export async function waitUntilUp(machine: AnyMachine, limit = 300_000): Promise<void> {
   const up = await waitFor(async () => {
     const state = await exec(machine, "systemctl is-system-running; systemctl is-active ssh.service", {
       timeoutMs: 10_000,

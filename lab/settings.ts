@@ -4,14 +4,22 @@ import { Problem } from "../toolchain/progress";
 import type { Reached } from "./boot";
 import { type Machine, nameOf } from "./machines";
 
+/** When what runs by itself does: not in the middle of what somebody tries. */
+export function halfADayFrom(now: Date): string {
+  const hour = (now.getUTCHours() + 12) % 24;
+  return `*-*-* ${String(hour).padStart(2, "0")}:00:00`;
+}
+
 /**
  * What the lab knows of itself and the program has to know.
  * @param drills whether the CHT machine's Docker can make drills
+ * @param now when the lab is made
  */
 export function labSettings(
   machines: Record<Machine, Reached>,
   identityFile: string,
   drills = true,
+  now = new Date(),
 ): Record<string, unknown> {
   return {
     "host:machines": {
@@ -22,8 +30,7 @@ export function labSettings(
     "cht-backup:server": { address: nameOf("server") },
     // `npm run lab` starts the first backup itself: the plugin for one-shot commands can't be had everywhere.
     "cht-backup:firstBackup": false,
-    // None begins in the middle of what somebody tries.
-    "cht-backup:schedule": "*-*-* 02:00:00",
+    "cht-backup:schedule": halfADayFrom(now),
     // Nobody else's network has to be spared.
     "cht-backup:randomDelay": "0s",
     // The Docker plugin can't be had everywhere either: `npm run lab` makes the drill's network, and the CHT machine holds the image.

@@ -6,7 +6,7 @@ import { chtNames } from "../../components/names";
 import { exec, output, waitFor } from "../../lab/machines";
 import { settings, state } from "./backup";
 
-const { watchTimer } = chtNames("lab");
+const { watchTimer, watchService } = chtNames("lab");
 const received = "/run/alerts-test";
 const program = "/run/alerts-test.py";
 const listener = "alerts-test.service";
@@ -35,11 +35,15 @@ systemd-run --quiet --collect --unit=${listener} python3 ${program} 8098 ${recei
 /** Starts the listener and has the CHT machine send its alerts there. */
 export async function receiveAlerts(): Promise<void> {
   // What it remembers to have told would keep the next alarm for the same reason back.
-  await output("cht", `systemctl stop ${watchTimer}`);
+  await stopWatching();
   await listen();
   await forgetAlerts();
   await output("cht", `cat >${settings}/alerts`, { stdin: `${address}\n` });
 }
+
+/** Keeps the watch from looking by itself: what it has seen it tells once, and a unit's own alarm for the same not again.
+ * A machine that is started anew watches again. */
+export const stopWatching = () => output("cht", `systemctl stop ${watchTimer} ${watchService}`);
 
 /** The CHT machine sends its alerts nowhere, as before. */
 export async function stopAlerts(): Promise<void> {
@@ -58,7 +62,8 @@ export async function forgetAlerts(): Promise<void> {
 
 /** Has the CHT machine try at once to deliver what it couldn't, and not only when it is time. */
 export async function deliverNow(): Promise<void> {
-  await output("cht", `systemctl restart ${chtNames("lab").alertLaterService}`);
+  // Not in the middle of sending, after which it would send once more: senders hold this lock.
+  await output("cht", `flock ${state}/alerts systemctl restart ${chtNames("lab").alertLaterService}`);
 }
 
 /** All that came, the watch's, too. */

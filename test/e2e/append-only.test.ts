@@ -149,13 +149,17 @@ rm -rf ${sibling} && install -d -o ${user} -g ${user} ${sibling}`,
   }
 
   it("doesn't get a terminal, nor its agent forwarded, in the one session that it gets", async () => {
-    // The session is held open, and looked at on the server: what its process has got of what was asked for.
+    // The session is held open until it was looked at on the server: what its process has got of what was asked for.
     const held = (account: string) =>
       exec(
         "cht",
-        `eval "$(ssh-agent -s)" >/dev/null; trap 'kill $SSH_AGENT_PID' EXIT
-sleep 3 | timeout 10 ${ssh(account, "-A -tt")} sleep 3`,
+        `rm -f ${looked(account)}; eval "$(ssh-agent -s)" >/dev/null; pipe=$(mktemp -u); mkfifo "$pipe"; exec 9<>"$pipe"
+trap 'kill $SSH_AGENT_PID; rm -f "$pipe" ${looked(account)}' EXIT
+timeout 100 ${ssh(account, "-A -tt")} sleep 100 <&9 & held=$!
+until [ -e ${looked(account)} ] || ! kill -0 $held 2>/dev/null; do sleep 0.1; done
+kill $held 2>/dev/null; wait $held`,
       );
+    const looked = (account: string) => `/run/looked-at-${account}`;
     /** @param program how `pgrep` finds it; the copy to the bucket works as the same user */
     const got = (account: string, program: string) =>
       output(
@@ -166,7 +170,7 @@ sleep 3 | timeout 10 ${ssh(account, "-A -tt")} sleep 3`,
 done
 tr '\\0' '\\n' <"/proc/$pid/environ" | sed -n 's/^\\(SSH_AUTH_SOCK\\|SSH_TTY\\)=.*/\\1/p' | sort
 ps -o tty= -p "$pid" | sed 's,pts/.*,terminal,'`,
-      );
+      ).finally(() => output("cht", `touch ${looked(account)}`));
     const sessions = [held(user), held(unlimited)];
     const [refused, allowed] = await Promise.all([got(user, "-f [c]htbackup.guard"), got(unlimited, "-x sleep")]);
     const [{ stderr } = { stderr: "" }] = await Promise.all(sessions);

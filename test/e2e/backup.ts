@@ -49,7 +49,8 @@ export interface Running {
 const reportFile = `${state}/last-backup.json`;
 
 /** After the program itself the unit calls whoever watches from outside, and is `deactivating`. */
-const untilEnded = `while systemctl show -p ActiveState --value ${service} | grep -q activating; do sleep 0.1; done`;
+const untilEnded = `while systemctl show -p ActiveState --value ${service} | grep -q activating ||
+  systemctl list-jobs --no-legend | grep -q ' ${service} '; do sleep 0.1; done`;
 
 /** Starts the service and doesn't wait for its end. One that the timer has just started may end first. */
 export async function startBackup(): Promise<Running> {
@@ -154,6 +155,15 @@ export function python(
   const words = ["exec", "-i", containerOf(machine), interpreter, "-c", source, ...args];
   // Some watch for as long as a test's work takes.
   return run("docker", words, { stdin, timeoutMs: 600_000 });
+}
+
+/** Waits until borg has extracted that many files below a directory, and stops it (SIGSTOP) before the next one. borg
+ * makes files of its own at the top, too, so it is a directory of the archive. */
+export async function stopExtraction(machine: AnyMachine, directory: string, files: number): Promise<void> {
+  const { code, stderr } = await python(machine, "when_opened.py", [directory, "stop", String(files)]);
+  assert.equal(code, 0, stderr);
+  const extracted = `find ${directory} -type f ! -newermt 2026-11-21T12:00Z | wc -l`; // the lab's files are of that day
+  assert.equal(await output(machine, extracted), String(files));
 }
 
 /** The Python that runs borg on a machine, and so has its modules. */

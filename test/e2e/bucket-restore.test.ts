@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { bucketSecrets } from "../../lab/bucket";
 import { documentCounts } from "../../lab/cht";
-import { exec, output, stateOf } from "../../lab/machines";
+import { exec, output, stateOf, waitFor } from "../../lab/machines";
 import { run } from "../../toolchain/command";
 import { project } from "../../toolchain/paths";
 import { archives, assertComplete, backUp, home, maintain, recovery, repository, timer, user } from "./backup";
@@ -132,10 +132,10 @@ describe("a restore from the bucket, with the CHT machine and the server destroy
       assert.equal((await copyNow()).ok, true);
       const words = await output("server", `journalctl --sync; journalctl --output=cat -u ${copyService}`);
       assert.equal(words.match(/copies in the bucket are of another repository .* nothing lengthens/g)?.length, 1);
-      assert.match(
-        await output("server", `journalctl --output=cat -u ${bucketFailedService}`),
-        /Copy of the backups to the bucket .*are of another repository/,
-      );
+      const alarm = /Copy of the backups to the bucket .*are of another repository/;
+      const raised = async () =>
+        alarm.test(await output("server", `journalctl --output=cat -u ${bucketFailedService}`));
+      assert.ok(await waitFor(raised, 120_000), "no alarm was raised");
       assert.ok(((await lastCopy())?.copy?.number ?? 0) > number);
       assert.deepEqual(
         (await listed()).map(({ name }) => name),

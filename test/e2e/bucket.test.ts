@@ -10,6 +10,7 @@ import {
   data,
   during,
   maintain,
+  python,
   recovery,
   repository,
   settings,
@@ -159,7 +160,12 @@ exit 1`;
         `sed -i 's/"lockWait": ${from},/"lockWait": ${to},/' ${settings}/settings.json`;
       // borg looks ten times in its waiting time whether a lock has gone.
       await during("cht", lockWait(600, 30), lockWait(30, 600), async () => {
-        await meanwhile(`[ -e ${repository}/lock.exclusive ]`, `systemctl kill --signal=STOP ${copyService}`);
+        // It is copied first, and under the lock.
+        const stop = ["run", `systemctl kill --signal=STOP ${copyService}`, "chtbackup snapshot "];
+        await settle();
+        const stopped = python("server", "when_opened.py", [`${repository}/README`, ...stop]);
+        await output("server", `systemctl start --no-block ${copyService}`);
+        assert.equal((await stopped).code, 0, (await stopped).stderr);
         const holds = await output("server", `ls ${repository}/lock.exclusive`);
         const backup = await startBackup();
         const waits = `pgrep -u ${user} -f '[c]htbackup guard '`;

@@ -4,7 +4,7 @@ import { documentCounts } from "../../lab/cht";
 import { addressOf, exec, kill, output, start, waitFor } from "../../lab/machines";
 import { run } from "../../toolchain/command";
 import { project } from "../../toolchain/paths";
-import { assertAlert, forgetAlerts, receiveAlerts, stopAlerts } from "./alerts";
+import { assertAlert, forgetAlerts, receiveAlerts, stopAlerts, stopWatching } from "./alerts";
 import {
   assertComplete,
   backUp,
@@ -17,6 +17,7 @@ import {
   settings,
   startBackup,
   state,
+  stopExtraction,
 } from "./backup";
 import { type Damage, damages, putDamaged, rot, viewAhead } from "./damage";
 import { tree } from "./fresh-machine";
@@ -210,7 +211,7 @@ describe("the restore drill", function () {
     async function reachable(id: string, places: string[]): Promise<string[]> {
       const attempts = places.map((place) => {
         const [address, port] = place.split(":");
-        return `nsenter --net="$network" timeout 2 bash -c ': < /dev/tcp/${address}/${port}' && echo ${place}`;
+        return `nsenter --net="$network" timeout 30 bash -c ': < /dev/tcp/${address}/${port}' && echo ${place}`;
       });
       const script = `network=$(docker inspect --format '{{.NetworkSettings.SandboxKey}}' ${id})\n${attempts.join("\n")}`;
       return (await exec("cht", script)).stdout.split("\n").filter(Boolean);
@@ -330,7 +331,11 @@ ${asBefore}`,
       assert.equal(code, 1);
       assert.match(stdout, /^Restore drill .*: FAILED \(interrupted\)\n/);
       const killed = await ended();
-      const report = await assertFailed(killed, "interrupted", /interrupted at the stage “(starting|asking) CouchDB”/);
+      const report = await assertFailed(
+        killed,
+        "interrupted",
+        /interrupted at the stage “(starting CouchDB|asking CouchDB|reading documents)”/,
+      );
       assert.equal(report.archive, archive);
     });
 
@@ -342,6 +347,7 @@ ${asBefore}`,
         "cht",
         `systemctl stop ${timers}; until [ "$(systemctl show -p ActiveState --value ${names.cleanupService})" = failed ]; do sleep 0.1; done`,
       );
+      await stopWatching();
       await assertAlert(/^CHT restore drill lab failed on cht$/, /interrupted at the stage/);
       await assertTidy();
       const report: Report = JSON.parse(await output("cht", `cat ${reports}/latest.json`));
@@ -351,9 +357,13 @@ ${asBefore}`,
 
     it("by an administrator says so, and the next one works", async () => {
       await suspended();
-      await Promise.all([output("cht", `systemctl stop ${service}`), resume()]);
+      // systemd has what it stops go on, so that it hears of it.
+      await output("cht", `systemctl stop ${service}`);
       const report: Report = JSON.parse(await output("cht", `cat ${reports}/latest.json`));
-      assert.match(report.problems.join(), /^stopped by SIGTERM at the stage “(starting|asking) CouchDB”$/);
+      assert.match(
+        report.problems.join(),
+        /^stopped by SIGTERM at the stage “(starting CouchDB|asking CouchDB|reading documents)”$/,
+      );
       await assertTidy();
       await forgetAlerts();
       assertRight(await drill());
@@ -370,14 +380,9 @@ ${asBefore}`,
     it("when the disk fills up while it runs", async () => {
       const mount = `mount -t tmpfs -o size=1200m none ${scratch}`;
       await during("cht", mount, `umount ${scratch}`, async () => {
-        await startDrill();
-        await output(
-          "cht",
-          `until id=$(docker ps --quiet --filter label=${label}) && [ -n "$id" ]; do sleep 0.02; done
-docker pause "$id"
-fallocate -l 250M ${scratch}/ballast`,
-          { timeoutMs: 240_000 },
-        );
+        const id = await suspended();
+        await output("cht", `docker pause ${id}; fallocate -l 250M ${scratch}/ballast`);
+        await resume();
         const run = await ended();
         await output("cht", `rm ${scratch}/ballast`);
         await assertFailed(run, "impossible", /fills up: [\d.]+ MB are free, and 1,000\.0 MB must stay free/);
@@ -423,11 +428,11 @@ docker rm $id`;
   });
 
   it("and a backup that begins while it fetches both come to a good end", async () => {
-    await startDrill();
     // Once there are files, borg holds the lock.
     const fetching = "pgrep -f '^[^ ]*python[^ ]* [^ ]*borg .* extract .*--patterns-from'";
-    const copied = `find ${scratch}/cht-drill-lab/copy -name '*.view' 2>/dev/null | grep -q .`;
-    await output("cht", `until ${copied}; do :; done; kill -STOP $(${fetching})`, { timeoutMs: 240_000 });
+    const stopped = stopExtraction("cht", `${scratch}/cht-drill-lab/copy/home`, 6);
+    await startDrill();
+    await stopped;
     const backup = await startBackup();
     const waiting = `until pid=$(pgrep -f '^[^ ]*python[^ ]* [^ ]*borg .* create ') && sleep 1 && kill -0 $pid; do :; done`;
     await output("cht", `${waiting}; kill -CONT $(${fetching})`, { timeoutMs: 240_000 });

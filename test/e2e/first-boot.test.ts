@@ -24,7 +24,10 @@ const unit = "cht-data-volume.service";
 const now = () => output("cloud", "journalctl --show-cursor --lines=0 | sed -n 's/^-- cursor: //p'");
 /** What the unit said, all of it or after some moment. */
 const journal = (after?: string) =>
-  output("cloud", `journalctl --output=cat --unit=${unit} ${after === undefined ? "" : `--after-cursor='${after}'`}`);
+  output(
+    "cloud",
+    `journalctl --sync; journalctl --output=cat --unit=${unit} ${after === undefined ? "" : `--after-cursor='${after}'`}`,
+  );
 /** The file system on the data volume: when it was made, how it is mounted, and its size in MiB. */
 const mounted = () => output("cloud", `findmnt --noheadings --output UUID,FSTYPE,OPTIONS --mountpoint ${data}`);
 const mebibytes = async () => Number(await output("cloud", `df --output=size --block-size=1M ${data} | tail -n 1`));
@@ -44,10 +47,11 @@ describe("the first boot of a server at AWS", function () {
     // As at AWS, the volume comes when the machine runs already.
     await launch(boot, disk, { id: "i-1", attached: false });
     refusals = await firstLogin(boot);
-    await waitFor(
+    const waits = await waitFor(
       async () => (await output("cloud", `systemctl show -p ActiveState --value ${unit}`)) === "activating",
-      90_000,
+      300_000,
     );
+    assert.ok(waits, "the unit was never started");
     waited = await output("cloud", `systemctl show -p ActiveState --value ${unit}; ls -A ${data}; lsattr -d ${data}`);
     await attach(disk);
     ended = await bootEnded();
@@ -72,7 +76,7 @@ describe("the first boot of a server at AWS", function () {
 
   it("shows the stack's host key from the first connection on, and no other", async () => {
     for (const words of refusals) assert.match(words, /Connection (refused|reset|closed|timed out)|No route/, words);
-    const scan = await run("ssh-keyscan", ["-T", "5", await addressOf("cloud")]);
+    const scan = await run("ssh-keyscan", ["-T", "60", await addressOf("cloud")]);
     const offered = scan.stdout
       .trim()
       .split("\n")

@@ -1,6 +1,6 @@
 /** A lab that is fit for a test: machines up, the stack deployed on them, nothing left of a test before. */
 import { deploy } from "../../lab/deploy";
-import { exec, output, waitFor } from "../../lab/machines";
+import { exec, output } from "../../lab/machines";
 import { Problem, Progress } from "../../toolchain/progress";
 import { alertService, service, timer } from "./backup";
 
@@ -18,9 +18,8 @@ async function prepare(): Promise<void> {
   await chtAnswers();
 }
 
-/** Waits until both containers of the CHT run: after a restart of the machine or of its Docker that takes a while. */
+/** Waits until the CHT's database answers: after a restart of the machine or of its Docker that takes a while. */
 export async function chtAnswers(): Promise<void> {
-  const running = "docker ps --filter label=com.docker.compose.project=cht --format '{{.State}}' | grep -c running";
-  const up = await waitFor(async () => (await exec("cht", running)).stdout.trim() === "2", 180_000);
-  if (!up) throw new Problem("the CHT's containers don't run");
+  const answers = await exec("cht", "wait-for-cht /home/ubuntu/cht/upgrade-service/.env cht 360");
+  if (answers.code !== 0) throw new Problem(answers.stderr);
 }

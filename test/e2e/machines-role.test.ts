@@ -33,7 +33,7 @@ describe("the copy on a server that has no key", function () {
     );
     await exec("server", `systemctl start ${unit}`);
     const shown = await output("server", `systemctl show -p ExecMainStatus --value ${unit}`);
-    const said = await output("server", `journalctl -u ${unit} -n 20 -o cat --no-pager`);
+    const said = await output("server", `journalctl --sync; journalctl -u ${unit} -n 20 -o cat --no-pager`);
     assert.match(said, /there are no credentials, and this machine has no role that gives some/);
     assert.equal(shown, "2");
   });

@@ -11,7 +11,7 @@ const chosen = "chosen by the operator 4711";
 
 /** Lists archives with a passphrase that borg reads from its input. */
 function list(passphrase: string) {
-  const script = `BORG_PASSPHRASE_FD=0 BORG_BASE_DIR=/var/lib/cht-backup/lab/borg BORG_RSH='ssh -F /etc/cht-backup/lab/ssh_config' borg list --short ssh://offsite/srv/cht-backup/lab/repository`;
+  const script = `BORG_PASSPHRASE_FD=0 BORG_BASE_DIR=/var/lib/cht-backup/lab/borg BORG_RSH='ssh -F /etc/cht-backup/lab/ssh_config' borg --lock-wait 60 list --short ssh://offsite/srv/cht-backup/lab/repository`;
   return exec("cht", script, { stdin: passphrase });
 }
 

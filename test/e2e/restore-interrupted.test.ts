@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { documentCounts } from "../../lab/cht";
 import { exec, output, waitFor } from "../../lab/machines";
 import { type Result, run } from "../../toolchain/command";
-import { assertComplete, backUp, home, python, timer } from "./backup";
+import { assertComplete, backUp, home, python, stopExtraction, timer } from "./backup";
 import { type FreshMachine, freshMachine, tree } from "./fresh-machine";
 import { healthyLab } from "./hooks";
 
@@ -55,36 +55,35 @@ describe("a restore that is interrupted again and again", function () {
   const broken = /the SSH connection broke off, or the program there was killed. Run the same command again/;
 
   it("while it reads which archives there are, by a connection that is lost", async () => {
-    const held = meanwhile(`
-until pgrep -f '^/usr/bin/python3 [^ ]*/borg .* list --json ' >/dev/null; do :; done
-pkill -STOP -x borg
-touch /run/held`);
-    assert.ok(await waitFor(async () => (await exec("restore", "test -e /run/held")).code === 0, 180_000));
+    // At the first of what that borg opens.
+    const stop = ["run", "pkill -STOP -x borg", "^/usr/bin/python3 [^ ]*/borg .* list --json "];
+    const stopped = python("restore", "when_opened.py", ["/", ...stop]);
+    const running = machine.restore();
+    assert.equal((await stopped).code, 0, (await stopped).stderr);
     const lost = await run("pkill", [
       "-KILL",
       "-f",
       `^ssh .*${machine.destination.split("@")[1]}.*chtbackup' 'restore' 'restore'`,
     ]);
     assert.equal(lost.code, 0);
-    const [result] = await held;
-    await assertStopped(result, broken);
+    await assertStopped(await running, broken);
     assert.equal(await output("restore", `ls -A ${notes}`), "lock");
   });
 
   it("in the middle of the extraction, by the kernel", async () => {
-    const [result, files] = await meanwhile(`
-count() { find /home/ubuntu/.cht.restoring -type f ! -newermt 2026-11-21T12:00Z 2>/dev/null | wc -l; }
-until [ "$(count)" -gt 5 ]; do :; done
-${killAll}
-count`);
-    assert.ok(Number(files) > 5 && Number(files) < 100, `${files} files`);
+    const stopped = stopExtraction("restore", "/home/ubuntu/.cht.restoring/home", 6);
+    const running = machine.restore();
+    await stopped;
+    await output("restore", killAll);
+    const result = await running;
     await assertStopped(result, broken);
   });
 
   it("while it compares what it has extracted with the manifest", async () => {
     const running = machine.restore();
-    const args = [`${notes}/excluded`, `/home/ubuntu/.cht.restoring${cht}/upgrade-service/.env`, `^${program}`];
-    const killed = await python("restore", "kill_verification.py", args);
+    // Only the verification reads it.
+    const args = [`/home/ubuntu/.cht.restoring${cht}/upgrade-service/.env`, "run", killAll, `^${program}`];
+    const killed = await python("restore", "when_opened.py", args);
     assert.equal(killed.code, 0, killed.stderr);
     const result = await running;
     assert.match(result.stdout, /of which [\d.]+ MB are here from a run before/);
@@ -112,8 +111,8 @@ count`);
       `
 until pgrep -f 'docker-compose .* up --detach|docker compose .* up --detach' >/dev/null; do :; done
 until [ -n "$(docker ps --all --quiet)" ]; do :; done
-pkill -KILL -f 'up --detach'
-${killAll}`,
+${killAll}
+pkill -KILL -f 'up --detach' || true`,
       "--start",
     );
     assert.match(result.stdout, /an earlier run was interrupted while it put things in place; this is finished first/);

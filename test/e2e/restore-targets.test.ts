@@ -204,6 +204,12 @@ apt-get purge -y -q docker.io docker-cli docker-compose containerd runc
     const restored = async (text: string) => {
       const done = await onMachine(text);
       assert.equal(done.code, 0, done.stdout + done.stderr);
+      const answers = () =>
+        documentCounts("restore").then(
+          () => true,
+          () => false,
+        );
+      assert.ok(await waitFor(answers, 120_000), "its containers were started, and it doesn't answer");
       return /^DONE. What was there before is in (\S+)$/m.exec(done.stdout)?.[1] ?? assert.fail(done.stdout);
     };
     const aside = await restored(block(archive));

@@ -3,6 +3,7 @@ import { output } from "../../lab/machines";
 import { type Result, run } from "../../toolchain/command";
 import { project } from "../../toolchain/paths";
 import { approve, archives, assertComplete, backUp, recovery, repository, state } from "./backup";
+import { copiesEnded, copyPath } from "./bucket";
 import { assertNoDrift } from "./stack";
 
 /** Makes archives older in the server's own ledger: all of them belong to one day, of which the last one stays. */
@@ -11,10 +12,16 @@ const age = (ids: string[]) =>
     "server",
     `python3 - ${ids.join(" ")} <<'END'
 import sqlite3, sys, time
-with sqlite3.connect("/var/lib/cht-backup-server/lab/audit.sqlite") as database:
-    day = int(time.time()) // 86400 * 86400 - 40 * 86400
-    for hour, id in enumerate(sys.argv[1:], 1):
-        database.execute("UPDATE archives SET at = ? WHERE id = ?", (day + 3600 * hour, bytes.fromhex(id)))
+database = sqlite3.connect("/var/lib/cht-backup-server/lab/audit.sqlite", timeout=300)
+day = int(time.time()) // 86400 * 86400 - 40 * 86400
+times = [(day + 3600 * hour, bytes.fromhex(id)) for hour, id in enumerate(sys.argv[1:], 1)]
+known = "SELECT count(*) FROM archives WHERE id = ?"
+end = time.monotonic() + 300
+while not all(database.execute(known, [id]).fetchone()[0] for _, id in times):
+    assert time.monotonic() < end, "the audit doesn't know them"
+    time.sleep(0.2)
+with database:
+    database.executemany("UPDATE archives SET at = ? WHERE id = ?", times)
 END`,
   );
 
@@ -36,10 +43,14 @@ describe("npm run retention", function () {
   let going: string[] = [];
   const listed = () => archives(passphrase);
   /** All that is in the repository, by name and content. */
-  const stored = () => output("server", `cd ${repository} && find . -type f ! -name '*lock*' | sort | xargs sha256sum`);
+  const stored = () =>
+    output("server", `cd ${repository} && find . -path './lock*' -prune -o -type f -print | sort | xargs sha256sum`);
 
   before(async () => {
     passphrase = (await recovery()).passphrase;
+    // A copy's `with-lock` is a transaction, too.
+    await output("server", `systemctl stop ${copyPath}`);
+    await copiesEnded();
     await approve("before retention");
     const ids: string[] = [];
     for (let count = 0; count < 3; count++) {
@@ -52,6 +63,8 @@ describe("npm run retention", function () {
     await age(ids);
     archivesBefore = await listed();
   });
+
+  after(() => output("server", `systemctl start ${copyPath}`));
 
   it("shows what goes and changes nothing, with --dry-run", async () => {
     const was = await stored();

@@ -178,7 +178,7 @@ describe("secrets", function () {
       assert.equal(await output("cht", `grep -cf - ${settings}/alerts <<'END'\n${alert}\nEND`), "1");
 
       // While the certificates and the manifest lie there and borg is at work.
-      const paused = python("cht", "when_read.py", [
+      const paused = python("cht", "when_opened.py", [
         `${data}/_dbs.couch`,
         "run",
         "touch /run/secrets-test-paused; until [ -e /run/secrets-test-go ]; do sleep 0.05; done",

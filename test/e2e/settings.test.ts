@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { parse, stringify } from "yaml";
+import { serverNames } from "../../components/names";
 import { output } from "../../lab/machines";
 import { stackFile } from "../../lab/stack";
 import { labFolder } from "../../toolchain/paths";
@@ -71,6 +72,7 @@ describe("twenty wrong settings at once", function () {
     const look = async () => [await output("cht", everything), await output("server", everything)].join();
     // A copy of an earlier test's backup would write, too.
     const result = await withoutCopies(async () => {
+      await output("server", `systemctl start ${serverNames("lab", "").sealService}`);
       const before = await look();
       const done = await labStack("up", "--yes", "--config-file", wrongFile);
       touched = (await look()) !== before;

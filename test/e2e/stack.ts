@@ -1,6 +1,8 @@
 /** The lab's stack, as an operator drives it: `npm run pulumi -- … --stack lab`. */
 import assert from "node:assert/strict";
-import { identityFile } from "../../lab/boot";
+import { readFileSync } from "node:fs";
+import { parse } from "yaml";
+import { stackFile } from "../../lab/stack";
 import { type Result, run } from "../../toolchain/command";
 import { pulumi } from "../../toolchain/pulumi";
 import { type Change, changesOf } from "./preview";
@@ -30,7 +32,10 @@ export function up(): Promise<string> {
 /** Connections of our plugin to this lab's machines, which are no other lab's. */
 export async function connections(): Promise<string[]> {
   const { stdout } = await run("ps", ["-eww", "-o", "args"]);
-  return stdout.split("\n").filter((line) => line.includes("host-ssh-") && line.includes(identityFile));
+  const machines = Object.values(parse(readFileSync(stackFile, "utf8")).config["host:machines"]);
+  const addresses = (machines as { address: string }[]).map(({ address }) => address);
+  const ours = (words: string[]) => addresses.some((address) => words.includes(address));
+  return stdout.split("\n").filter((line) => line.includes("/host-ssh-") && ours(line.split(" ")));
 }
 
 /** Asserts what a pipeline would: nothing has drifted. */

@@ -54,7 +54,7 @@ export class Terminal {
 
   private async until(from: number, pattern: RegExp): Promise<string> {
     // A borg may be built meanwhile.
-    const end = Date.now() + 300_000;
+    const end = Date.now() + 900_000;
     for (;;) {
       // A lone carriage return goes back over the line, as a progress bar does.
       const shown = withoutColours(this.shown.slice(from)).replace(/\r+\n/g, "\n").replaceAll("\r", "\n");

@@ -234,7 +234,7 @@ describe("who is told when the backups stop", function () {
     await waitFor(async () => {
       came = await alertsSoFar();
       return came.length >= many;
-    }, 30_000);
+    }, 120_000);
     await forgetReceived();
     return came;
   }

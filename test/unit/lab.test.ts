@@ -17,7 +17,7 @@ const machines = {
   cht: { address: "172.18.0.2", user: "ubuntu", hostKey: "ssh-ed25519 AAAAcht" },
   server: { address: "172.18.0.3", user: "root", hostKey: "ssh-ed25519 AAAAserver" },
 };
-const settings = labSettings(machines, ".lab/id_ed25519");
+const settings = labSettings(machines, ".lab/id_ed25519", true, new Date("2026-12-01T14:30:00Z"));
 
 describe("Pulumi.lab.yaml", () => {
   it("is made from nothing", () => {

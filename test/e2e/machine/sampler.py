@@ -12,7 +12,7 @@ import os
 import sys
 import time
 
-LIMIT = 240  # seconds
+LIMIT = 1200  # seconds
 
 
 def read(path: str) -> bytes:
