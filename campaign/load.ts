@@ -81,7 +81,7 @@ async function fill(gigabytes: number): Promise<{ bytes: number; documents: numb
   return JSON.parse(done.stdout);
 }
 
-/** What a machine's programs took, by program. */
+/** What a machine's programs took, by program; nobody looks any more after that. */
 async function peaks(machine: Machine): Promise<Record<string, number>> {
   await end(machine, "cht-campaign-memory");
   return JSON.parse(await output(machine, `cat ${peaksFile}`));
@@ -121,10 +121,13 @@ export async function underLoad(options: LoadOptions, say: (text: string) => voi
     await end("cht", "cht-campaign-load");
     const answers: Answer[] = readAnswers(await output("cht", `cat ${answersFile}`));
     load.answers = compare(answers, quiet, load.ran);
+    for (const machine of machines) load.memory[machine] = await peaks(machine);
   } finally {
     await end("cht", "cht-campaign-load");
-    for (const machine of machines) load.memory[machine] = await peaks(machine);
-    for (const machine of machines) await exec(machine, `rm -rf ${folder}/*.py ${peaksFile}`);
+    for (const machine of machines) {
+      await end(machine, "cht-campaign-memory");
+      await exec(machine, `rm -rf ${folder}/*.py ${peaksFile}`);
+    }
   }
   // The newest archive of those, restored and looked into.
   say("a drill of the newest archive:");

@@ -118,7 +118,7 @@ function command(name: VictimName, words: string[], prepare: () => Promise<unkno
 /** Makes the oldest archives that the server's ledger knows older than the policy keeps, all on one day. */
 async function age(many: number): Promise<void> {
   const script = `import sqlite3, time
-with sqlite3.connect("${server.state}/audit.sqlite") as database:
+with sqlite3.connect("${server.state}/audit.sqlite", timeout=300) as database:
     day = int(time.time()) // 86400 * 86400 - 40 * 86400
     rows = database.execute("SELECT id FROM archives WHERE at > ? ORDER BY at", (day + 86400,)).fetchall()
     # The newest ones stay what they are: a drill and a restore take them.
