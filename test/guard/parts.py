@@ -216,6 +216,9 @@ class Refused(Exception):
         self.kind, self.text = kind, text
 
 
+NEGOTIATE = {"client_data": {"client_version": (1, 4, 0, 0, 0), "sysinfo": {}}}
+
+
 class Session:
     """A session that is bound to nothing that borg's own client keeps to. A call is a map of its number (`i`), its name
     (`m`) and its arguments (`a`), an answer one of the number and either a result (`r`) or an exception."""
@@ -239,11 +242,15 @@ class Session:
             except BrokenPipeError:
                 raise Ended(self.said()) from None
 
-    def send(self, method, arguments, form=None):
+    def packed(self, method, arguments, form=None):
+        """A call as bytes."""
         self.calls += 1
         # Texts and bytes are one type, as borg has it: its server compares names that are bytes.
         packer = msgpack.Packer(use_bin_type=False, unicode_errors="surrogateescape")
-        self.write(packer.pack(form if form is not None else {"i": self.calls, "m": method, "a": arguments}))
+        return packer.pack(form if form is not None else {"i": self.calls, "m": method, "a": arguments})
+
+    def send(self, method, arguments, form=None):
+        self.write(self.packed(method, arguments, form))
 
     def answer(self, seconds=LIMIT):
         """The next answer; raises Refused or Ended. None where there is none in time."""
@@ -269,7 +276,7 @@ class Session:
         return self.answer()
 
     def negotiate(self):
-        return self.call("negotiate", client_data={"client_version": (1, 4, 0, 0, 0), "sysinfo": {}})
+        return self.call("negotiate", **NEGOTIATE)
 
     def said(self):
         """What the server wrote to standard error so far."""
@@ -536,8 +543,15 @@ class Deployment:
     def opened(self, exclusive=True, **options):
         """A session that has opened the repository."""
         made = self.session(**options)
-        made.call("open", path=str(self.repository), lock=True, lock_wait=10, exclusive=exclusive)
-        return made
+        deadline = time.monotonic() + LIMIT
+        while True:
+            try:
+                # borg looks for the lock ten times in the time that it waits.
+                made.call("open", path=str(self.repository), lock=True, lock_wait=5, exclusive=exclusive)
+                return made
+            except Refused as refused:
+                if refused.kind != "LockTimeout" or time.monotonic() > deadline:
+                    raise
 
     def ssh_config(self, more=""):
         """The client's way over sshd, whose forced command is the guard, or bare `borg serve` where that is taken away.
@@ -662,9 +676,9 @@ class Sshd:
         (self.folder / "sshd_config").write_text(text)
         os.makedirs("/run/sshd", exist_ok=True)
         with open(self.folder / "log", "ab") as log:
-            command = ["setpriv", "--pdeathsig", "TERM"]  # it ends with the tests, however those end
-            command += ["/usr/sbin/sshd", "-D", "-e", "-f", str(self.folder / "sshd_config")]
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+            sshd = ["setpriv", "--pdeathsig", "TERM"]  # it ends with the tests, however those end
+            sshd += ["/usr/sbin/sshd", "-D", "-e", "-f", str(self.folder / "sshd_config")]
+            self.process = subprocess.Popen(sshd, stdout=log, stderr=log)
         atexit.register(self.stop)
         wait_for(self._listens, 20, "the start of sshd")
         self.command = (command, more)

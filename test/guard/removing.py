@@ -10,7 +10,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from parts import HERE, PASSPHRASE, Case, deployment, machine
+from parts import HERE, PASSPHRASE, Case, deployment, machine, wait_for
 
 DAY = 86400
 POLICY = {"within": 7, "daily": 2, "weekly": 0, "monthly": 0, "yearly": 0}
@@ -70,6 +70,16 @@ class Removing(Case):
         process.stdin.flush()
         return process
 
+    def stopped_at(self, place, **more):
+        """Retention that stands still at a place of `stopAt` (altered.py); `go_on` lets it continue."""
+        before, self.altered = self.altered, {**self.altered, "stopAt": place}
+        try:
+            process = self.start("apply", **more)
+        finally:
+            self.altered = before
+        wait_for(lambda: stands_still(process), what=place)
+        return process
+
     def run_it(self, action="apply", **more):
         process = self.start(action, **more)
         # Its standard input stays open meanwhile, as ssh keeps it.
@@ -119,6 +129,17 @@ class Removing(Case):
         gone = {*((result["done"] or {}).get("removed", [])), *result["removedBefore"].values()}
         self.assertEqual(gone, {"archive-0", "archive-1", "archive-2"})
         self.removed("archive-0", "archive-1", "archive-2")
+
+
+def stands_still(process):
+    """Whether a process was stopped by a signal. It must not have ended."""
+    if process.poll() is not None:
+        raise AssertionError(f"exit code {process.returncode}: {process.stderr.read()}")
+    return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+def go_on(process):
+    process.send_signal(signal.SIGCONT)
 
 
 def children_of(process):

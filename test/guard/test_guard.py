@@ -3,15 +3,19 @@
 Run by `npm test -- --only "guard and seals"`.
 """
 
+import contextlib
 import itertools
 import os
+import select
 import shutil
+import signal
 import subprocess
 import threading
 import time
+from pathlib import Path
 from unittest import mock
 
-from parts import HOSTS, MANIFEST, Case, Ended, Refused, machine, wait_for, with_each_borg
+from parts import HOSTS, LIMIT, MANIFEST, NEGOTIATE, Case, Ended, Refused, machine, wait_for, with_each_borg
 
 NEW = b"\x01" * 32
 RESERVED = 1 << 20
@@ -194,6 +198,11 @@ class AHostileClientWhereNothingIsSealed(OnArchives):
 class AHostileClient(OnArchives):
     """Guard and seals, and whatever is no matter of seals."""
 
+    @property
+    def writing(self):
+        """Arguments of `open` for a session that writes."""
+        return {"path": str(self.made.repository), "lock": True, "exclusive": True, "lock_wait": 20}
+
     def test_checks_and_repairs_are_not_the_clients(self):
         session = self.made.opened()
         for method, arguments in (("check", dict(repair=True)), ("check", {}), ("scan", {}), ("inject_exception", {})):
@@ -328,8 +337,7 @@ class AHostileClient(OnArchives):
         # Where it is full from the beginning not even a session begins; reading goes on.
         made.set(quotaGibibytes=(size - 1) / 2**30)
         session = made.session()
-        arguments = {"path": str(made.repository), "lock": True, "exclusive": True, "lock_wait": 10}
-        self.assertIn("npm run retention", self.refused(session.call, "open", **arguments))
+        self.assertIn("npm run retention", self.refused(session.call, "open", **self.writing))
         session.close()
         made.set()
         made.backup("with-room-again")
@@ -337,8 +345,12 @@ class AHostileClient(OnArchives):
 
     def test_a_session_that_says_nothing_ends_and_gives_its_lock_back(self):
         self.made.set(idleHours=1 / 3600)
-        session = self.made.opened(LOOKS=0.5, GRACE=1)
-        session.call("put", id=NEW, data=b"x")
+        session = self.made.session(negotiate=False, LOOKS=0.5)
+        calls = {"negotiate": NEGOTIATE, "open": self.writing, "put": {"id": NEW, "data": b"x"}}
+        # In one go, as a second may pass between two.
+        session.write(b"".join(session.packed(method, arguments) for method, arguments in calls.items()))
+        for _ in calls:
+            session.answer()
         self.assertEqual(session.process.wait(), 0)
         session.close()
         self.made.set()
@@ -346,40 +358,63 @@ class AHostileClient(OnArchives):
 
     def test_a_session_ends_at_its_limit_however_much_it_says(self):
         self.made.set(sessionDays=2 / 86400)
-        session = self.made.opened(LOOKS=0.5, GRACE=1)
-
-        def ended():
-            try:
+        session = self.made.session(negotiate=False, LOOKS=0.5)
+        deadline = time.monotonic() + LIMIT
+        with self.assertRaises(Ended):
+            session.negotiate()
+            session.call("open", **self.writing)
+            while time.monotonic() < deadline:
                 session.call("__len__")
-            except Ended:
-                return True
-
-        wait_for(ended, 20, "the end of a session")
         session.close()
         self.made.set()
         self.holds()
 
     def test_a_client_that_takes_no_answers_is_ended(self):
-        self.made.set(idleHours=1 / 3600)
-        session = self.made.opened(LOOKS=0.5, GRACE=1)
+        self.made.set(idleHours=0)
+        session = self.made.opened(LOOKS=3600, GRACE=1)
         os.set_blocking(session.to_server, False)
         call = b"\x83\xa1i\x01\xa1m\xa3get\xa1a\x81\xa2id\xda\x00\x20" + MANIFEST
-        try:
-            while True:
-                os.write(session.to_server, call)
-        except BlockingIOError:
-            pass
-        self.assertNotEqual(session.process.wait(20), 0)
+        answers = os.open(f"/proc/self/fd/{session.from_server}", os.O_WRONLY)
+
+        def blocked():
+            """Whether it sleeps though there is something to read: it can't write."""
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    os.write(session.to_server, call)
+            full = not select.select([], [session.to_server, answers], [], 0)[1]
+            return full and Path(f"/proc/{session.process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+
+        wait_for(blocked, what="a full pipe")
+        os.close(answers)
+        os.kill(session.process.pid, signal.SIGALRM)  # it looks at the clock
+        self.assertNotEqual(session.process.wait(), 0)
         session.close()
         self.made.set()
         self.holds()
 
+    def test_a_session_that_gets_its_lock_in_the_middle_of_maintenance_gives_it_back_and_waits_for_the_end(self):
+        made = self.made
+        first, second = made.opened(), made.session()
+        second.send("open", self.writing)
+        waiting = "lock.exclusive.*.tmp"  # what borg makes of its lock when it is free
+        wait_for(lambda: list(made.repository.glob(waiting)), what="the wait for a lock")
+        with made.opened_by_operator():
+            first.close()
+            wait_for(lambda: not list(made.repository.glob(waiting)), what="the second session's lock")
+            own = {"BORG_BASE_DIR": str(made.operator)}
+            made.borg("check", "--repository-only", made.repository, user="account", environment=own)
+            self.assertIsNone(second.answer(0))
+        self.assertIsNotNone(second.answer())
+        second.call("put", id=NEW, data=b"x")
+        second.call("commit")
+        second.close()
+        self.holds()
+
     def test_a_second_writer_waits_for_the_first(self):
         first, second = self.made.opened(), self.made.session()
-        arguments = dict(path=str(self.made.repository), lock=True, exclusive=True)
-        self.refused(second.call, "open", lock_wait=0.3, **arguments)
+        self.refused(second.call, "open", **{**self.writing, "lock_wait": 0.3})
         first.call("put", id=NEW, data=b"x")
-        second.send("open", {"lock_wait": 20, **arguments})
+        second.send("open", self.writing)
         self.assertIsNone(second.answer(0.5))
         first.call("commit")
         first.close()

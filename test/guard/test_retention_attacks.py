@@ -11,9 +11,9 @@ import subprocess
 import tempfile
 import time
 
-from parts import PASSPHRASE, Case, Refused, machine, with_newest_borg
+from parts import PASSPHRASE, Case, Refused, machine, wait_for, with_newest_borg
 
-from removing import DAY, HONEST, Removing
+from removing import DAY, HONEST, Removing, close, go_on, stands_still
 
 AHEAD = 40 * DAY
 STAY = ("archive-3", "archive-4")
@@ -194,7 +194,9 @@ class RetentionUnderAttack(Removing):
 
     def test_a_chunk_of_a_list_of_files_that_is_deleted_before_the_run(self):
         # borg reads every archive's list of files before it removes one.
-        message = r"borg delete failed \(exit code 2\): \S*ObjectNotFound: Object with key \w+ not found in repository \S+\n"
+        message = (
+            r"borg delete failed \(exit code 2\): \S*ObjectNotFound: Object with key \w+ not found in repository \S+\n"
+        )
         self.stopped_without("items", message)
 
     def stopped_without(self, kind, message):
@@ -329,15 +331,21 @@ class RetentionUnderAttack(Removing):
         self.finished_by_the_next()
 
     def test_two_operators_who_remove_at_once(self):
-        first, second = self.start("apply"), self.start("apply")
+        shown = list(self.ids().values())
+        self.altered = {**self.altered, "stopAt": "begun"}  # whoever comes first waits there for the other
+        both = [self.start("apply", shown=shown) for _ in range(2)]
+        self.altered = {"ahead": AHEAD}
+        wait_for(lambda: any(process.poll() is not None for process in both), what="the end of one")
         ended = []
-        for process in (first, second):
+        for process in sorted(both, key=lambda of: of.returncode is None):
+            if process.returncode is None:
+                wait_for(lambda: stands_still(process), what="the beginning of the other")  # noqa: B023
+                go_on(process)
             process.stdout.read()
             ended.append((process.wait(), process.stderr.read()))
-            for stream in (process.stdin, process.stdout, process.stderr):
-                stream.close()
-        self.assertEqual(sorted(code for code, _errors in ended), [0, 2], ended)
-        self.assertRegex("".join(errors for _code, errors in ended), "another run of it goes on")
+            close(process)
+        self.assertEqual([code for code, _errors in ended], [2, 0], ended)
+        self.assertRegex(ended[0][1], "another run of it goes on")
         self.finished_by_the_next()
 
     def test_a_repository_that_is_not_append_only_already(self):

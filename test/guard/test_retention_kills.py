@@ -2,15 +2,14 @@
 
 RETENTION_KILLS says how often (default 4, each way once), SEED which places; a failure names both."""
 
-import contextlib
 import os
 import random
 import time
 from pathlib import Path
 
-from parts import wait_for, with_newest_borg
+from parts import with_newest_borg
 
-from removing import Removing, children_of, close, end, end_with_children
+from removing import Removing, children_of, close, end, end_with_children, go_on
 
 
 def only_the_program(process):
@@ -53,18 +52,10 @@ class RetentionKilled(Removing):
         print(f"RETENTION_KILLS={len(stages)} SEED={seed}, killed at: {', '.join(stages)}")
 
     def test_leaves_no_finding_for_the_audit_where_its_borg_was_killed_while_it_compacted(self):
-        process = self.start("apply")
-
-        def compacting():
-            for pid in children_of(process):
-                with contextlib.suppress(OSError):
-                    if b"\0compact\0" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                        return pid
-            return None
-
-        pid = wait_for(compacting, what="compaction")
-        time.sleep(0.3)
-        end(pid)
+        process = self.stopped_at("compact")
+        time.sleep(0.3)  # somewhere in it, or after it: its number stays taken until retention goes on
+        only_its_borg(process)
+        go_on(process)
         process.wait()
         close(process)
         self.finished_by_the_next()

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import unittest
 
-from parts import wait_for, with_newest_borg
+from parts import with_newest_borg
 
 from removing import Removing, end_with_children
 
@@ -55,9 +55,9 @@ class RetentionOnAFullDisk(Removing):
 
     def test_is_finished_by_the_next_one_and_gives_borg_its_sizes_back(self):
         self.reserve.unlink()
-        process = self.start("apply", shown=list(self.known))
         config = self.made.repository / "config"
-        wait_for(lambda: "max_segment_size = 5000000" in config.read_text(), what="the smaller size")
+        process = self.stopped_at("delete", shown=list(self.known))
+        self.assertIn("max_segment_size = 5000000", config.read_text())
         end_with_children(process)
         self.finished_by_the_next()
         self.assertEqual(config.read_text(), self.config)

@@ -1,6 +1,9 @@
 """What guard.py, seal.py, audit.py and segment_log.py decide, without borg. With borg: test/guard."""
 
+import contextlib
+import fcntl
 import hashlib
+import io
 import json
 import os
 import struct
@@ -15,7 +18,7 @@ from unittest import mock
 import fixture
 
 from chtbackup.base import pack
-from chtbackup.repository import files, findings, recover_program, seal, seals, segment_log
+from chtbackup.repository import files, findings, ledger, recover_program, seal, seals, segment_log
 from chtbackup.repository import transactions as transaction_log
 from chtbackup.repository.segment_log import COMMIT, DELETE, MANIFEST, PUT, Damaged, Entry
 
@@ -271,6 +274,132 @@ class TheProgramForARecovery(unittest.TestCase):
             recover_program.keep(self.repository.path)
             self.assertEqual(recover_program.look(self.repository.path), [self.program.sha256])
         self.assertEqual(earlier.read_text(), "of an earlier kit")
+
+
+@unittest.skipUnless(os.getuid() == 0, "seals are root's")
+class Sealing(unittest.TestCase):
+    """Of a repository in which transaction 1 is finished and sealed. The account is root here, too."""
+
+    def setUp(self):
+        scratch = tempfile.TemporaryDirectory()
+        self.addCleanup(scratch.cleanup)
+        self.home = Path(scratch.name)
+        self.path, self.state = self.home / "repository", self.home / "state" / "moh"
+        self.settings = {"repository": str(self.path), "state": str(self.state), "user": "root"}
+        (self.path / "data" / "0").mkdir(parents=True)
+        self.state.mkdir(parents=True)
+        (self.path / "config").write_text("[repository]\nid = 00\nkey = QUJD\n")
+        self.commit(1)
+        self.index(1)
+        self.act("seal")
+
+    def commit(self, number):
+        (self.path / "data" / "0" / str(number)).write_bytes(segment((COMMIT, b"", b"")))
+
+    def index(self, number):
+        for path in self.path.glob("index.*"):
+            path.unlink()
+        (self.path / f"index.{number}").write_text("x")
+
+    def lock(self, process):
+        (self.path / "lock.exclusive").mkdir()
+        (self.path / "lock.exclusive" / f"host@1.{process}-0").touch()
+
+    def sealed(self, number):
+        return (self.path / "data" / "0" / str(number)).stat().st_mode & 0o7777 == seals.SEALED_FILE
+
+    def act(self, action):
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            self.assertEqual(seal.act(action, self.settings), 0)
+        return said.getvalue()
+
+    def unsealed(self):
+        return json.loads(self.act("look"))["unsealed"]
+
+    def meanwhile(self, *steps):
+        """What happens while a program waits: a step each time. It may not wait more often."""
+        left = list(steps)
+
+        def wait(_seconds):
+            left.pop(0)()
+
+        self.addCleanup(lambda: self.assertEqual(left, []))
+        return mock.patch("time.sleep", wait)
+
+    def test_waits_for_the_index_that_borg_is_writing(self):
+        self.commit(2)
+        self.lock(os.getpid())
+        self.assertFalse(self.sealed(2))
+        with self.meanwhile(lambda: None, lambda: self.index(2)):
+            self.act("seal")
+        self.assertTrue(self.sealed(2))
+        self.assertEqual((self.state / "sealed").read_text(), "2\n")
+
+    def test_leaves_to_the_next_session_what_a_borg_that_was_killed_has_not_finished(self):
+        self.commit(2)
+        with self.meanwhile():
+            self.act("seal")
+            self.lock(1 << 30)  # no process has this number
+            self.act("seal")
+        self.assertFalse(self.sealed(2))
+
+    def test_waits_for_no_borg_for_ever(self):
+        self.commit(2)
+        self.lock(os.getpid())
+        clock = iter(range(0, 10**6, seal.FINISHING // 2))
+        with mock.patch("time.monotonic", lambda: next(clock)), self.meanwhile(lambda: None):
+            self.act("seal")
+        self.assertFalse(self.sealed(2))
+
+    def test_that_is_under_way_is_no_drift(self):
+        self.commit(2)
+        self.index(2)
+        with self.meanwhile(lambda: None, lambda: self.act("seal")):
+            self.assertEqual(self.unsealed(), "")
+
+    def test_that_does_not_come_is_drift_after_a_while(self):
+        self.commit(2)
+        self.index(2)
+        clock = iter(range(0, 10**6, seals.LATE // 2))
+        with mock.patch("time.monotonic", lambda: next(clock)), self.meanwhile(lambda: None, lambda: None):
+            self.assertEqual(self.unsealed(), "data/0/2")
+
+    def test_of_what_was_sealed_before_is_missing_at_once(self):
+        self.commit(2)
+        self.index(2)
+        (self.path / "data" / "0" / "1").chmod(0o600)
+        with self.meanwhile():
+            self.assertEqual(self.unsealed(), "data/0/1, data/0/2")
+
+    def test_is_waited_for_by_nobody_while_it_is_open_for_maintenance(self):
+        self.commit(2)
+        self.index(2)
+        (self.state / "open").touch()
+        with self.meanwhile():
+            self.assertEqual(self.unsealed(), "data/0/2")
+
+    def test_and_opening_come_one_after_another(self):
+        def alone(*_arguments, **_named):
+            with open(self.state / "seal.lock") as lock, self.assertRaises(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return seals.Seals(1)
+
+        for action, method in (("seal", "seal"), ("open", "open"), ("close", "seal")):
+            with self.subTest(action), mock.patch.object(seals.Repository, method, side_effect=alone) as called:
+                self.act(action)
+                self.assertTrue(called.called)
+        with open(self.state / "seal.lock") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self.assertEqual(self.unsealed(), "")  # who only looks waits for nobody
+
+
+class WhatTheAuditRemembers(unittest.TestCase):
+    def test_is_waited_for_while_another_run_writes(self):
+        with tempfile.TemporaryDirectory() as folder:
+            of = ledger.Ledger(f"{folder}/audit.sqlite")
+            self.addCleanup(of.database.close)
+            (milliseconds,) = of.database.execute("PRAGMA busy_timeout").fetchone()
+        self.assertEqual(milliseconds, ledger.PATIENCE * 1000)
 
 
 class WhatIsSealed(unittest.TestCase):

@@ -84,6 +84,7 @@ HEADER = 41  # bytes of an object's entry in a segment, beside its data
 MAX_NOTES = 20  # refusals that one session may put down
 TOO_OLD = "this client is too old: borg 1.2.8 or newer is needed"
 LOOKS = 60  # seconds between two looks at the clock
+BEGINS = 60  # seconds in which a session has to ask for the repository
 GRACE = 60  # seconds in which a session that is told to end may finish its call
 
 
@@ -188,7 +189,7 @@ def load_guard():
             """End a session that is too old or says nothing, since others may wait for its lock. The call that runs is
             finished first; a client that doesn't take its answer gets no more time than GRACE."""
             now = time.monotonic()
-            idle = self.settings["idleHours"] * 3600 if self.asked else LOOKS
+            idle = self.settings["idleHours"] * 3600 if self.asked else BEGINS
             if now > min(self.began + self.settings["sessionDays"] * DAY, self.heard + idle):
                 nothing = os.open(os.devnull, os.O_RDONLY)
                 os.dup2(nothing, 0)  # borg's loop takes it for the end of the connection, and gives the lock back
@@ -275,26 +276,38 @@ def load_guard():
             wait = (
                 lock_wait if isinstance(lock_wait, (int, float)) and 0 <= lock_wait <= MAX_LOCK_WAIT else MAX_LOCK_WAIT
             )
-            if exclusive:
-                self.wait_for_maintenance()
             try:
-                # append_only also where it is created: borg takes this from the client alone then.
-                id = super().open(path, create, wait, True, exclusive, True)
-                if exclusive:
-                    transaction = self.repository.get_transaction_id()
-                    self.base = -1 if transaction is None else transaction
-                    self.creates = create
-                    if self.quota:
-                        self.size = stored(self.repository.path, self.base)
-                    self.need_room()
-                    self.wait_for_seals()
-                self.writes = exclusive
-                return id
+                while True:
+                    if exclusive:
+                        self.wait_for_maintenance()
+                    # append_only also where it is created: borg takes this from the client alone then.
+                    id = super().open(path, create, wait, True, exclusive, True)
+                    if not exclusive or self.may_write(create):
+                        self.writes = exclusive
+                        return id
+                    self.leave()
             except BaseException:
-                if self.repository is not None:
-                    self.repository.close()
-                self.repository = None
+                self.leave()
                 raise
+
+        def leave(self) -> None:
+            """Give the lock back."""
+            if self.repository is not None:
+                self.repository.close()
+            self.repository = None
+
+        def may_write(self, create: bool) -> bool:
+            """With the lock, see what is there, and that it is sealed. False where maintenance has begun meanwhile: its
+            borgs have the lock one after another, so that a session which waits for it gets it in between."""
+            if self.in_maintenance() and not create:
+                return False
+            transaction = self.repository.get_transaction_id()
+            self.base = -1 if transaction is None else transaction
+            self.creates = create
+            if self.quota:
+                self.size = stored(self.repository.path, self.base)
+            self.need_room()
+            return self.wait_for_seals()
 
         def clear_what_broke_off(self) -> None:
             """Make room where a `borg init` broke off: there are a configuration and a key, for which nothing was ever
@@ -311,22 +324,28 @@ def load_guard():
             except OSError:
                 return  # borg says what is there
 
+        def in_maintenance(self) -> bool:
+            return os.path.exists(os.path.join(self.settings["state"], "open"))
+
         def wait_for_maintenance(self) -> None:
             """Let retention, which has broken the seals, end first: who had the lock would keep it from its work."""
             end = time.monotonic() + MAINTENANCE
-            while os.path.exists(os.path.join(self.settings["state"], "open")):
+            while self.in_maintenance():
                 if time.monotonic() > end:
                     self.refuse("the repository is in maintenance (npm run retention, or chtbackup seal open)", False)
                 time.sleep(0.5)
 
-        def wait_for_seals(self) -> None:
-            """Let nobody write before what was written is root's: see seal.py, which seals in the order of writing."""
+        def wait_for_seals(self) -> bool:
+            """Let nobody write before what was written is root's: see seal.py, which seals in the order of writing.
+            False where maintenance breaks the seals, and makes them at its end."""
             if self.base < 0:
-                return
+                return True
             newest = self.repository.io.segment_filename(self.base)
             config = os.path.join(self.repository.path, "config")
             end = time.monotonic() + self.settings["sealWait"]
             while not all(os.stat(path).st_uid == self.settings["sealer"] for path in (newest, config)):
+                if self.in_maintenance():
+                    return False
                 if time.monotonic() > end:
                     self.refuse(
                         "the last backup isn't sealed on the server; see there: journalctl -u 'cht-repository-seal-*'",
@@ -334,6 +353,7 @@ def load_guard():
                     )
                 self.put_down("seal", "")
                 time.sleep(0.2)
+            return True
 
         def load_key(self):
             self.need_to_read()

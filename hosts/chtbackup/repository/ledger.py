@@ -10,6 +10,8 @@ from typing import Any
 from chtbackup.base.text import moment
 from chtbackup.repository.transactions import Transaction
 
+PATIENCE = 600  # seconds; a run that reads the log of years holds the database that long
+
 Finding = tuple[int, str, int, "int | None"]
 """When (seconds since 1970), what, how often, and in which transaction, where that is known."""
 
@@ -30,7 +32,7 @@ class Ledger:
     """A SQLite database of root's. Every method raises sqlite3.Error."""
 
     def __init__(self, path: str) -> None:
-        self.database = sqlite3.connect(path, isolation_level=None)
+        self.database = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)
         self.database.executescript(TABLES)
 
     @contextlib.contextmanager

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import json
 import os
 import time
@@ -26,18 +27,24 @@ from chtbackup.repository.files import read, write
 from chtbackup.repository.seals import CannotSeal, Repository, Seals, named
 from chtbackup.repository.tryout import try_out
 
-ROUNDS = 20  # looks for what was committed meanwhile
+FINISHING = 300  # seconds that borg may take from a transaction's COMMIT to its index
 
 
 def seal_all(repository: Repository) -> Seals:
-    """Seal until nothing is finished that isn't sealed."""
+    """Seal until nothing is finished that isn't sealed. What borg is about to finish is waited for: it starts this
+    program before it writes its index, and nothing does after that."""
     with contextlib.suppress(FileNotFoundError):
         os.remove(f"{repository.state}/spool/seal")  # the guard's wish, which is met from here on
     seals = repository.seal()
-    for _ in range(ROUNDS):
-        if not repository.exists() or repository.finished() == seals.transaction:
+    end = time.monotonic() + FINISHING
+    while repository.exists() and time.monotonic() < end:
+        finishes = repository.finishes()  # asked first: what is finished in between is seen as finished
+        if repository.finished() != seals.transaction:
+            seals = repository.seal()
+        elif finishes:
+            time.sleep(0.2)
+        else:
             break
-        seals = repository.seal()
     return seals
 
 
@@ -70,32 +77,37 @@ def plain_errors() -> Iterator[None]:
 
 def act(action: str, settings: dict[str, Any]) -> int:
     repository = Repository(settings)
-    maintenance = f"{repository.state}/open"
-    if action == "open":
-        # First: a transaction of the maintenance must not have all sealed in its middle.
-        write(maintenance, time.strftime("%Y-%m-%dT%H:%M:%SZ\n", time.gmtime()), 0o600, 0)
-        repository.open()
-        say(f"{repository.path} is open: the account {settings['user']} can change and delete what is in it")
-        return 0
     if action == "look":
         say(json.dumps(seen(repository.look(), recover_program.look(repository.path))))
         return 0
     repository.prepare()
+    with open(f"{repository.state}/seal.lock", "a") as lock:
+        # One after another: a walk that seals would go on among what `open` has just given to the account.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return change(action, repository, settings["user"])
+
+
+def change(action: str, repository: Repository, user: str) -> int:
+    if action == "open":
+        # First: a transaction of the maintenance must not have all sealed in its middle.
+        write(repository.maintenance, time.strftime("%Y-%m-%dT%H:%M:%SZ\n", time.gmtime()), 0o600, 0)
+        repository.open()
+        say(f"{repository.path} is open: the account {user} can change and delete what is in it")
+        return 0
     if action in ("close", "adopt"):
         with contextlib.suppress(FileNotFoundError):
-            os.remove(maintenance)
-    elif os.path.exists(maintenance):
-        say(f"open for maintenance since {read(maintenance).strip()}: nothing is sealed until it is closed")
+            os.remove(repository.maintenance)
+    elif os.path.exists(repository.maintenance):
+        say(f"open for maintenance since {read(repository.maintenance).strip()}: nothing is sealed until it is closed")
         return 0
     if action == "adopt":
         try_out(repository)
         repository.seal(adopt=True)
         recover_program.keep(repository.path)
     seals = seal_all(repository)
-    now, marker = f"{seals.transaction}\n", f"{repository.state}/sealed"
     # Its change starts the audit, which starts this program.
-    if seals.transaction is not None and read(marker) != now:
-        write(marker, now, 0o644, 0)
+    if seals.transaction is not None and repository.sealed() != seals.transaction:
+        write(repository.marker, f"{seals.transaction}\n", 0o644, 0)
     why = problem(repository, seals)
     if why is not None:
         raise CannotSeal(why)

@@ -6,6 +6,7 @@ import configparser
 import contextlib
 import os
 import pwd
+import re
 import stat
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from chtbackup.repository.files import is_as, read, write
 
 SEALED_FILE, SEALED_DIRECTORY, SEALED_CONFIG = 0o440, 0o1770, 0o640
 NAMED = 3  # paths that a message names
+LATE = 20  # seconds that seals may come after what they are for
 
 
 class CannotSeal(Exception):
@@ -42,6 +44,7 @@ class Repository:
     def __init__(self, settings: dict[str, Any]) -> None:
         self.path: str = settings["repository"]
         self.state: str = settings["state"]
+        self.maintenance, self.marker = f"{self.state}/open", f"{self.state}/sealed"
         try:
             account = pwd.getpwnam(settings["user"])
         except KeyError:
@@ -61,13 +64,53 @@ class Repository:
                 return number
         return None
 
+    def finishes(self) -> bool:
+        """Whether borg is about to finish a transaction: its COMMIT is in the log, and the index isn't written yet,
+        which takes seconds where it is large. Not where borg was killed in between: the next session finishes that."""
+        if not self._is_locked():
+            return False
+        there, index = segment_log.segments(self.path), segment_log.newest_index(self.path)
+        newest = max(there, default=-1)
+        return newest > (-1 if index is None else index) and segment_log.is_committed(there[newest])
+
+    def _is_locked(self) -> bool:
+        """Whether a borg that runs holds the lock for writing. It names its process there, `HOST.PROCESS-THREAD`."""
+        try:
+            names = os.listdir(os.path.join(self.path, "lock.exclusive"))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        processes = [found[1] for name in names if (found := re.search(r"\.(\d+)-[0-9a-f]+$", name))]
+        return any(os.path.exists(f"/proc/{process}") for process in processes)
+
+    def sealed(self) -> int | None:
+        """Up to which transaction the last run of seal.py came; None where there was none."""
+        with contextlib.suppress(ValueError):
+            return int(read(self.marker))
+        return None
+
     # ---- looking and sealing are one walk -----------------------------------------------------------------
 
     def look(self) -> Seals:
-        """What is sealed, and whether the guard gets at what it needs. Changes nothing."""
-        seals = self._walk(lambda *_: False)
+        """What is sealed, and whether the guard gets at what it needs. Changes nothing, and waits for seals that are
+        being made."""
+        end = time.monotonic() + LATE
+        while True:
+            before = self.sealed()  # read first: what is sealed during the walk was late, and isn't missing
+            seals = self._walk(lambda *_: False)
+            if not self._is_late(seals, before) or time.monotonic() > end:
+                break
+            time.sleep(0.2)
         seals.unsealed += [path for path, mode, group in self._own() if not is_as(path, mode, group)]
         return seals
+
+    def _is_late(self, seals: Seals, before: int | None) -> bool:
+        """Whether all that isn't sealed is newer than the last run of seal.py, which comes a moment after a
+        transaction."""
+        if not seals.unsealed or seals.transaction is None or os.path.exists(self.maintenance):
+            return False
+        if before is None:
+            return True
+        return before < seals.transaction and not self._walk(lambda *_: False, before).unsealed
 
     def seal(self, adopt: bool = False) -> Seals:
         """Seal all that is finished, and say what couldn't be. `adopt` also takes what belongs to neither root nor the
@@ -100,7 +143,7 @@ class Repository:
                     finally:
                         os.close(descriptor)
 
-    def _walk(self, take: Callable[[int, os.stat_result, int], bool]) -> Seals:
+    def _walk(self, take: Callable[[int, os.stat_result, int], bool], up_to: int | None = None) -> Seals:
         if not self.exists():
             return Seals()
         seals = Seals(self.finished())
@@ -114,7 +157,7 @@ class Repository:
         folders = set()
         # In the order of writing, so that whoever sees the newest one sealed knows that all are (guard.py does).
         for number, path in segment_log.segments(self.path).items():
-            if number <= seals.transaction:
+            if number <= (seals.transaction if up_to is None else up_to):
                 folder = os.path.dirname(path)
                 if folder not in folders:
                     folders.add(folder)

@@ -7,6 +7,7 @@ a PUT stores follows its id (borg's docs/internals/data-structures.rst, "Segment
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import struct
@@ -89,9 +90,10 @@ def is_committed(path: str) -> bool:
 
 def newest_index(repository: str) -> int | None:
     """The transaction for which borg has written its newest index. None before the first one."""
-    numbers = [
-        int(name[6:])
-        for name in os.listdir(repository)
-        if name.startswith("index.") and name[6:].isdigit() and os.path.getsize(os.path.join(repository, name))
-    ]
+    numbers = []
+    for name in os.listdir(repository):
+        if name.startswith("index.") and name[6:].isdigit():
+            with contextlib.suppress(FileNotFoundError):  # borg removes the one before
+                if os.path.getsize(os.path.join(repository, name)):
+                    numbers.append(int(name[6:]))
     return max(numbers, default=None)
