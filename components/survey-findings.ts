@@ -23,6 +23,13 @@ const DOCKER = "25";
 
 const OLDEST_PYTHON = "3.10";
 
+/** What a machine is asked of Docker, by the words of its answers. */
+const OF_DOCKER: Record<string, string> = {
+  engine: "docker version",
+  compose: "docker compose version",
+  container: "docker ps",
+};
+
 /** MiB without which no backup can be stored. */
 const LEAST = 100;
 
@@ -57,6 +64,9 @@ export function findings(asked: Asked, lines: string, now: number): Findings {
   };
   const roles = [cht, server, copies, drill];
   found.known = roles.some((role) => role !== undefined && isKnown(role));
+  for (const word of facts.all("unknown")) {
+    tell(`\`${OF_DOCKER[word]}\` takes longer than a minute there, so what it would say wasn't looked at`);
+  }
   systemFindings(asked.borgs, facts, now, sayOf(roles), tell);
   if (cht !== undefined) chtFindings(cht, facts, sayOf([cht]), tell);
   if (server !== undefined) serverFindings(server, isKnown(server), facts, sayOf([server]), tell);
@@ -97,6 +107,9 @@ function isOffered(facts: Facts, name: string, least: string): boolean {
   return versions.length === 0 || versions.some((version) => reaches(version, least));
 }
 
+/** Whether a machine didn't say something in time. */
+const isUnknown = (facts: Facts, word: string) => facts.all("unknown").includes(word);
+
 /** Whether it is Docker as a snap, which sees its own part of the file system only. */
 const isSnap = (facts: Facts) => /(^|\/)snap(d)?(\/|$)/.test(facts.one("docker"));
 
@@ -120,6 +133,7 @@ function chtFindings({ home, couchdbData, project }: NonNullable<Asked["cht"]>, 
         "distribution's docker.io, or docker.com's packages",
     );
   }
+  if (isUnknown(facts, "container")) return;
   const containers = facts.all("container").map((line) => line.split(" "));
   const named = facts.all("named").map((name) => name.replace(/^(["'])(.*)\1$/, "$2"));
   if (containers.some(([of]) => of === project)) return;
@@ -167,7 +181,7 @@ function drillFindings(cht: boolean, facts: Facts, say: Say): void {
         `network that has none. Install docker.com's packages, ${without}`,
     );
   }
-  if (reaches(facts.one("compose") || "0", "2")) return;
+  if (isUnknown(facts, "compose") || reaches(facts.one("compose") || "0", "2")) return;
   const first = COMPOSE_PACKAGES.find((name) => Object.keys(facts.versions(name)).length > 0);
   if (!cht && (first === undefined || isOffered(facts, first, "2"))) return;
   const has = cht || first === undefined ? "it isn't there" : `its distribution has ${facts.versions(first).candidate}`;

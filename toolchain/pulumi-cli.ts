@@ -40,22 +40,27 @@ function onPath(program: string): string | undefined {
   return folders.map((folder) => join(folder, program)).find(executable);
 }
 
-/** Asking a CLI for its version takes as long as a short preview, so the answer is kept as long as the file is the same. */
+/**
+ * Asking a CLI for its version takes as long as a short preview, so the answer is kept as long as the file is the same;
+ * none is asked for again. "0" where there is none.
+ */
 async function versionOf(command: string): Promise<string> {
   const record = join(cacheFolder(), "pulumi-on-path.json");
   const { size, mtimeMs } = statSync(command);
   const identity = `${command} ${size} ${mtimeMs}`;
   try {
     const known = JSON.parse(readFileSync(record, "utf8")) as { identity: string; version: string };
-    if (known.identity === identity) return known.version;
+    // Earlier versions kept "0", too.
+    if (known.identity === identity && known.version !== "0") return known.version;
   } catch {
     // Not asked yet, or the record is damaged: it is written anew.
   }
   const answer = await run(command, ["version"], {
     env: { ...process.env, PULUMI_SKIP_UPDATE_CHECK: "true" },
-    timeoutMs: 30_000,
+    timeoutMs: 120_000,
   });
-  const version = answer.code === 0 ? answer.stdout.trim() : "0";
+  if (answer.code !== 0) return "0";
+  const version = answer.stdout.trim();
   mkdirSync(cacheFolder(), { recursive: true });
   writeFileSync(`${record}.${process.pid}`, JSON.stringify({ identity, version }));
   renameSync(`${record}.${process.pid}`, record);

@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# What a machine is like, before anything is put on it. Nothing is changed, and nothing is waited for long.
+# What a machine is like, before anything is put on it. Nothing is changed, and nothing is waited for longer than a minute.
 
 # survey KNOWN PROJECT PACKAGES ENVIRONMENT PATH...: lines `WORD VALUE`. KNOWN are paths that are there where everything
 # has been put in place before; elsewhere the line `fresh yes` is among them, and what matters only before that is asked,
@@ -28,16 +28,30 @@ survey() {
   for survey_path; do survey_path "$survey_path"; done
 }
 
-# survey_docker PROJECT: where `docker` is, and what it says; the containers' projects and services.
+# survey_docker PROJECT: where `docker` is, and what it says; the containers' projects and services. What it didn't say in
+# time, as on a machine that is busy, is told by a line `unknown WORD`.
 survey_docker() {
   survey_command=$(command -v docker) || return 0
   echo "docker $(readlink -f "$survey_command")"
   if [ "$survey_fresh" = yes ]; then
-    echo "engine $(timeout 10 docker version --format '{{.Server.Version}}' 2>/dev/null)"
-    echo "compose $(timeout 10 docker compose version --short 2>/dev/null)"
+    survey_ask engine docker version --format '{{.Server.Version}}'
+    survey_ask compose docker compose version --short
   fi
   if [ -n "$1" ]; then
-    timeout 10 docker ps --all --format 'container {{.Label "com.docker.compose.project"}} {{.Label "com.docker.compose.service"}}' 2>/dev/null || true
+    survey_ask container docker ps --all --format '{{.Label "com.docker.compose.project"}} {{.Label "com.docker.compose.service"}}'
+  fi
+}
+
+# survey_ask WORD COMMAND...: the lines that the command prints, or `unknown WORD` where it takes longer than a minute.
+survey_ask() {
+  survey_word=$1
+  shift
+  survey_status=0
+  survey_said=$(timeout 60 "$@" 2>/dev/null) || survey_status=$?
+  if [ "$survey_status" -eq 124 ]; then
+    echo "unknown $survey_word"
+  elif [ -n "$survey_said" ]; then
+    printf '%s\n' "$survey_said" | sed "s/^/$survey_word /"
   fi
 }
 

@@ -282,6 +282,17 @@ describe("before anything is made", function () {
     assert.deepEqual(calls, ["cht", "server"]);
   });
 
+  it("what Docker doesn't say in time is told, and stops nothing", () => {
+    const lacks = ["engine ", "compose ", "container "];
+    const unknown = ["unknown engine", "unknown compose", "unknown container"];
+    const { stops, warns, tells } = found(0, [...lacks, ...unknown, 'named "app"'], drill("cht"));
+    assert.deepEqual([stops, warns], [[], []]);
+    assert.deepEqual(
+      tells.map((text) => /^cht: `(.*)` takes longer than a minute there/.exec(text)?.[1]),
+      ["docker version", "docker compose version", "docker ps"],
+    );
+  });
+
   it("a real machine answers, and nothing is changed there", async () => {
     const folder = mkdtempSync(join(tmpdir(), "cht-backup-survey-"));
     try {
@@ -306,6 +317,29 @@ describe("before anything is made", function () {
         (await run("sh", ["-s"], { stdin: actionScript(again) })).stdout,
         /^(fresh|python|policy|engine) /m,
       );
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+
+  it("a machine on which Docker is too slow says so, and nothing else of it", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "cht-backup-survey-"));
+    try {
+      const program = (name: string, text: string) =>
+        writeFileSync(join(folder, name), `#!/bin/sh\n${text}\n`, { mode: 0o755 });
+      program("timeout", 'case " $SLOW " in *" $3 "*) exit 124 ;; esac; shift; exec "$@"');
+      program("docker", `case $1 in version) echo 26.1.5 ;; compose) echo 2.26.1 ;; ps) echo a b; echo c d ;; esac`);
+      const call = { library: "survey", name: "survey", arguments: [join(folder, "no"), "cht", "", "/no"] };
+      const said = async (slow: string) => {
+        const env = { PATH: `${folder}:${process.env.PATH}`, SLOW: slow };
+        const { code, stdout, stderr } = await run("sh", ["-s"], { stdin: actionScript(call), env });
+        assert.equal(code, 0, stderr);
+        return stdout.split("\n").filter((line) => /^(engine|compose|container|unknown) /.test(line));
+      };
+      const all = ["engine 26.1.5", "compose 2.26.1", "container a b", "container c d"];
+      assert.deepEqual(await said(""), all);
+      assert.deepEqual(await said("compose"), [all[0], "unknown compose", all[2], all[3]]);
+      assert.deepEqual(await said("version compose ps"), ["unknown engine", "unknown compose", "unknown container"]);
     } finally {
       rmSync(folder, { recursive: true });
     }

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, it } from "mocha";
 import { keptByDestroy } from "../../components/outputs";
@@ -12,6 +13,7 @@ import { goPlan } from "../../toolchain/offline/build-cli";
 import { cacheFolder, project } from "../../toolchain/paths";
 import { duration, Progress } from "../../toolchain/progress";
 import { cliEnvironment, namedStack, swallowedOptions } from "../../toolchain/pulumi";
+import { findCli, minimumVersion } from "../../toolchain/pulumi-cli";
 import { bucketAdvice } from "../../toolchain/taken-bucket";
 import { isAtLeast } from "../../toolchain/versions";
 
@@ -81,6 +83,26 @@ describe("the Pulumi CLI", () => {
       ["no version", "1.21", false],
     ] as const) {
       assert.equal(isAtLeast(a, b), expected, `${a} and ${b}`);
+    }
+  });
+
+  it("that was too busy to say its version is asked again, and one that said it isn't", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "cht-backup-cli-"));
+    const { PATH, XDG_CACHE_HOME } = process.env;
+    try {
+      const program = (name: string, text: string) =>
+        writeFileSync(join(folder, name), `#!/bin/sh\n${text}\n`, { mode: 0o755 });
+      // It fails once, and answers once.
+      program("pulumi", `mkdir ${folder}/failed && exit 1; mkdir ${folder}/answered && echo v${minimumVersion}`);
+      program("pulumi-language-nodejs", "");
+      process.env.PATH = `${folder}:${PATH}`;
+      process.env.XDG_CACHE_HOME = join(folder, "cache");
+      const isTaken = async () => (await findCli())?.folder === folder;
+      assert.deepEqual([await isTaken(), await isTaken(), await isTaken()], [false, true, true]);
+    } finally {
+      Object.assign(process.env, { PATH, XDG_CACHE_HOME });
+      if (XDG_CACHE_HOME === undefined) delete process.env.XDG_CACHE_HOME;
+      rmSync(folder, { recursive: true });
     }
   });
 
