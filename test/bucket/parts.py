@@ -45,19 +45,22 @@ def wait_for(condition, seconds=60, what="it"):
 
 
 def free_ports(count):
-    # SeaweedFS takes a second port 10,000 above each.
-    sockets, ports = [], []
-    try:
+    """So many ports that are free, and those 10,000 above them as well, which SeaweedFS takes, too."""
+    ports = []
+    with contextlib.ExitStack() as held:
+
+        def hold(port):
+            of = held.enter_context(socket.socket())
+            of.bind(("127.0.0.1", port))
+            return of.getsockname()[1]
+
         while len(ports) < count:
-            of = socket.socket()
-            sockets.append(of)
-            of.bind(("127.0.0.1", 0))
-            if of.getsockname()[1] < 55000:
-                ports.append(of.getsockname()[1])
-        return ports
-    finally:
-        for of in sockets:
-            of.close()
+            port = hold(0)
+            # OverflowError: there is no such port.
+            with contextlib.suppress(OSError, OverflowError):
+                hold(port + 10000)
+                ports.append(port)
+    return ports
 
 
 def policy(name):
@@ -146,10 +149,10 @@ class Store:
 
 
 class Proxy:
-    """Stands between the programs and the store. `answer` may return (status, S3's code) for a request, `change` makes
-    other headers and another content of an answer, `cut` may return after how many bytes of one the connection breaks;
-    while `down`, connections are cut; `requests` holds (method, path)
-    of everything that came."""
+    """Stands between the programs and the store. `answer` may return (status, S3's code) for a request that has come
+    whole, or keep it waiting; `change` makes other headers and another content of an answer, `cut` may return after how
+    many bytes of one the connection breaks; while `down`, connections are cut; `requests` holds (method, path) of
+    everything that came."""
 
     def __init__(self, port):
         self.requests = []
@@ -170,12 +173,12 @@ class Proxy:
                     self.connection.close()
                     return
                 proxy.requests.append((self.command, self.path))
-                refused = proxy.answer(self.command, self.path)
                 body = self.rfile.read(length)
                 if proxy.down:
                     self.close_connection = True
                     self.connection.close()
                     return
+                refused = proxy.answer(self.command, self.path)
                 if refused is not None:
                     status, code = refused
                     text = f"<Error><Code>{code}</Code><Message>{code}, please</Message></Error>".encode()
@@ -351,8 +354,9 @@ class Deployment:
         self.borg("create", f"{self.location}::{name}", ".", cwd=self.source)
         return {path.name: path.read_bytes() for path in self.source.iterdir()}
 
-    def start(self, action="copy", *words):
-        command = [sys.executable, str(self.programs), "bucket", action, str(self.file), *words]
+    def start(self, action="copy", *words, by=()):
+        """Start a program; `by` is a script that runs it, with its words."""
+        command = [sys.executable, *map(str, by), str(self.programs), "bucket", action, str(self.file), *words]
         return subprocess.Popen(
             self._as_account(command), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd="/"
         )

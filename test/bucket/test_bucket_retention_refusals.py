@@ -109,13 +109,13 @@ class BucketDoubts(Case):
 class OnTheOperatorsComputer(Case):
     """operations/bucket-retention.ts, which makes the Python environment and talks to the program."""
 
-    def retain(self, environment=(), daily=0, **task):
+    def retain(self, environment=(), within=0, **task):
         bucket = {
             "name": self.bucket, "region": "us-east-1", "endpoint": f"http://127.0.0.1:{retained.store.port}",
             "pathStyle": True, "prefix": PREFIX, "keepDays": 0,
             "reader": dict(zip(("accessKeyId", "secretAccessKey"), KEYS["reader"], strict=True)),
         }  # fmt: skip
-        policy = {"keepWithin": 0, "daily": daily, "weekly": 0, "monthly": 0, "yearly": 0}
+        policy = {"keepWithin": within, "daily": 0, "weekly": 0, "monthly": 0, "yearly": 0}
         settings = {"deployment": "moh", "bucket": bucket, "retention": policy}
         id = self.made.borg("config", self.made.repository, "id").stdout.strip()
         whole = {
@@ -168,16 +168,16 @@ class OnTheOperatorsComputer(Case):
         # And a copy that somebody else removes is missed, until somebody says that all is well.
         self.made.backup("a2", 1)
         self.copy()
-        self.assertEqual(self.retain(key, daily=1).returncode, 0)
+        self.assertEqual(self.retain(key, within=1).returncode, 0)
         self.assertEqual(len(self.seen()["copies"]), 2)
         for index, version in self.versions("index/"):
             retained.store.admin.delete_object(Bucket=self.bucket, Key=index, VersionId=version)
         self.made.backup("a3", 1)
         self.copy()
-        missed = self.retain(key, daily=1)
+        missed = self.retain(key, within=1)
         self.assertEqual(missed.returncode, 1, missed.stdout)
         self.assertIn("DOUBT (vanished)", missed.stderr)
-        accepted = self.retain(key, daily=1, despite=["vanished"])
+        accepted = self.retain(key, within=1, despite=["vanished"])
         self.assertEqual(accepted.returncode, 0, accepted.stderr)
         self.assertEqual(len(self.seen()["copies"]), 1)
 

@@ -4,9 +4,11 @@ Needs borg on the path, and test/bucket/requirements.txt; root for the test of t
 `npm test -- --only "bucket copy"`, or: python -m unittest discover -s test/bucket
 """
 
+import collections
 import datetime
 import gzip
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -16,6 +18,7 @@ import signal
 import struct
 import subprocess
 import tempfile
+import threading
 import time
 import unittest
 from pathlib import Path
@@ -54,6 +57,20 @@ class Case(unittest.TestCase):
         made = Deployment(store, name, endpoint, repository, account)
         self.addCleanup(made.remove)
         return made
+
+    def hold(self, method, part):
+        """Let no request by this method with this in its path on to the bucket. Returns an event that is set when one
+        has come, and one with which they go on."""
+        came, goes_on = threading.Event(), threading.Event()
+        self.addCleanup(goes_on.set)
+
+        def answer(*request):
+            if request[0] == method and part in request[1]:
+                came.set()
+                goes_on.wait()
+
+        self.proxy.answer = answer
+        return came, goes_on
 
     def succeeds(self, run):
         self.assertEqual(run.code, 0, run)
@@ -196,7 +213,7 @@ class Adversity(Case):
     def test_a_copy_told_to_stop_leaves_nothing_running_and_says_so(self):
         made = self.make()
         made.backup("one", 20)
-        made.set(uploadRate=1000)
+        made.set(uploadRate=10)
         process = made.start()
         upload_begins(process)
         process.send_signal(signal.SIGTERM)
@@ -211,7 +228,7 @@ class Adversity(Case):
         made = self.make(proxy=True)
         made.borg("config", made.repository, "max_segment_size", "100000000")
         content = made.backup("one", 90)
-        made.set(uploadRate=20000)
+        made.set(uploadRate=1000)
         process = made.start()
         wait_for(lambda: any("partNumber" in path for _method, path in self.proxy.requests), 60, "the first part")
         process.send_signal(signal.SIGTERM)
@@ -233,16 +250,14 @@ class Adversity(Case):
         self.assertEqual(made.restore("one"), content)
 
     def test_a_backup_is_stored_while_a_long_copy_runs(self):
-        made = self.make()
+        made = self.make(proxy=True)
         made.backup("one", 20)
-        made.set(uploadRate=2000)
+        came, goes_on = self.hold("PUT", "/repository/data/")
         process = made.start()
-        upload_begins(process)
-        began = time.monotonic()
+        wait_for(came.is_set, 60, "the upload")
         content = made.backup("two", 1)
-        took = time.monotonic() - began
         self.assertIsNone(process.poll())
-        self.assertLess(took, 10)
+        goes_on.set()
         # It is noticed at the end, and copied at once.
         run = self.succeeds(made.finish(process))
         self.assertEqual(run.report["copy"]["number"], 2)
@@ -252,9 +267,12 @@ class Adversity(Case):
         made = self.make()
         made.backup("one", 1)
         made.set(lockWait=1)
+        # `cat` ends with this test at the latest.
         holder = subprocess.Popen(
-            ["borg", "with-lock", str(made.repository), "sleep", "120"], env=made.environment, stderr=subprocess.DEVNULL
-        )
+            ["borg", "with-lock", str(made.repository), "cat"],
+            env=made.environment, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        self.addCleanup(holder.communicate)
         self.addCleanup(holder.kill)
         wait_for(lambda: (made.repository / "lock.exclusive").exists(), 30, "the lock")
         run = self.succeeds(made.run())
@@ -369,9 +387,7 @@ class Adversity(Case):
     def test_a_bucket_that_asks_to_slow_down_now_and_then_gets_its_copy(self):
         made = self.make(proxy=True)
         content = made.backup("one", 15)
-        dice = random.Random(4)
-        codes = [(503, "SlowDown"), (500, "InternalError"), (503, "ServiceUnavailable")]
-        self.proxy.answer = lambda method, path: dice.choice(codes) if dice.random() < 0.3 else None
+        self.proxy.answer = slow_at_first((500, "InternalError"), (503, "ServiceUnavailable"))
         self.succeeds(made.run())
         self.proxy.answer = lambda method, path: None
         self.assertEqual(made.restore("one"), content)
@@ -381,18 +397,19 @@ class Adversity(Case):
         contents = [made.backup("one", 4)]
         self.succeeds(made.run())
         contents.append(made.backup("two", 20))
-        made.set(uploadRate=4000)
         sent = self.proxy.sent
-        process = made.start()
-        wait_for(lambda: self.proxy.sent > sent + 6e6, 60, "some uploads")
-        self.proxy.down = True
-        run = made.finish(process)
+
+        def cut_after_some_uploads(_method, _path):
+            self.proxy.down = self.proxy.sent > sent + 6e6
+
+        self.proxy.answer = cut_after_some_uploads
+        run = made.run()
         self.assertEqual(run.code, 2)
         self.assertRegex(run.errors, r"^problem: the bucket copy-\d+ at http://\S+: ")
         self.assertEqual(len(run.errors.splitlines()), 1)
         self.assertEqual(len(made.copies()), 1)
+        self.proxy.answer = lambda method, path: None
         self.proxy.down = False
-        made.set(uploadRate=0)
         sent = self.proxy.sent
         self.succeeds(made.run())
         self.assertLess(self.proxy.sent - sent, 20e6)  # what had arrived isn't sent again
@@ -439,17 +456,19 @@ class AnInterval(Case):
         return made
 
     def test_is_waited_for_and_ends_with_the_newest_state_in_the_bucket(self):
-        made = self.recent(20)
+        made = self.recent(3600)
+        first = json.loads((made.state / "last-copy.json").read_text())["copyAt"]
         made.backup("two", 1)
         began = time.time()
-        process = made.start()
-        wait_for(lambda: "this one begins at" in (process.stdout.readline()), 60, "the waiting")
+        process = made.start(by=[Path(__file__).with_name("patient.py"), made.folder])
+        wait_for((made.folder / "asked").exists, 60, "the waiting")
+        seconds = float((made.folder / "asked").read_text())
+        self.assertTrue(first + 3600 - time.time() <= seconds <= first + 3600 - began, seconds)
         three = made.backup("three", 1)  # in good time, and without a copy of its own
+        (made.folder / "over").touch()
         run = self.succeeds(made.finish(process))
         self.assertEqual((run.report["outcome"], run.report["copy"]["number"]), ("copied", 2))
-        self.assertGreater(time.time() - began, 5)
-        first, second = (bucket_time(of["finished"]) for of in made.copies())
-        self.assertGreaterEqual(second - first, 19)
+        self.assertEqual(len(made.copies()), 2)
         self.assertEqual(made.restore("three"), three)
 
     def test_costs_no_time_where_nothing_is_new_and_keeps_locks_lengthened(self):
@@ -472,10 +491,6 @@ class AnInterval(Case):
         self.assertTrue(run.report["ok"])
         self.assertEqual(run.report["lastSuccessAt"], other.report["finishedAt"])
         self.assertIn("stopped by SIGTERM while it waited, as the last copy is recent", run.report["notes"][0])
-
-
-def bucket_time(text):
-    return datetime.datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
 
 
 @unittest.skipUnless(os.geteuid() == 0, "only root can seal a repository")
@@ -519,13 +534,15 @@ class ASealedRepository(Case):
         self.assertLess(self.succeeds(made.run()).report["uploadedBytes"], 2e6)
 
     def test_compacted_while_it_is_copied_costs_a_run_with_a_plain_reason(self):
-        made, _content = self.sealed()
-        made.set(uploadRate=2000)
+        made, _content = self.sealed(proxy=True)
+        # All files have been read when it asks what the bucket has, and none has been opened for its upload.
+        came, goes_on = self.hold("GET", "?versions")
         process = made.start()
-        upload_begins(process)
+        wait_for(came.is_set, 60, "the look into the bucket")
         last = max(made.repository.glob("data/*/*"), key=lambda of: of.stat().st_size * int(of.name))
         content = last.read_bytes()
         last.unlink()
+        goes_on.set()
         run = made.finish(process)
         self.assertEqual(run.code, 2, run)
         self.assertRegex(run.errors, r"data/0/\d+ left the repository while it was copied, .*the next run copies")
@@ -534,7 +551,6 @@ class ASealedRepository(Case):
         # As retention does, which frees nothing that is still named.
         last.write_bytes(content)
         made.seal()
-        made.set(uploadRate=0)
         self.succeeds(made.run())
         self.assertEqual([of["whole"] for of in made.copies()], [True])
 
@@ -577,12 +593,8 @@ class Attack(Case):
         self.assertTrue(client.get_object(**one)["Body"].read())
         self.assertTrue(client.list_object_versions(**name, Prefix=PREFIX)["Versions"])
         client.put_object(**name, Key=f"{PREFIX}new", Body=b"x")
-        longer = {"Mode": "COMPLIANCE", "RetainUntilDate": now + datetime.timedelta(days=LOCK_DAYS, seconds=60)}
-        self.made.store.client("writer").put_object_retention(
-            **name,
-            Key=f"{PREFIX}new",
-            Retention={**longer, "RetainUntilDate": now + datetime.timedelta(days=LOCK_DAYS)},
-        )
+        longer = {"Mode": "COMPLIANCE", "RetainUntilDate": now + datetime.timedelta(days=LOCK_DAYS, hours=1)}
+        client.put_object_retention(**name, Key=f"{PREFIX}new", Retention=longer)
         shorter = {"Mode": "COMPLIANCE", "RetainUntilDate": now + datetime.timedelta(days=1)}
         weaker = {"Mode": "GOVERNANCE", "RetainUntilDate": now + datetime.timedelta(days=LOCK_DAYS + 1)}
         default = {"ObjectLockEnabled": "Enabled", "Rule": {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 1}}}
@@ -1076,7 +1088,7 @@ class Mistakes(Case):
     def test_two_at_once_do_not_get_into_each_others_way(self):
         made = self.make()
         made.backup("one", 8)
-        made.set(uploadRate=1000)
+        made.set(uploadRate=10)
         first = made.start()
         upload_begins(first)
         self.says(made, "another copy for moh is running")
@@ -1086,7 +1098,7 @@ class Mistakes(Case):
     def test_no_secret_is_in_a_command_line_or_an_environment(self):
         made = self.make()
         made.backup("one", 8)
-        made.set(uploadRate=1000)
+        made.set(uploadRate=10)
         process = made.start()
         upload_begins(process)
         for name in ("cmdline", "environ"):
@@ -1141,8 +1153,7 @@ class Fetching(Case):
         made = self.make(proxy=True)
         made.backup("one", 10)
         self.succeeds(made.run())
-        dice = random.Random(7)
-        self.proxy.answer = lambda method, path: (503, "SlowDown") if dice.random() < 0.3 else None
+        self.proxy.answer = slow_at_first((503, "SlowDown"))
         with tempfile.TemporaryDirectory() as folder:
             done = made.fetch("fetch", f"{folder}/repository", self.proxy.endpoint)
             self.assertEqual(done.returncode, 0, done.stderr)
@@ -1163,6 +1174,20 @@ def children(made):
     """Borg, and what it runs, that work on a deployment's repository."""
     found = [(pid, words) for pid, words in processes() if any(str(made.home) in of for of in words)]
     return [pid for pid, words in found if pid != os.getpid()]
+
+
+def slow_at_first(*errors):
+    """An answer of the proxy's: whoever asks for something is to slow down, gets one of the errors in turn when he asks
+    again, and what he wants after that."""
+    asked, in_turn = collections.Counter(), itertools.cycle(errors)
+
+    def answer(*request):
+        asked[request] += 1
+        if asked[request] == 1:
+            return 503, "SlowDown"
+        return next(in_turn) if asked[request] == 2 else None
+
+    return answer
 
 
 def upload_begins(process):

@@ -162,7 +162,7 @@ class Program(unittest.TestCase):
 
         def when_started():
             while not (started.exists() and started.read_text().strip()):
-                pass
+                time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGUSR1)
 
         threading.Thread(target=when_started, daemon=True).start()

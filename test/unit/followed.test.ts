@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -16,6 +17,7 @@ describe("a unit that is followed on a machine of systemd 252 (Debian 12)", func
       chmodSync(join(folder, name), 0o755);
     };
     mkdirSync(join(folder, "tmp"));
+    execFileSync("mkfifo", [join(folder, "operator")]);
     // The unit says one line when it begins, nothing for a while, and one line at its end.
     program(
       "systemctl",
@@ -52,7 +54,8 @@ echo "$lines" > "$cursor"
       "bash",
       [
         "-c",
-        `exec 0< <(sleep 15 2> /dev/null); set -- unit.service ${folder}/report\n${readHostFile("drill/follow.sh")}`,
+        // Who reads and writes a pipe himself never comes to its end.
+        `exec 0<> ${folder}/operator; set -- unit.service ${folder}/report\n${readHostFile("drill/follow.sh")}`,
       ],
       { env: env(ended) },
     );

@@ -76,7 +76,7 @@ export class Sshd {
       words += data;
     });
     for (let tries = 0; !(await this.listens()); tries++) {
-      if (tries > 200 || this.process.exitCode !== null) throw new Error(`sshd doesn't start: ${words}`);
+      if (tries > 4000 || this.process.exitCode !== null) throw new Error(`sshd doesn't start: ${words}`);
       await new Promise((done) => setTimeout(done, 25));
     }
   }

@@ -65,16 +65,24 @@ describe("whom status asks", () => {
 describe("asking machines", function () {
   this.timeout(60_000);
   const { signal } = new AbortController();
-  const patient = { connect: 10, whole: 30 };
+  const patient = { connect: 60, whole: 120 };
   let sshd: Sshd;
   let silent: Server;
+  /** How many connections to `silent` have been open at the same time. */
+  let most = 0;
   let folder: string;
   before(async function () {
     if (!thereIsSshd) this.skip();
     folder = mkdtempSync(join(tmpdir(), "cht-backup-status-"));
     sshd = new Sshd();
     await sshd.start();
-    silent = createServer();
+    let open = 0;
+    silent = createServer((socket) => {
+      open++;
+      most = Math.max(most, open);
+      socket.resume().on("error", () => undefined);
+      socket.on("close", () => open--);
+    });
     await new Promise<void>((done) => silent.listen(0, "127.0.0.1", done));
   });
   after(async () => {
@@ -98,7 +106,6 @@ describe("asking machines", function () {
   it("takes all at once, and no longer than it may: one that is down is said, not waited for", async () => {
     const [cht] = wellReports(NOW) as [object];
     const { port } = silent.address() as { port: number };
-    const begin = Date.now();
     const { reports, unreached } = await ask(
       [
         question("cht", printing(cht)),
@@ -107,10 +114,9 @@ describe("asking machines", function () {
         question("third", ["true"], { address: "nowhere.invalid" }),
       ],
       "moh",
-      { connect: 1, whole: 9 },
+      { ...patient, connect: 15 },
       signal,
     );
-    const seconds = (Date.now() - begin) / 1000;
     assert.deepEqual(
       reports.map(({ role, host }) => [role, host]),
       [["cht", "cht-moh"]],
@@ -122,8 +128,7 @@ describe("asking machines", function () {
     );
     assert.match(why.third ?? "", /^third \(nowhere\.invalid\): the name can't be resolved/);
     assert.equal(unreached.length, 3);
-    // One after the other would be more: each silent one takes a second. Starting programs takes some on a busy computer.
-    assert.ok(seconds >= 1 && seconds < 8, `${seconds} s`);
+    assert.equal(most, 2);
   });
 
   it("gives up on one that lets this computer in and never comes to an end", async () => {

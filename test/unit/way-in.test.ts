@@ -18,6 +18,7 @@ import { CheckRequest, ReadRequest } from "@pulumi/pulumi/proto/provider_pb";
 import { readHostFile } from "../../components/host-files";
 import { loginLimitsHold } from "../../components/login-limits";
 import { serveCommand } from "../../components/repository-guard";
+import { waitFor } from "../../lab/machines";
 import { Remote } from "../../operations/remote";
 import { openKey } from "../../provider/borg-key";
 import { parseFile } from "../../provider/file";
@@ -646,8 +647,10 @@ describe("the way in", function () {
     const cht = machine();
     await cht.read(directory("/"));
     cht.close();
-    await new Promise((done) => setTimeout(done, 300));
-    const left = execFileSync("sh", ["-c", "ps -eww -o args | grep '[h]ost-ssh-' || true"], { encoding: "utf8" });
-    assert.equal(left.split("\n").filter((line) => line.includes(`port ${sshd.port}`)).length, 0);
+    const left = () => {
+      const processes = execFileSync("ps", ["-eww", "-o", "args"], { encoding: "utf8" }).split("\n");
+      return processes.filter((line) => line.includes("host-ssh-") && line.includes(`-p ${sshd.port} `));
+    };
+    assert.ok(await waitFor(async () => left().length === 0, 60_000), left().join("\n"));
   });
 });
