@@ -460,7 +460,12 @@ async function inSecondLab(files: readonly string[]): Promise<Counts> {
   // As links to the files, which is quick; a link to the folder would let npm, run there, empty ours.
   const linked = await start("cp", ["-al", join(project, "node_modules"), join(cwd, "node_modules")]);
   if (linked.code !== 0) throw new Problem(`the dependencies can't be copied: ${linked.output}`);
-  const env = { CHT_BACKUP_LAB: secondLab, CHT_BACKUP_LAB_RELEASE: debian12 ? "bookworm" : "trixie" };
+  const env = {
+    CHT_BACKUP_LAB: secondLab,
+    CHT_BACKUP_LAB_RELEASE: debian12 ? "bookworm" : "trixie",
+    // Both stacks have the same name.
+    XDG_STATE_HOME: join(cwd, ".lab", "state"),
+  };
   const lab = await labUp({ cwd, env });
   if (lab.code === 0) return mocha(files, { cwd, env, later: true });
   process.stdout.write(`the second lab can't be set up:\n${lab.output}`);

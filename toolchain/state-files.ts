@@ -3,7 +3,7 @@ import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { dirname, join } from "node:path";
 
-function fileOf(kind: string, stack: string): string {
+export function stateFile(kind: string, stack: string): string {
   const state = process.env.XDG_STATE_HOME || join(homedir(), ".local", "state");
   return join(state, "cht-backup", `${kind}-${stack}.json`);
 }
@@ -11,17 +11,18 @@ function fileOf(kind: string, stack: string): string {
 /** What was kept last; undefined where that is nothing, or can't be read. */
 export function readKept<T>(kind: string, stack: string): T | undefined {
   try {
-    return JSON.parse(readFileSync(fileOf(kind, stack), "utf8")) as T;
+    return JSON.parse(readFileSync(stateFile(kind, stack), "utf8")) as T;
   } catch {
     return undefined;
   }
 }
 
 export function writeKept(kind: string, stack: string, what: object): void {
-  const file = fileOf(kind, stack);
+  const file = stateFile(kind, stack);
+  const whole = `${file}.${process.pid}`; // another command may write at the same time
   mkdirSync(dirname(file), { recursive: true, mode: 0o700 });
-  writeFileSync(`${file}.new`, `${JSON.stringify(what, null, 1)}\n`, { mode: 0o600 });
-  renameSync(`${file}.new`, file);
+  writeFileSync(whole, `${JSON.stringify(what, null, 1)}\n`, { mode: 0o600 });
+  renameSync(whole, file);
 }
 
 /** When the machines were last compared with the stack from here. */

@@ -1,11 +1,11 @@
 /** The lab's nightly backup, started by hand and looked at from all sides. */
 import assert from "node:assert/strict";
 import { readFileSync, rmSync } from "node:fs";
-import { homedir } from "node:os";
 import { join } from "node:path";
 import { chtNames, serverNames } from "../../components/names";
 import { type AnyMachine, containerOf, exec, type Machine, output } from "../../lab/machines";
 import { type Result, run } from "../../toolchain/command";
+import { stateFile } from "../../toolchain/state-files";
 import { mustSucceed } from "./stack";
 
 export const { settings, programs, state, service, timer, failedService: alertService } = chtNames("lab");
@@ -183,7 +183,7 @@ export async function approve(because: string): Promise<void> {
   await output("server", `systemctl start ${guarded.sealService} && python3 -B ${audit}`);
   // The other witnesses, as their words say.
   await output("cht", `rm -f ${state}/drills/ledger.json`);
-  rmSync(join(homedir(), ".local", "state", "cht-backup", "archives-lab.json"), { force: true });
+  rmSync(stateFile("archives", "lab"), { force: true });
 }
 
 /** Runs a script as root on the server, with the seals broken for it, as an administrator does maintenance. */

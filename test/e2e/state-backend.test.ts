@@ -82,15 +82,20 @@ describe("a stack's state in S3, by the commands and rights of docs/production.m
     writeFileSync(join(folder, "index.js"), 'exports.recovery = require("@pulumi/pulumi").secret("hunter2");\n');
 
     const programs = join(await pythonEnvironment("aws-tests", "test/aws/requirements.txt"), "bin");
-    const port = await freePort();
-    endpoint = `http://127.0.0.1:${port}`;
-    moto = spawn(join(programs, "moto_server"), ["-H", "127.0.0.1", "-p", String(port)], { stdio: "ignore" });
     const answers = () =>
       fetch(`${endpoint}/moto-api/data.json`).then(
         ({ ok }) => ok,
         () => false,
       );
-    assert.ok(await waitFor(answers, 90_000), "moto doesn't answer");
+    // Somebody else may get the port before it.
+    for (let attempt = 0; attempt < 3; attempt++) {
+      const port = await freePort();
+      endpoint = `http://127.0.0.1:${port}`;
+      moto = spawn(join(programs, "moto_server"), ["-H", "127.0.0.1", "-p", String(port)], { stdio: "ignore" });
+      await waitFor(async () => moto.exitCode !== null || (await answers()), 270_000);
+      if (moto.exitCode === null) break;
+    }
+    assert.ok(await answers(), "moto doesn't answer");
 
     const commands = accountCommands();
     [, bucket = ""] = /^STATE=(\S+)/m.exec(commands) ?? [];
