@@ -202,7 +202,7 @@ export async function login(
       "-o",
       "StrictHostKeyChecking=yes",
     ];
-    const self = ["-F", "none", "-i", identityFile, "-o", "IdentitiesOnly=yes", "-o", "ConnectTimeout=5"];
+    const self = ["-F", "none", "-i", identityFile, "-o", "IdentitiesOnly=yes", "-o", "ConnectTimeout=30"];
     const where = `${user}@${await addressOf(machine)}`;
     return await run("ssh", [...self, ...pinned, "-o", "BatchMode=yes", ...options, where, command], {
       timeoutMs: 120_000,
@@ -219,7 +219,7 @@ export async function firstLogin(boot: FirstBoot): Promise<string[]> {
     const result = await login(boot, "true");
     if (result.code !== 0) words.add(result.stderr.trim());
     return result.code === 0;
-  }, 90_000);
+  }, 300_000);
   assert.ok(arrived, `nobody can log in: ${[...words].join("\n")}`);
   return [...words];
 }

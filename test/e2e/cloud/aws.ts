@@ -67,14 +67,14 @@ serve(
       async create() {
         const booting = async () =>
           /^(starting|running|degraded)/.test((await exec("cloud", "systemctl is-system-running")).stdout);
-        if (!(await waitFor(booting, 60_000))) throw new Error("the machine doesn't boot");
+        if (!(await waitFor(booting, 300_000))) throw new Error("the machine doesn't boot");
         await attach(cloud().disk as Disk);
         return {};
       },
     },
     "aws:ec2/eip:Eip": {
       async create() {
-        const up = await waitFor(async () => (await runs()).trim() === "true", 60_000);
+        const up = await waitFor(async () => (await runs()).trim() === "true", 300_000);
         if (!up) throw new Error("no machine to take the address from");
         const address = await addressOf("cloud");
         change({ address });

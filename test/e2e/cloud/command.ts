@@ -8,7 +8,7 @@ async function runHere(command: unknown, { stdin, environment }: Record<string, 
   const { code, stdout, stderr } = await run("/bin/sh", ["-c", String(command)], {
     env: { ...process.env, ...(environment as Record<string, string> | undefined) },
     stdin: String(stdin ?? ""),
-    timeoutMs: 300_000,
+    timeoutMs: 1_200_000,
   });
   if (code !== 0) throw new Error(`exit status ${code}: running ${JSON.stringify(command)}:\n${stdout}${stderr}`);
   return { stdout: stdout.trimEnd(), stderr: stderr.trimEnd() };
