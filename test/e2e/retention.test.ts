@@ -114,6 +114,7 @@ describe("npm run retention", function () {
   });
 
   it("leaves all that watches content: the audit, the list on this computer, the next backup, the stack", async () => {
+    await output("server", `systemctl start ${copyPath}`);
     assertComplete(await backUp());
     await output("server", "systemctl start cht-repository-audit-lab.service");
     const list = await run("npm", ["run", "-s", "archives", "--", "--stack", "lab", "--last", "1"], { cwd: project });
