@@ -18,11 +18,11 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 import shutil
 import sys
 
 from chtbackup.bucket.plan import NoCopy
+from chtbackup.repository.segment_log import newest_index
 
 COPIED = ("config", "nonce", "README", "transactions")
 LINKED = ("index", "hints", "integrity")
@@ -31,18 +31,11 @@ LINKED = ("index", "hints", "integrity")
 def transaction_of(repository: str) -> int | None:
     """borg's number of the newest finished state. Raises NoCopy where there is no repository."""
     try:
-        names = os.listdir(repository)
+        if "config" not in os.listdir(repository):
+            raise NoCopy(f"{repository} is no borg repository (is its disk mounted?)")
+        return newest_index(repository)
     except OSError as error:
         raise NoCopy(f"the repository {repository} can't be read: {error.strerror}") from error
-    if "config" not in names:
-        raise NoCopy(f"{repository} is no borg repository (is its disk mounted?)")
-    # An empty one is what a crash left, and borg passes it over.
-    numbers = [
-        int(name[6:])
-        for name in names
-        if re.fullmatch(r"index\.\d+", name) and os.path.getsize(os.path.join(repository, name))
-    ]
-    return max(numbers, default=None)
 
 
 def newest_segment(repository: str) -> int | None:

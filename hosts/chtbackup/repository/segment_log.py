@@ -93,7 +93,8 @@ def newest_index(repository: str) -> int | None:
     numbers = []
     for name in os.listdir(repository):
         if name.startswith("index.") and name[6:].isdigit():
-            with contextlib.suppress(FileNotFoundError):  # borg removes the one before
+            # borg removes the one before, and passes over an empty one, which a crash has left.
+            with contextlib.suppress(FileNotFoundError):
                 if os.path.getsize(os.path.join(repository, name)):
                     numbers.append(int(name[6:]))
     return max(numbers, default=None)
